@@ -1,0 +1,275 @@
+"""
+The fetch endpoints of ModelsLab as a table, and the way from a URL or a family to an entry of it.
+
+Here lives all that is known about addresses: which family exists, on which host, and whether the job's id
+travels in the path or in the body. Nothing here does I/O, imports Airflow or knows what a reply means.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+from urllib.parse import quote, urlsplit
+
+MODELSLAB = "modelslab.com"
+STABLEDIFFUSIONAPI = "stablediffusionapi.com"
+
+OFFICIAL_HOSTS = frozenset({MODELSLAB, STABLEDIFFUSIONAPI})
+"""The only hosts, beside the connection's own, that the API key is ever sent to."""
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9_.-]*"
+_FAMILY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
+_WHOLE_FLOAT = re.compile(r"^(\d+)\.0+$")
+_JOB_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.~-]{0,127}")
+_FETCH_PATH = re.compile(rf"/api/(?P<family>{_SEGMENT}(?:/{_SEGMENT})*)/fetch(?:/(?P<id>[^/]+))?/?")
+
+
+class FetchEndpoint(str, Enum):
+    """
+    The known fetch endpoints; the value is the family as it stands in the URL, between ``/api/`` and ``/fetch``.
+
+    Wherever the provider takes an endpoint, it takes a member, its string, or the string of any other family.
+    """
+
+    # The endpoints of the five documentation pages that this provider started from.
+    ENTERPRISE_IMAGES = "v1/enterprise"
+    ENTERPRISE_VIDEO = "v1/enterprise/video"
+    V3_IMAGES = "v3"
+    V4_DREAMBOOTH = "v4/dreambooth"
+    ENTERPRISE_FLUX_HEADSHOT = "v1/enterprise/flux_headshot"
+
+    # The standard API.
+    V3_DREAMBOOTH = "v3/dreambooth"
+    V6_IMAGES = "v6/images"
+    V6_REALTIME = "v6/realtime"
+    V6_VIDEO = "v6/video"
+    V6_VOICE = "v6/voice"
+    V6_WHISPER = "v6/whisper"
+    V6_IMAGE_EDITING = "v6/image_editing"
+    V6_3D = "v6/3d"
+    V6_INTERIOR = "v6/interior"
+    V6_FACESWAP = "v6/faceswap"
+    V6_DEEPFAKE = "v6/deepfake"
+    V7_IMAGES = "v7/images"
+    V7_VIDEO_FUSION = "v7/video-fusion"
+    V7_VOICE = "v7/voice"
+
+    # Dedicated servers ("enterprise"), each with a key of its own.
+    ENTERPRISE_FACE_GEN = "v1/enterprise/face_gen"
+    ENTERPRISE_FLUX = "v1/enterprise/flux"
+    ENTERPRISE_FLUX_KLEIN = "v1/enterprise/flux_klein"
+    ENTERPRISE_FLUX_KONTEXT_DEV = "v1/enterprise/flux_kontext_dev"
+    ENTERPRISE_Z_IMAGE_TURBO = "v1/enterprise/z_image_turbo"
+    ENTERPRISE_QWEN = "v1/enterprise/qwen"
+    ENTERPRISE_NANO_BANANA = "v1/enterprise/nano_banana"
+    ENTERPRISE_REALTIME = "v1/enterprise/realtime"
+    ENTERPRISE_IMAGE_EDITING = "v1/enterprise/image_editing"
+    ENTERPRISE_SUPER_RESOLUTION = "v1/enterprise/super_resolution"
+    ENTERPRISE_INTERIOR = "v1/enterprise/interior"
+    ENTERPRISE_3D = "v1/enterprise/3d"
+    ENTERPRISE_FACESWAP = "v1/enterprise/faceswap"
+    ENTERPRISE_DEEPFAKE = "v1/enterprise/deepfake"
+    ENTERPRISE_VOICE = "v1/enterprise/voice"
+    ENTERPRISE_TEXT_TO_SPEECH = "v1/enterprise/text_to_speech"
+    ENTERPRISE_SPEECH_TO_TEXT = "v1/enterprise/speech_to_text"
+    ENTERPRISE_IMAGE_TO_VIDEO_ULTRA = "v1/enterprise/image_to_video_ultra"
+    ENTERPRISE_ULTRA_VIDEO = "v1/enterprise/ultra_video"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """
+    How the fetch requests of one family travel.
+
+    :param family: the family as it stands in the URL, for example ``v6/video``.
+    :param host: the official host that serves it.
+    :param id_in: ``"path"`` where the URL ends ``/fetch/{id}``; ``"body"`` where it ends ``/fetch`` and the
+        body carries ``request_id``.
+    """
+
+    family: str
+    host: str = MODELSLAB
+    id_in: Literal["path", "body"] = "path"
+
+
+# Whatever is not listed here has its id in the path and lives on modelslab.com: families appear every few
+# months, and all of them so far had that shape. ``v6/images`` is documented in both forms; replies name the
+# path in their ``fetch_result``, so the path it is.
+_EXCEPTIONS = {
+    route.family: route
+    for route in (
+        Route("v1/enterprise", id_in="body"),  # "Enterprise: Fetch Queue Image"
+        Route("v3", host=STABLEDIFFUSIONAPI),  # "Fetch Queued Images Endpoint" of Stable Diffusion V3
+        Route("v4/dreambooth", host=STABLEDIFFUSIONAPI, id_in="body"),  # "Dreambooth V4 Fetch Queued Images"
+        Route("v3/dreambooth", host=STABLEDIFFUSIONAPI),  # where v4 jobs' fetch_result points
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobAddress:
+    """
+    Where a job is asked for: its family and its id there. An id means nothing outside its own family.
+
+    :param endpoint: the family, for example ``v6/video``.
+    :param job_id: the id, or ``None`` where the URL did not carry one (the id is then in the reply).
+    """
+
+    endpoint: str
+    job_id: str | None
+
+
+def parse_endpoint(value: object) -> str:
+    """
+    Return the family that ``endpoint`` names.
+
+    :param value: a :class:`FetchEndpoint`, or a string such as ``"v6/video"``; slashes and spaces around it
+        do not matter.
+    :raises ValueError: it is no family: not a string, empty, or not made of plain path segments.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"endpoint must be a string such as 'v6/video', not {type(value).__name__}")
+    family = str(value).strip().strip("/")
+    if not _FAMILY.fullmatch(family):
+        raise ValueError(
+            f"endpoint {value!r:.200} is not a family of fetch endpoints: expected the part of the URL "
+            "between '/api/' and '/fetch', such as 'v6/video' or 'v1/enterprise/flux_headshot'"
+        )
+    if family.endswith("/fetch"):
+        raise ValueError(f"endpoint {family!r:.200} ends in '/fetch': leave that part out")
+    return family
+
+
+def parse_job_id(value: object) -> str:
+    """
+    Return a job id as a string: ``12202888``, ``12202888.0`` and ``" 12202888 "`` are all ``"12202888"``.
+
+    :param value: an integer, a float without fraction (JSON and spreadsheets make these), or a string of
+        letters, digits, ``-``, ``_``, ``.`` and ``~``.
+    :raises ValueError: it is none of these. Nothing that passes can reach beyond its own segment of a URL.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(f"a job id must be a number or a string, not {type(value).__name__}")
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise ValueError(f"job id {value!r} is not a whole number")
+        value = int(value)
+    if isinstance(value, int):
+        if not 0 <= value < 10**128:
+            raise ValueError("a job id cannot be negative or longer than 128 digits")
+        return str(value)
+    job_id = _WHOLE_FLOAT.sub(r"\1", value.strip())
+    if not _JOB_ID.fullmatch(job_id):
+        raise ValueError(
+            f"job id {value!r:.200} is not an id: expected at most 128 letters, digits, '-', '_', '.' or '~'"
+        )
+    return job_id
+
+
+def parse_fetch_url(url: object, base_url: str | None = None) -> JobAddress:
+    """
+    Return the address that a ``fetch_result`` URL names.
+
+    :param url: the URL, as a submission reply carries it.
+    :param base_url: the connection's own base URL, where it has one: its host is then as good as the official ones.
+    :raises ValueError: it is not a fetch URL, or it points to a host that the key must not be sent to.
+    """
+    if not isinstance(url, str):
+        raise ValueError(f"fetch_result must be a URL, not {type(url).__name__}")
+    own = urlsplit(base_url) if base_url else None
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+        own_site = (own.hostname, own.port or _DEFAULT_PORTS.get(own.scheme)) if own else None
+    except ValueError:
+        raise ValueError(f"fetch_result {url!r:.200} is not a valid URL") from None
+    if parts.scheme not in ("http", "https") or "@" in parts.netloc:
+        raise ValueError(f"fetch_result {_without_secrets(url)!r:.200} is not a plain http(s) URL")
+    if own is not None and (parts.hostname, port) == own_site:
+        path = parts.path.removeprefix(own.path.rstrip("/"))
+    elif parts.hostname in OFFICIAL_HOSTS and port == _DEFAULT_PORTS[parts.scheme]:
+        path = parts.path
+    else:
+        raise ValueError(
+            f"fetch_result points to the host {parts.netloc!r:.200}, which is neither ModelsLab's nor the "
+            "connection's own: the API key is not sent there"
+        )
+    match = _FETCH_PATH.fullmatch(path)
+    if not match:
+        raise ValueError(f"fetch_result {_without_secrets(url)!r:.200} does not look like .../api/<family>/fetch/<id>")
+    job_id = match["id"]
+    return JobAddress(parse_endpoint(match["family"]), None if job_id is None else parse_job_id(job_id))
+
+
+def endpoint_of_submission(path: str) -> str:
+    """
+    Return the family under which the jobs of a generation endpoint are fetched, where the reply does not say it.
+
+    ``v6/video/text2video`` is fetched under ``v6/video``, ``v1/enterprise/text2img`` under ``v1/enterprise``;
+    ``v4/dreambooth``, which is itself a generation endpoint, under its own name.
+
+    :param path: the path of the generation endpoint, already parsed by :func:`parse_submission_path`.
+    """
+    if path in _FAMILIES or "/" not in path:
+        return path
+    return path.rpartition("/")[0]
+
+
+def parse_submission_path(value: object) -> str:
+    """
+    Return the path of a generation endpoint, for example ``v6/video/text2video``.
+
+    :raises ValueError: it is not made of plain path segments.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"path must be a string such as 'v6/video/text2video', not {type(value).__name__}")
+    path = str(value).strip().strip("/").removeprefix("api/")
+    if not _FAMILY.fullmatch(path):
+        raise ValueError(f"path {value!r:.200} is not a generation endpoint such as 'v6/video/text2video'")
+    return path
+
+
+def route_of(endpoint: str) -> Route:
+    """Return how the fetch requests of a family travel; any family has a route."""
+    return _EXCEPTIONS.get(endpoint) or Route(endpoint)
+
+
+def fetch_request(endpoint: str, job_id: str, key: str, base_url: str | None = None) -> tuple[str, dict[str, str]]:
+    """
+    Return the URL and the JSON body of the ``POST`` that asks for one job.
+
+    :param endpoint: a family, as :func:`parse_endpoint` returns it.
+    :param job_id: an id, as :func:`parse_job_id` returns it.
+    :param key: the API key; it travels in the body and nowhere else.
+    :param base_url: replaces the scheme and the host of the official address.
+    """
+    route = route_of(endpoint)
+    url = api_url(f"{route.family}/fetch", route.host, base_url)
+    if route.id_in == "body":
+        return url, {"key": key, "request_id": job_id}
+    return f"{url}/{quote(job_id, safe='')}", {"key": key}
+
+
+def submission_url(path: str, base_url: str | None = None) -> str:
+    """Return the URL of a generation endpoint, on the host that serves its family."""
+    return api_url(path, route_of(endpoint_of_submission(path)).host, base_url)
+
+
+def api_url(path: str, host: str = MODELSLAB, base_url: str | None = None) -> str:
+    """Return the URL of any path of the API: ``https://<host>/api/<path>``, or the same under ``base_url``."""
+    return f"{base_url or f'https://{host}'}/api/{path}"
+
+
+def _without_secrets(url: str) -> str:
+    """Return a URL that may be shown: without user-info and query, where keys have been seen."""
+    return re.sub(r"//[^/]*@", "//…@", url.partition("?")[0])
+
+
+_FAMILIES = frozenset(member.value for member in FetchEndpoint)
