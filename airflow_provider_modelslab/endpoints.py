@@ -83,6 +83,10 @@ class FetchEndpoint(str, Enum):
         return self.value
 
 
+class ForeignHostError(ValueError):
+    """A ``fetch_result`` points to a host that the API key must not be sent to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """
@@ -179,7 +183,8 @@ def parse_fetch_url(url: object, base_url: str | None = None) -> JobAddress:
 
     :param url: the URL, as a submission reply carries it.
     :param base_url: the connection's own base URL, where it has one: its host is then as good as the official ones.
-    :raises ValueError: it is not a fetch URL, or it points to a host that the key must not be sent to.
+    :raises ForeignHostError: it points to a host that the key must not be sent to.
+    :raises ValueError: it is not a fetch URL.
     """
     if not isinstance(url, str):
         raise ValueError(f"fetch_result must be a URL, not {type(url).__name__}")
@@ -197,7 +202,7 @@ def parse_fetch_url(url: object, base_url: str | None = None) -> JobAddress:
     elif parts.hostname in OFFICIAL_HOSTS and port == _DEFAULT_PORTS[parts.scheme]:
         path = parts.path
     else:
-        raise ValueError(
+        raise ForeignHostError(
             f"fetch_result points to the host {parts.netloc!r:.200}, which is neither ModelsLab's nor the "
             "connection's own: the API key is not sent there"
         )

@@ -1,0 +1,65 @@
+"""
+What Airflow is told about this provider, and the form of its connection type.
+
+Plain data: Airflow loads it in every process. The form stands here once; Airflow from 3.2 on reads it as it is,
+and for earlier ones the hook translates it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+CONNECTION_TYPE = "modelslab"
+
+CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
+    "request_timeout": {
+        "label": "Request timeout (seconds)",
+        "description": "For one request and its whole reply. 30 when empty.",
+        "schema": {"type": ["integer", "null"], "minimum": 1},
+    },
+    "retries": {
+        "label": "Retries of a fetch",
+        "description": "How many times a fetch that failed for a passing reason is repeated. 3 when empty.",
+        "schema": {"type": ["integer", "null"], "minimum": 0, "maximum": 100},
+    },
+}
+
+FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["schema", "login", "port", "extra"],
+    "relabeling": {"password": "API key"},
+    "placeholders": {"host": "empty for ModelsLab itself; or a sandbox: http://127.0.0.1:8787"},
+}
+
+_INTEGRATION = "ModelsLab"
+
+
+def provider_info() -> dict[str, Any]:
+    """Return the provider's metadata as Airflow's ``provider_info`` schema describes it."""
+    return {
+        "package-name": "airflow-provider-modelslab",
+        "name": "ModelsLab",
+        "description": "`ModelsLab <https://modelslab.com>`__ generates images, video, audio and 3D models.",
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://docs.modelslab.com",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [_modules("hooks")],
+        "sensors": [_modules("sensors")],
+        "triggers": [_modules("triggers")],
+        "connection-types": [
+            {
+                "connection-type": CONNECTION_TYPE,
+                "hook-class-name": "airflow_provider_modelslab.hooks.ModelsLabHook",
+                "hook-name": "ModelsLab",
+                "conn-fields": CONNECTION_FIELDS,
+                "ui-field-behaviour": FIELD_BEHAVIOUR,
+            }
+        ],
+    }
+
+
+def _modules(name: str) -> dict[str, Any]:
+    return {"integration-name": _INTEGRATION, "python-modules": [f"airflow_provider_modelslab.{name}"]}

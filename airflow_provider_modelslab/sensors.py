@@ -1,0 +1,281 @@
+"""The sensor: waits for generation jobs and hands their output URLs to the next task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_provider_modelslab.endpoints import ForeignHostError, parse_endpoint
+from airflow_provider_modelslab.exceptions import (
+    ModelsLabArgumentError,
+    ModelsLabJobFailed,
+    ModelsLabTimeout,
+    argument_errors,
+)
+from airflow_provider_modelslab.hooks import ModelsLabHook, error_of
+from airflow_provider_modelslab.job_arguments import parse_jobs
+from airflow_provider_modelslab.jobs import Job, Verdict
+from airflow_provider_modelslab.triggers import EVENT_STATUSES, ModelsLabJobTrigger
+from airflow_provider_modelslab.waits import JobWaits
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+TRIGGER_GRACE = timedelta(minutes=2)
+"""How much later than the trigger's own deadline Airflow may end a deferral: a backstop, should the trigger be lost."""
+
+JOBS_KEY = "jobs"
+"""The XCom key of the job records."""
+
+_LISTED_JOBS = 10
+
+
+class ModelsLabJobSensor(BaseSensorOperator):
+    """
+    Waits until ModelsLab has finished generation jobs.
+
+    It looks once, and where jobs are still in progress and ``deferrable`` is set, hands the wait to the
+    triggerer: any number of jobs is one trigger, and no worker is held. Network trouble, server errors and
+    rate limits never end a wait; only the jobs themselves, the account or the timeout do.
+
+    XComs, the same in every mode:
+
+    - ``return_value``: the output URLs of all jobs as one flat list, in the order of ``jobs``.
+    - ``jobs``: a list with one record per job, as
+      :meth:`Job.to_dict <airflow_provider_modelslab.jobs.Job.to_dict>` returns it. It is there when the task
+      fails, too, so that what was generated is not lost.
+
+    A job that ModelsLab failed to generate fails the task without a retry, after all other jobs are done;
+    so do a refused key, missing credits, and the end of ``timeout`` or ``execution_timeout``.
+
+    :param jobs: one job or a list: an id (integer or string), a submission reply (a dict with ``fetch_result``
+        and/or ``id``), a job record, or the JSON of any of these. Templated. An upstream that produced an empty
+        list leads to an empty list.
+    :param endpoint: the family to fetch under, for example ``"v6/video"`` or a
+        :class:`~airflow_provider_modelslab.endpoints.FetchEndpoint`, where a job does not say it itself. Templated.
+    :param modelslab_conn_id: the connection. Templated.
+    :param deferrable: wait in the triggerer. ``mode`` is then without meaning.
+    :param fail_on_partial_error: fail the task when a job failed. When false, the task succeeds with the URLs
+        of the jobs that succeeded, which may be none; the failures are in the XCom ``jobs``.
+    :param poke_interval: seconds between two looks. When it is not given, a deferred sensor chooses moments that
+        suit each job; the other modes look every 60 s.
+    :param kwargs: ``timeout``, ``soft_fail``, ``mode`` and all else that ``BaseSensorOperator`` takes.
+    """
+
+    template_fields: Sequence[str] = ("jobs", "endpoint", "modelslab_conn_id")
+    ui_color = "#e7e3ff"
+
+    def __init__(
+        self,
+        *,
+        jobs: Any,
+        endpoint: str | None = None,
+        modelslab_conn_id: str = ModelsLabHook.default_conn_name,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        fail_on_partial_error: bool = True,
+        poke_interval: timedelta | float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=60 if poke_interval is None else poke_interval, **kwargs)
+        self.jobs = jobs
+        self.endpoint = endpoint
+        self.modelslab_conn_id = modelslab_conn_id
+        self.deferrable = deferrable
+        self.fail_on_partial_error = fail_on_partial_error
+        self.paced_by_user = poke_interval is not None
+        self._running: tuple[ModelsLabHook, JobWaits] | None = None
+        # What a mapped task gets only when it runs is judged then: an empty list is no mistake there.
+        if not getattr(self, "_BaseOperator__from_mapped", False):
+            _refuse_bad_arguments(jobs, endpoint)
+
+    def execute(self, context: Context) -> Any:
+        """Look at the jobs, wait for those in progress in the triggerer or here, and return the output URLs."""
+        started = time.time()
+        with self._failures_skipped():
+            hook, waits = self._start(started)
+            if not waits.jobs():
+                self.log.info("No jobs to wait for: the list is empty")
+                return self._finish(context, [])
+        if not self.deferrable:
+            return self._wait_here(context, hook, waits)
+        deadline = started + self._patience()
+        with self._failures_skipped():
+            self._look(hook, waits)
+            if not waits.unfinished():
+                return self._finish(context, waits.jobs())
+            if time.time() >= deadline:
+                self._time_out(context, waits.jobs())
+        self.log.info("Deferring: %s", waits.summary())
+        self.defer(
+            trigger=ModelsLabJobTrigger(
+                modelslab_conn_id=self.modelslab_conn_id,
+                jobs=[job.to_compact_dict() for job in waits.jobs()],
+                started=started,
+                deadline=deadline,
+                poke_interval=self.poke_interval if self.paced_by_user else None,
+            ),
+            method_name=self.execute_complete.__name__,
+            timeout=timedelta(seconds=deadline - time.time()) + TRIGGER_GRACE,
+        )
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> list[str]:
+        """Take the trigger's event: return the output URLs, or fail with what ended the wait."""
+        with self._failures_skipped():
+            status, jobs = _read_event(event)
+            if status == "finished":
+                return self._finish(context, jobs)
+            if status == "timeout":
+                self._time_out(context, jobs)
+            self._push_jobs(context, jobs)
+            raise self._error_in(event or {})
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once at each job in progress: how the modes ``poke`` and ``reschedule`` wait."""
+        if self._running is None:
+            self._running = self._start(time.time())
+        hook, waits = self._running
+        self._look(hook, waits)
+        # These are settled on the spot: with mode="reschedule" the next poke would not remember them.
+        while doubtful := [wait for wait in waits.unfinished() if wait.soon_settled]:
+            time.sleep(max(0.0, min(wait.due for wait in doubtful) - time.time()))
+            self._look(hook, waits)
+        if waits.unfinished():
+            self.log.info("Still waiting: %s", waits.summary())
+            return PokeReturnValue(is_done=False)
+        return PokeReturnValue(is_done=True, xcom_value=self._finish(context, waits.jobs()))
+
+    def _start(self, started: float) -> tuple[ModelsLabHook, JobWaits]:
+        hook = ModelsLabHook(self.modelslab_conn_id)
+        with argument_errors():
+            jobs = parse_jobs(self.jobs, self.endpoint, hook.options.base_url, hook.options.key)
+        return hook, JobWaits(jobs, started)
+
+    def _wait_here(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> Any:
+        """Wait in this worker process, or in a chain of them, as ``BaseSensorOperator`` does."""
+        self._running = hook, waits
+        self.log.info("Waiting for %s", waits.summary())
+        try:
+            return super().execute(context)
+        except AirflowSensorTimeout:
+            with self._failures_skipped():
+                self._time_out(context, waits.jobs())
+        except AirflowSkipException:
+            self._push_jobs(context, waits.jobs())
+            raise
+
+    def _look(self, hook: ModelsLabHook, waits: JobWaits) -> None:
+        """Look once at each job in progress that may be asked for now."""
+        due = [wait for wait in waits.unfinished() if wait.may_look(time.time())]
+        for wait, reply in zip(due, hook.look_at_all([wait.job for wait in due]), strict=True):
+            wait.take(hook.about_job(reply), time.time())
+
+    def _patience(self) -> float:
+        """Return the seconds that the wait may take: Airflow itself does not watch over a deferred task."""
+        execution_timeout = self.execution_timeout
+        return self.timeout if execution_timeout is None else min(self.timeout, execution_timeout.total_seconds())
+
+    def _finish(self, context: Context, jobs: Sequence[Job]) -> list[str]:
+        """Push the records of the finished jobs; return all URLs, or fail for the jobs that failed."""
+        self._push_jobs(context, jobs)
+        failed = [job for job in jobs if job.status == "failed"]
+        urls = [url for job in jobs for url in job.outputs]
+        self.log.info("%d of %d jobs succeeded, with %d outputs", len(jobs) - len(failed), len(jobs), len(urls))
+        if not failed:
+            return urls
+        message = f"{len(failed)} of {len(jobs)} jobs failed: {_listed(failed)}"
+        if self.fail_on_partial_error:
+            raise ModelsLabJobFailed(message, jobs=failed)
+        self.log.warning("%s", message)
+        return urls
+
+    def _time_out(self, context: Context, jobs: Sequence[Job]) -> NoReturn:
+        self._push_jobs(context, jobs)
+        unfinished = [job for job in jobs if not job.finished]
+        raise ModelsLabTimeout(
+            f"{len(unfinished)} of {len(jobs)} jobs were not done within {self._patience():g} s: "
+            f"{_listed(unfinished)}. They live on at ModelsLab: to wait for them again, clear the task, with a longer timeout",
+            jobs=jobs,
+        )
+
+    def _error_in(self, event: Mapping[str, Any]) -> AirflowException:
+        verdict, message = str(event.get("verdict")), str(event.get("message"))
+        if verdict in Verdict.__members__:
+            return error_of(Verdict[verdict], message, self.modelslab_conn_id)
+        return AirflowException(message)
+
+    def _push_jobs(self, context: Context, jobs: Sequence[Job]) -> None:
+        context["ti"].xcom_push(key=JOBS_KEY, value=[job.to_dict() for job in jobs])
+
+    @contextmanager
+    def _failures_skipped(self) -> Iterator[None]:
+        """
+        Turn failures into skips as ``soft_fail`` and ``never_fail`` ask.
+
+        ``BaseSensorOperator`` does so around ``poke`` and, by version, around the end of a deferral, but not
+        around the rest of ``execute``. A wrong argument is skipped by ``never_fail`` only.
+        """
+        try:
+            yield
+        except AirflowSkipException:
+            raise
+        except Exception as error:
+            outcome = isinstance(error, (AirflowFailException, AirflowSensorTimeout))
+            wrong_argument = isinstance(error, ModelsLabArgumentError)
+            if self.never_fail or (self.soft_fail and outcome and not wrong_argument):
+                raise AirflowSkipException(f"Skipped instead of failed: {error}") from error
+            raise
+
+
+def _refuse_bad_arguments(jobs: Any, endpoint: Any) -> None:
+    """Refuse at parse time what is wrong whatever the connection, the upstreams and the templates hold."""
+    endpoint_known = _is_known(endpoint)
+    with argument_errors():
+        if endpoint is not None and endpoint_known:
+            parse_endpoint(endpoint)
+        if not _is_known(jobs):
+            return
+        if jobs is None or (isinstance(jobs, Collection) and not jobs):
+            raise ValueError("jobs is empty: pass at least one job id or submission reply")
+        try:
+            parse_jobs(jobs, endpoint if endpoint_known else "known/later")
+        except ForeignHostError:
+            return  # It may be the connection's own host, which is only known when the task runs.
+
+
+def _is_known(value: Any) -> bool:
+    """Whether a value is final at parse time: no XComArg, no mapped argument, no template in it."""
+    if hasattr(value, "resolve"):
+        return False
+    if isinstance(value, str):
+        return "{{" not in value and "{%" not in value
+    if isinstance(value, Mapping):
+        return all(map(_is_known, value.values()))
+    if isinstance(value, (list, tuple, set)):
+        return all(map(_is_known, value))
+    return True
+
+
+def _read_event(event: Mapping[str, Any] | None) -> tuple[str, list[Job]]:
+    """Return the status and the jobs of a trigger's event; one that is not understood never counts as success."""
+    if isinstance(event, Mapping) and event.get("status") in EVENT_STATUSES and isinstance(event.get("jobs"), list):
+        return event["status"], [Job.from_dict(record) for record in event["jobs"]]
+    raise AirflowException("The trigger's event is not understood; the jobs live on, so the task may be cleared")
+
+
+def _listed(jobs: Sequence[Job]) -> str:
+    """Name jobs with what ModelsLab said of them, the first ten."""
+    named = "; ".join(f"{job} ({job.message or job.status})" for job in jobs[:_LISTED_JOBS])
+    return f"{named}; and {len(jobs) - _LISTED_JOBS} more" if len(jobs) > _LISTED_JOBS else named

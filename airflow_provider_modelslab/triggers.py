@@ -1,0 +1,178 @@
+"""The trigger: one coroutine in the triggerer that waits for many jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_modelslab import schedule, transports
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
+from airflow_provider_modelslab.hooks import ModelsLabHook
+from airflow_provider_modelslab.jobs import Job, Reply
+from airflow_provider_modelslab.waits import ACCOUNT_VERDICTS, JobWait, JobWaits
+
+EVENT_STATUSES = ("finished", "timeout", "error")
+
+FIRST_PROGRESS_LINE = 30.0
+"""Seconds from the start of a wait to the first line about its progress; each further one takes twice as long."""
+
+LONGEST_PROGRESS_GAP = 600.0
+
+_NAMED_IN_A_LINE = 5
+
+
+class ModelsLabJobTrigger(BaseTrigger):
+    """
+    Waits for jobs in the triggerer, and yields one event when the last one is done, or the deadline has come.
+
+    Nothing that may pass ends the wait early: network trouble, server errors and rate limits are retried until
+    the deadline. Fetching is read-only, so a trigger that is restarted, or runs twice, does no harm. There is no
+    ``on_kill``: ModelsLab cannot cancel a generation.
+
+    The event's payload has ``status`` (``"finished"``, ``"timeout"`` or ``"error"``), ``jobs`` (one record per
+    job, in the order given, as :meth:`Job.from_dict <airflow_provider_modelslab.jobs.Job.from_dict>` takes it)
+    and, of an error, ``verdict`` and ``message``. No key and no text of an exception is in it, nor in the
+    arguments, which Airflow stores as they are.
+
+    :param modelslab_conn_id: the connection.
+    :param jobs: records of the jobs; those already done may be among them.
+    :param started: when the wait began, in seconds since the epoch.
+    :param deadline: when it ends at the latest, in seconds since the epoch. Absolute, so that a restart of the
+        triggerer does not prolong it.
+    :param poke_interval: a fixed number of seconds between two looks at a job; ``None`` lets the schedule decide.
+    """
+
+    def __init__(
+        self,
+        *,
+        modelslab_conn_id: str,
+        jobs: Sequence[Mapping[str, Any]],
+        started: float,
+        deadline: float,
+        poke_interval: float | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.modelslab_conn_id = modelslab_conn_id
+        self.jobs = list(jobs)
+        self.started = started
+        self.deadline = deadline
+        self.poke_interval = poke_interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments, all plain data."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "modelslab_conn_id": self.modelslab_conn_id,
+                "jobs": self.jobs,
+                "started": self.started,
+                "deadline": self.deadline,
+                "poke_interval": self.poke_interval,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and yield the one event. Raises nothing but the cancellation that Airflow asks for."""
+        yield TriggerEvent(await self._outcome())  # type: ignore[no-untyped-call]
+
+    async def _outcome(self) -> dict[str, Any]:
+        waits = JobWaits([Job.from_dict(record) for record in self.jobs], self.started, self.poke_interval)
+        try:
+            hook = await self._connected_hook()
+            if hook is None:
+                return {"status": "timeout", "jobs": _records(waits)}
+            return await self._wait(hook, waits)
+        except ModelsLabArgumentError as error:
+            # Our own words about the connection; they never hold the key.
+            return {"status": "error", "verdict": None, "message": str(error), "jobs": _records(waits)}
+        except Exception:
+            # A defect of this provider: the details go to the triggerer's log, where the key is masked.
+            self.log.exception("The wait broke off")
+            message = "The wait broke off inside the triggerer; its log says why"
+            return {"status": "error", "verdict": None, "message": message, "jobs": _records(waits)}
+
+    async def _connected_hook(self) -> ModelsLabHook | None:
+        """Return a hook that has read its connection, or ``None`` if the deadline came first."""
+        hook = ModelsLabHook(self.modelslab_conn_id)
+        failures = 0
+        while True:
+            try:
+                await hook.aoptions()
+            except ModelsLabArgumentError:
+                raise
+            except Exception as error:
+                # Airflow's own services may be away for a while; what they say may hold anything.
+                failures += 1
+                self.log.warning("Connection %r cannot be read now (%s)", self.modelslab_conn_id, type(error).__name__)
+            else:
+                return hook
+            left = self.deadline - time.time()
+            if left <= 0:
+                return None
+            await asyncio.sleep(min(schedule.backoff_delay(failures), left))
+
+    async def _wait(self, hook: ModelsLabHook, waits: JobWaits) -> dict[str, Any]:
+        self.log.info("Waiting for %s", waits.summary())
+        slots = asyncio.Semaphore(transports.MAX_CONNECTIONS)
+        async with hook.async_session():
+            tasks = {asyncio.create_task(self._watch(hook, wait, slots)) for wait in waits.unfinished()}
+            try:
+                account_reply = await self._collect(tasks, waits)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        if account_reply is not None:
+            verdict, message = account_reply.verdict, account_reply.job.message
+            return {"status": "error", "verdict": verdict.name, "message": message, "jobs": _records(waits)}
+        return {"status": "timeout" if waits.unfinished() else "finished", "jobs": _records(waits)}
+
+    async def _watch(self, hook: ModelsLabHook, wait: JobWait, slots: asyncio.Semaphore) -> JobWait | Reply:
+        """Look at one job until it is done; return its wait, or the reply that speaks of the whole account."""
+        while not wait.job.finished:
+            await asyncio.sleep(wait.delay(time.time(), self.deadline))
+            async with slots:
+                reply = await hook.alook(wait.job)
+            if reply.verdict in ACCOUNT_VERDICTS:
+                return reply
+            wait.take(reply, time.time())
+        return wait
+
+    async def _collect(self, tasks: set[asyncio.Task[JobWait | Reply]], waits: JobWaits) -> Reply | None:
+        """Report jobs as they get done, until all are or the deadline comes, or the account is refused."""
+        pending = set(tasks)
+        progress_gap = FIRST_PROGRESS_LINE
+        progress_due = time.time() + progress_gap
+        while pending and (left := self.deadline - time.time()) > 0:
+            until_progress = progress_due - time.time()
+            done, pending = await asyncio.wait(
+                pending, timeout=max(0.0, min(left, until_progress)), return_when=asyncio.FIRST_COMPLETED
+            )
+            results = [task.result() for task in done]
+            for result in results:
+                if isinstance(result, Reply):
+                    return result
+            if results:
+                changed = [wait.job for wait in results if isinstance(wait, JobWait)]
+                self.log.info("%s; %s", _changes(changed), waits.summary())
+            if time.time() >= progress_due:
+                self.log.info("Still waiting: %s", waits.summary())
+                progress_gap = min(progress_gap * 2, LONGEST_PROGRESS_GAP)
+                progress_due = time.time() + progress_gap
+        return None
+
+
+def _records(waits: JobWaits) -> list[dict[str, Any]]:
+    return [job.to_compact_dict() for job in waits.jobs()]
+
+
+def _changes(jobs: Sequence[Job]) -> str:
+    """Describe jobs that have just got done; many at once are only counted, as each line costs the triggerer."""
+    if len(jobs) <= _NAMED_IN_A_LINE:
+        return ", ".join(f"job {job} {'succeeded' if job.status == 'success' else 'failed'}" for job in jobs)
+    failed = sum(job.status == "failed" for job in jobs)
+    return f"{len(jobs) - failed} jobs succeeded and {failed} failed"

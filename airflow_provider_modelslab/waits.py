@@ -1,0 +1,149 @@
+"""
+The wait for a job: what has been seen of it, whether that ends it, and when to look again.
+
+Every way of waiting (the hook's, the sensor's, the trigger's) feeds the replies it gets into a
+:class:`JobWait` and does what that says, so that they cannot disagree. Nothing here does I/O or reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+
+from airflow_provider_modelslab import schedule
+from airflow_provider_modelslab.jobs import Job, Reply, Verdict
+
+NOT_FOUND_GRACE = 30.0
+"""Seconds for which "Request not found" is not believed: ModelsLab says so of jobs just submitted."""
+
+NO_OUTPUT_LIMIT = 6
+"""How many times in a row a success without any output is looked at again before it counts as a failure."""
+
+EMPTY_ERROR_LIMIT = 10
+"""How many times in a row an error without a word is looked at again: running video jobs answer it."""
+
+LAST_LOOK = 2.0
+"""Seconds before the deadline at which a job is looked at for the last time, whenever it would be due."""
+
+ACCOUNT_VERDICTS = frozenset({Verdict.INVALID_KEY, Verdict.NO_CREDITS, Verdict.NOT_IN_PLAN})
+"""Verdicts about the account rather than the job: they end every wait on it, and asking again does not help."""
+
+_DOUBTFUL = frozenset({Verdict.NO_OUTPUT, Verdict.EMPTY_ERROR, Verdict.NOT_FOUND})
+_SOON_SETTLED = frozenset({Verdict.NO_OUTPUT, Verdict.NOT_FOUND})
+
+
+class JobWait:
+    """
+    The wait for one job.
+
+    :param job: the job as it is known when the wait starts.
+    :param started: when the wait started, in seconds since the epoch.
+    :param poke_interval: a fixed pace in seconds; ``None`` lets the schedule find the moments.
+    """
+
+    def __init__(self, job: Job, started: float, poke_interval: float | None = None) -> None:
+        self.job = job
+        self.last_verdict: Verdict | None = None
+        self._started = started
+        self._eta = job.eta
+        self._poke_interval = poke_interval
+        self._in_a_row = 0
+        self._random = Random()
+        self.due = started + (schedule.first_delay(job.eta) if poke_interval is None else poke_interval)
+
+    @property
+    def soon_settled(self) -> bool:
+        """Whether the last reply was one that is either believed or taken back within about a minute."""
+        return not self.job.finished and self.last_verdict in _SOON_SETTLED
+
+    def may_look(self, now: float) -> bool:
+        """Whether ModelsLab may be asked now by one who keeps his own pace: not while it asked to stay away."""
+        return not self.job.finished and (self.last_verdict is not Verdict.RATE_LIMITED or now >= self.due)
+
+    def delay(self, now: float, deadline: float) -> float:
+        """
+        Return the seconds to the next look: when it is due, or for the last time shortly before the deadline.
+
+        :param now: the time, in seconds since the epoch.
+        :param deadline: when the wait ends, in seconds since the epoch.
+        """
+        last_look = deadline - LAST_LOOK
+        may_hurry = self.last_verdict is not Verdict.RATE_LIMITED and now < last_look
+        moment = min(self.due, last_look) if may_hurry else self.due
+        return max(0.0, moment - now)
+
+    def take(self, reply: Reply, now: float) -> None:
+        """
+        Take the reply to one look at the job: ``job`` and ``due`` are up to date afterwards.
+
+        :param reply: the reply, of any verdict.
+        :param now: the time of the reply, in seconds since the epoch.
+        """
+        if reply.verdict is not self.last_verdict:
+            self._in_a_row = 0
+        self._in_a_row += 1
+        self.last_verdict = reply.verdict
+        self.job = reply.job
+        if self._eta is None:
+            self._eta = reply.job.eta
+        if not self.job.finished and (disbelief := self._disbelieved(reply.verdict, now)):
+            self.job = replace(self.job, status="failed", eta=None, message=disbelief)
+        self.due = now + self._delay(reply, now)
+
+    def _disbelieved(self, verdict: Verdict, now: float) -> str:
+        """Return why a doubtful verdict now counts as a failure; empty while it does not."""
+        if verdict is Verdict.NOT_FOUND and now - self._started >= NOT_FOUND_GRACE:
+            return (
+                f"{self.job.message or 'Request not found'} (job {self.job.id} is not known under endpoint "
+                f"{self.job.endpoint!r}: an id is only valid with the endpoint and the account it came from)"
+            )
+        if verdict is Verdict.NO_OUTPUT and self._in_a_row >= NO_OUTPUT_LIMIT:
+            return f"ModelsLab reported success without any output, {self._in_a_row} times in a row"
+        if verdict is Verdict.EMPTY_ERROR and self._in_a_row >= EMPTY_ERROR_LIMIT:
+            return f"ModelsLab answered with an error without a reason, {self._in_a_row} times in a row"
+        return ""
+
+    def _delay(self, reply: Reply, now: float) -> float:
+        pause = reply.retry_after or 0.0
+        if reply.verdict is Verdict.RATE_LIMITED:
+            return schedule.spread_pause(pause, self._random)
+        if self._poke_interval is not None:
+            return max(self._poke_interval, pause)
+        if reply.verdict is Verdict.TRANSIENT or reply.verdict in _DOUBTFUL:
+            delay = schedule.backoff_delay(self._in_a_row)
+        else:
+            delay = schedule.next_delay(now - self._started, self._eta)
+        return max(schedule.jittered(delay, self._random), pause)
+
+
+class JobWaits:
+    """
+    The waits for several jobs: one per distinct job, so that a job that is named twice is asked for once.
+
+    :param jobs: the jobs, in the user's order; those already done may be among them.
+    :param started: when the wait started, in seconds since the epoch.
+    :param poke_interval: a fixed pace in seconds; ``None`` lets the schedule find the moments.
+    """
+
+    def __init__(self, jobs: Sequence[Job], started: float, poke_interval: float | None = None) -> None:
+        # A job without an id is done already, and is like no other.
+        self._order = [(job.endpoint, job.id or f"#{position}") for position, job in enumerate(jobs)]
+        self._waits = {
+            address: JobWait(job, started, poke_interval) for address, job in zip(self._order, jobs, strict=True)
+        }
+
+    def unfinished(self) -> list[JobWait]:
+        """Return the waits that go on."""
+        return [wait for wait in self._waits.values() if not wait.job.finished]
+
+    def jobs(self) -> list[Job]:
+        """Return all jobs as they stand, in the user's order."""
+        return [self._waits[address].job for address in self._order]
+
+    def summary(self) -> str:
+        """Describe how far the waits are, for a log line."""
+        unfinished = self.unfinished()
+        etas = [wait.job.eta for wait in unfinished if wait.job.eta is not None]
+        longest = f", longest ETA {max(etas):.0f} s" if etas else ""
+        return f"{len(self._waits) - len(unfinished)} of {len(self._waits)} jobs done{longest}"
