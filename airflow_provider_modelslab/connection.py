@@ -76,7 +76,7 @@ def _base_url(host: str | None, port: int | None, schema: str | None) -> str | N
     A path is kept (a gateway may have one), a trailing ``/api`` is not: every request brings its own.
     ``modelslab.com`` means the same as nothing: the official hosts, of which there are two.
     """
-    host = (host or "").strip().rstrip("/")
+    host = (host or "").strip()
     if not host:
         return None
     if "@" in host or "?" in host or "#" in host:

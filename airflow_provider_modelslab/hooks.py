@@ -339,9 +339,8 @@ class ModelsLabHook(BaseHook):
             return reply.job
         if reply.verdict is Verdict.FAILED:
             raise ModelsLabJobFailed(f"The submission to {path} failed: {reply.job.message}", jobs=[reply.job])
-        raise error_of(
-            reply.verdict, f"submission to {path}: {reply.job.message}", self.modelslab_conn_id, reply.retry_after
-        )
+        message = f"submission to {path}: {reply.job.message or 'an error without a reason'}"
+        raise error_of(reply.verdict, message, self.modelslab_conn_id, reply.retry_after)
 
     @staticmethod
     def _repeat(options: ClientOptions) -> tenacity.Retrying:
@@ -390,6 +389,7 @@ def error_of(verdict: Verdict, message: str, conn_id: str, retry_after: float | 
     :param conn_id: the connection that was used.
     :param retry_after: seconds to stay away, where ModelsLab named them.
     """
+    message = message.rstrip(". ")
     if verdict is Verdict.INVALID_KEY:
         return ModelsLabAuthError(
             f"ModelsLab refuses the API key of connection {conn_id!r}: {message}. Put a valid key into the connection; "
@@ -424,7 +424,7 @@ def error_of(verdict: Verdict, message: str, conn_id: str, retry_after: float | 
 def _retry_policy(options: ClientOptions) -> dict[str, Any]:
     return {
         "stop": tenacity.stop_after_attempt(options.retries + 1),
-        "wait": tenacity.wait_exponential_jitter(initial=0.5, max=8.0, jitter=0.5),
+        "wait": tenacity.wait_random_exponential(multiplier=0.5, max=8.0),
         "retry": tenacity.retry_if_result(lambda reply: reply.verdict is Verdict.TRANSIENT),
         # Retries used up: the last reply counts.
         "retry_error_callback": lambda state: state.outcome.result(),

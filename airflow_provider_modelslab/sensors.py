@@ -166,7 +166,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
     def _wait_here(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> Any:
         """Wait in this worker process, or in a chain of them, as ``BaseSensorOperator`` does."""
         self._running = hook, waits
-        self.log.info("Waiting for %s", waits.summary())
+        self.log.info("Waiting for jobs: %s", waits.summary())
         try:
             return super().execute(context)
         except AirflowSensorTimeout:
@@ -206,7 +206,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         unfinished = [job for job in jobs if not job.finished]
         raise ModelsLabTimeout(
             f"{len(unfinished)} of {len(jobs)} jobs were not done within {self._patience():g} s: "
-            f"{_listed(unfinished)}. They live on at ModelsLab: to wait for them again, clear the task, with a longer timeout",
+            f"{_listed(unfinished)}. They live on at ModelsLab: clear the task, with a longer timeout, to wait again",
             jobs=jobs,
         )
 

@@ -116,7 +116,7 @@ class ModelsLabJobTrigger(BaseTrigger):
             await asyncio.sleep(min(schedule.backoff_delay(failures), left))
 
     async def _wait(self, hook: ModelsLabHook, waits: JobWaits) -> dict[str, Any]:
-        self.log.info("Waiting for %s", waits.summary())
+        self.log.info("Waiting for jobs: %s", waits.summary())
         slots = asyncio.Semaphore(transports.MAX_CONNECTIONS)
         async with hook.async_session():
             tasks = {asyncio.create_task(self._watch(hook, wait, slots)) for wait in waits.unfinished()}

@@ -1,0 +1,53 @@
+"""The vendor's own Python SDK, a client that we did not write, against the sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from airflow_provider_modelslab.sandbox import Sandbox
+
+modelslab_py = pytest.importorskip("modelslab_py", reason="the SDK is not installed")
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(duration=0.3) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def client(sandbox: Sandbox) -> Any:
+    from modelslab_py.core.client import Client
+
+    client = Client(api_key=sandbox.key, fetch_retry=500, fetch_timeout=0.02)
+    client.base_url = f"{sandbox.url}/api/"
+    return client
+
+
+def test_an_image(sandbox: Sandbox, client: Any) -> None:
+    from modelslab_py.core.apis.community import Community
+    from modelslab_py.schemas.community import Text2Image
+
+    community = Community(client=client)
+    queued = community.text_to_image(Text2Image(prompt="a lighthouse at dusk", samples=2))
+    assert queued["status"] == "processing"
+    done = community.fetch(str(queued["id"]))
+    assert (done["status"], done["output"]) == ("success", queued["future_links"])
+    assert [requests.get(url, timeout=10).content[:4] for url in done["output"]] == [b"\x89PNG"] * 2
+    assert sandbox.state()["requests"]["fetch"] > 1
+
+
+@pytest.mark.parametrize("enterprise", [False, True])
+def test_a_video(client: Any, enterprise: bool) -> None:
+    from modelslab_py.core.apis.video import Video
+    from modelslab_py.schemas.video import Text2Video
+
+    video = Video(client=client, enterprise=enterprise)
+    queued = video.text_to_video(Text2Video(model_id="cogvideox", prompt="a lighthouse at dusk"))
+    done = video.fetch(str(queued["id"]))
+    assert done["status"] == "success"
+    assert requests.get(done["output"][0], timeout=10).content.startswith(b"GIF89a")

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_modelslab.sandbox.state import FIRST_JOB_ID, PRICE, Account, Job, Ledger, Order, Pace
+
+ORDER = Order(account="standard", endpoint="v6/video", fetch_endpoint="v6/video", kind="gif")
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def new_ledger(clock: Clock) -> Callable[..., Ledger]:
+    def new_ledger(changes: list[tuple[int, str]] | None = None, **pace: Any) -> Ledger:
+        def note(job: Job) -> None:
+            if changes is not None:
+                changes.append((job.id, job.status))
+
+        accounts = {"standard": Account(key="k", balance=1.0, queue_limit=2)}
+        return Ledger(accounts, Pace(**pace), clock, on_change=note)
+
+    return new_ledger
+
+
+def test_a_job_ripens_when_its_time_has_come(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
+    ledger = new_ledger(duration=3)
+    job_id = ledger.accept(ORDER).id
+    clock.now += 2.999
+    assert ledger.jobs[job_id].status == "processing"
+    clock.now += 0.001
+    assert ledger.jobs[job_id].status == "success"
+
+
+def test_a_job_noticed_late_has_still_ended_on_time(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
+    ledger = new_ledger(duration=3)
+    job_id = ledger.accept(ORDER).id
+    clock.now += 500
+    assert ledger.jobs[job_id].generation_time == 3
+
+
+def test_jobs_ripen_in_the_order_of_their_ends(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
+    changes: list[tuple[int, str]] = []
+    ledger = new_ledger(changes, durations={"slow": 9, "quick": 1})
+    slow = ledger.accept(Order(account="standard", endpoint="slow", fetch_endpoint="slow", kind="gif")).id
+    quick = ledger.accept(Order(account="standard", endpoint="quick", fetch_endpoint="quick", kind="gif")).id
+    clock.now += 10
+    ledger.ripen()
+    assert changes[2:] == [(quick, "success"), (slow, "success")]
+
+
+def test_every_job_changes_exactly_twice(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
+    changes: list[tuple[int, str]] = []
+    ledger = new_ledger(changes, duration=3)
+    first, second = ledger.accept(ORDER).id, ledger.accept(ORDER, failure="No").id
+    ledger.finish(first)
+    ledger.finish(first)
+    clock.now += 4
+    ledger.finish_all()
+    assert changes == [
+        (first, "processing"),
+        (second, "processing"),
+        (first, "success"),
+        (second, "failed"),
+    ]
+
+
+def test_a_held_job_ends_only_when_told_to(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
+    ledger = new_ledger(duration=math.inf)
+    job = ledger.accept(ORDER)
+    clock.now += 1e9
+    assert ledger.jobs[job.id].status == "processing"
+    assert job.eta is not None
+    assert 1 < job.eta < 10
+    ledger.finish(job.id)
+    assert ledger.jobs[job.id].status == "success"
+
+
+def test_the_copies_of_jobs_do_not_change(new_ledger: Callable[..., Ledger]) -> None:
+    ledger = new_ledger()
+    job_id = ledger.accept(ORDER).id
+    before = ledger.jobs
+    ledger.finish(job_id)
+    assert before[job_id].status == "processing"
+
+
+def test_fail_ends_only_what_still_runs(new_ledger: Callable[..., Ledger]) -> None:
+    ledger = new_ledger()
+    job_id = ledger.accept(ORDER).id
+    ledger.fail(job_id, "Out of memory")
+    assert (ledger.jobs[job_id].status, ledger.jobs[job_id].failure) == ("failed", "Out of memory")
+    with pytest.raises(ValueError, match="ended already: failed"):
+        ledger.fail(job_id)
+    with pytest.raises(LookupError, match="no job 5"):
+        ledger.finish(5)
+
+
+def test_the_queue_has_room_again_when_a_job_has_ended(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
+    ledger = new_ledger(duration=3)
+    for _ in range(2):
+        assert not ledger.account("standard").queue_is_full
+        ledger.accept(ORDER)
+    assert ledger.account("standard").queue_is_full
+    clock.now += 3
+    assert not ledger.account("standard").queue_is_full
+    assert (ledger.in_flight, ledger.max_in_flight) == (0, 2)
+
+
+def test_accepted_jobs_are_paid_for(new_ledger: Callable[..., Ledger]) -> None:
+    ledger = new_ledger()
+    for _ in range(500):
+        assert ledger.account("standard").can_pay
+        ledger.accept(ORDER)
+    assert ledger.account("standard").balance == round(1.0 - 500 * PRICE, 6) == 0
+    assert not ledger.account("standard").can_pay
+
+
+def test_ids_grow_and_a_job_belongs_to_its_families(new_ledger: Callable[..., Ledger]) -> None:
+    ledger = new_ledger()
+    elsewhere = Order(account="standard", endpoint="v4/dreambooth", fetch_endpoint="v3/dreambooth", kind="png")
+    jobs = [ledger.accept(ORDER), ledger.accept(elsewhere)]
+    assert [job.id for job in jobs] == [FIRST_JOB_ID, FIRST_JOB_ID + 1]
+    assert ledger.find("v4/dreambooth", str(jobs[1].id)) is ledger.find("v3/dreambooth", str(jobs[1].id)) is jobs[1]
+    assert ledger.find("v6/video", str(jobs[1].id)) is None
+
+
+def test_the_key_of_an_account_is_not_shown() -> None:
+    assert "secret" not in repr(Account(key="secret", balance=1))
+
+
+def test_the_same_seed_gives_a_job_the_same_fate() -> None:
+    options = {"duration_sigma": 0.5, "eta_sigma": 0.5, "instant": 0.5}
+    fates = [Pace(seed=7, **options).draw("v6/video", job_id) for job_id in range(50)]
+    assert fates == [Pace(seed=7, **options).draw("v6/video", job_id) for job_id in range(50)]
+    assert fates != [Pace(seed=8, **options).draw("v6/video", job_id) for job_id in range(50)]
+
+
+def test_a_new_option_leaves_the_other_draws_as_they_were() -> None:
+    plain = [Pace(duration=10).draw("v6/video", job_id)[1] for job_id in range(50)]
+    assert plain == [Pace(duration=10, instant=0.5).draw("v6/video", job_id)[1] for job_id in range(50)]
+
+
+def test_durations_and_estimates_are_spread_log_normally() -> None:
+    fates = [Pace(duration=60, duration_sigma=0.8, eta_sigma=0.3).draw("v6/video", job_id) for job_id in range(4000)]
+    spread = [math.log(duration / 60) for duration, _, _ in fates]
+    error = [math.log((eta or 0) / duration) for duration, eta, _ in fates]
+    assert (statistics.mean(spread), statistics.stdev(spread)) == pytest.approx((0, 0.8), abs=0.05)
+    assert (statistics.mean(error), statistics.stdev(error)) == pytest.approx((0, 0.3), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"duration": -1}, {"duration": math.nan}, {"durations": {"v3": -1}}, {"eta_sigma": -1}, {"instant": 1.5}],
+    ids=str,
+)
+def test_impossible_paces_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"not negative|probability"):
+        Pace(**options)

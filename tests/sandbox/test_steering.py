@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import requests
+
+from airflow_provider_modelslab.sandbox import Sandbox
+
+Post = Callable[..., requests.Response]
+
+PROMPT = {"prompt": "a lighthouse at dusk"}
+
+
+def steer(sandbox: Sandbox, path: str, body: Any = None) -> requests.Response:
+    if path == "state":
+        return requests.get(f"{sandbox.url}/sandbox/state", timeout=10)
+    return requests.post(f"{sandbox.url}/sandbox/{path}", json=body, timeout=10)
+
+
+def test_the_state_counts_everything(sandbox: Sandbox, post: Post) -> None:
+    ids = [post("v6/images/text2img", **PROMPT).json()["id"] for _ in range(3)]
+    post("v6/images/text2img")
+    post(f"v6/images/fetch/{ids[0]}")
+    post("wallet_balance")
+    post("nonsense")
+    sandbox.finish(ids[0])
+    sandbox.fail(ids[1])
+    expected = {
+        "requests": {"file": 0, "account": 1, "fetch": 1, "submit": 4, "other": 1},
+        "submissions": {"accepted": 3, "rejected": 1},
+        "jobs": {"processing": 1, "success": 1, "failed": 1},
+        "in_flight": 1,
+        "max_in_flight": 3,
+        "balance": 43.594,
+    }
+    assert sandbox.state() == steer(sandbox, "state").json() == expected
+
+
+def test_jobs_are_ended_from_afar(sandbox: Sandbox) -> None:
+    ids = [sandbox.submit("v6/images/text2img", PROMPT)["id"] for _ in range(4)]
+    assert steer(sandbox, "finish", {"id": ids[0]}).json()["jobs"] == {"processing": 3, "success": 1, "failed": 0}
+    assert steer(sandbox, "fail", {"id": ids[1], "message": "No"}).json()["jobs"]["failed"] == 1
+    assert steer(sandbox, "finish").json()["jobs"] == {"processing": 0, "success": 3, "failed": 1}
+
+
+def test_faults_and_scripts_are_set_from_afar(sandbox: Sandbox, post: Post) -> None:
+    assert steer(sandbox, "faults", {"http_500": 1}).ok
+    assert post("v3/fetch/12202888").status_code == 500
+    assert steer(sandbox, "faults", {}).ok
+    assert steer(sandbox, "script", {"kind": "fetch", "faults": ["http_503", None]}).ok
+    assert [post("v3/fetch/12202888").status_code for _ in range(2)] == [503, 200]
+
+
+def test_reset_forgets(sandbox: Sandbox, post: Post) -> None:
+    before = sandbox.state()
+    job_id = post("v6/images/text2img", **PROMPT).json()["id"]
+    sandbox.script("fetch", ["http_500"])
+    assert steer(sandbox, "reset").json() == before
+    assert (sandbox.jobs, sandbox.requests) == ({}, [])
+    assert post(f"v6/images/fetch/{job_id}").json()["message"] == "Request not found"
+    assert post("v3/fetch/12202888").json()["status"] == "success"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        ("finish", {"id": 5}, 404, "no job 5"),
+        ("finish", {"id": "x"}, 400, "invalid literal"),
+        ("finish", [5], 400, "must be a JSON object"),
+        ("finish", {"job": 5}, 400, "unexpected keyword argument"),
+        ("faults", {"http_418": 1}, 400, "known are failed"),
+        ("faults", {"http_500": "often"}, 400, "not supported"),
+        ("script", {"kind": "fetch"}, 400, "missing 1 required"),
+        ("script", {"kind": "fetch", "faults": [["html"]]}, 400, "unknown fault"),
+        ("nonsense", {}, 404, "could not be found"),
+    ],
+)
+def test_wrong_commands_are_explained(sandbox: Sandbox, path: str, body: Any, status: int, message: str) -> None:
+    reply = steer(sandbox, path, body)
+    assert reply.status_code == status
+    assert message in reply.json()["message"]
+
+
+def test_commands_need_their_method(sandbox: Sandbox) -> None:
+    assert requests.get(f"{sandbox.url}/sandbox/reset", timeout=10).status_code == 405
+    assert requests.post(f"{sandbox.url}/sandbox/state", timeout=10).status_code == 405

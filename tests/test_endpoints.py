@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_modelslab.endpoints import (
+    OFFICIAL_HOSTS,
+    FetchEndpoint,
+    ForeignHostError,
+    JobAddress,
+    endpoint_of_submission,
+    fetch_request,
+    parse_endpoint,
+    parse_fetch_url,
+    parse_job_id,
+    parse_submission_path,
+    submission_url,
+)
+
+ENTERPRISE_FAMILIES = (
+    "face_gen flux flux_klein flux_kontext_dev z_image_turbo qwen nano_banana realtime image_editing super_resolution "
+    "interior 3d faceswap deepfake voice text_to_speech speech_to_text image_to_video_ultra ultra_video flux_headshot video"
+)
+STANDARD_FAMILIES = (
+    "v6/images v6/realtime v6/video v6/voice v6/image_editing v6/3d v6/interior v6/faceswap v6/deepfake v6/whisper "
+    "v7/images v7/video-fusion v7/voice v3 v3/dreambooth v4/dreambooth v1/enterprise"
+)
+
+# The five documentation pages: the request line of each, and where it puts the id.
+SOURCE_PAGES = [
+    ("v1/enterprise", "https://modelslab.com/api/v1/enterprise/fetch", {"key": "k", "request_id": "123"}),
+    ("v1/enterprise/video", "https://modelslab.com/api/v1/enterprise/video/fetch/123", {"key": "k"}),
+    ("v3", "https://stablediffusionapi.com/api/v3/fetch/123", {"key": "k"}),
+    ("v4/dreambooth", "https://stablediffusionapi.com/api/v4/dreambooth/fetch", {"key": "k", "request_id": "123"}),
+    (
+        "v1/enterprise/flux_headshot",
+        "https://modelslab.com/api/v1/enterprise/flux_headshot/fetch/123",
+        {"key": "k"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "url", "body"), SOURCE_PAGES)
+def test_requests_of_the_source_pages(endpoint, url, body):
+    assert fetch_request(endpoint, "123", "k") == (url, body)
+
+
+def test_every_known_family_is_a_member():
+    known = {member.value for member in FetchEndpoint}
+    assert known == {*STANDARD_FAMILIES.split(), *(f"v1/enterprise/{name}" for name in ENTERPRISE_FAMILIES.split())}
+
+
+def test_a_family_of_tomorrow_has_its_id_in_the_path_on_modelslab():
+    assert fetch_request("v9/holograms", "7", "k") == ("https://modelslab.com/api/v9/holograms/fetch/7", {"key": "k"})
+
+
+def test_a_base_url_replaces_scheme_and_host_of_every_endpoint():
+    for endpoint in FetchEndpoint:
+        official, body = fetch_request(endpoint.value, "7", "k")
+        url, own_body = fetch_request(endpoint.value, "7", "k", "http://127.0.0.1:8787")
+        assert (url, own_body) == ("http://127.0.0.1:8787" + official[official.index("/api/") :], body)
+
+
+def test_a_member_is_its_string_everywhere():
+    member = FetchEndpoint("v6/video")
+    assert member == "v6/video"
+    assert f"{member}" == str(member) == "v6/video"
+    assert json.dumps([member]) == '["v6/video"]'
+    assert type(parse_endpoint(member)) is str
+
+
+@pytest.mark.parametrize("text", ["v6/video", " v6/video ", "/v6/video/", FetchEndpoint.V6_VIDEO])
+def test_endpoint_spellings(text):
+    assert parse_endpoint(text) == "v6/video"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        6,
+        "",
+        " ",
+        "v6//video",
+        "../wallet_balance",
+        "v6/../x",
+        "v6/video/fetch",
+        "https://modelslab.com",
+        "v6 video",
+        "v6/video?x",
+        b"v6",
+    ],
+)
+def test_bad_endpoints_are_refused_by_name(text):
+    with pytest.raises(ValueError, match="endpoint"):
+        parse_endpoint(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "job_id"),
+    [
+        (12202888, "12202888"),
+        (12202888.0, "12202888"),
+        ("12202888.0", "12202888"),
+        (" 12202888\n", "12202888"),
+        ("6ef3f81f-14e1-4835-b07a-e00dbe80b6ff", "6ef3f81f-14e1-4835-b07a-e00dbe80b6ff"),
+        (0, "0"),
+        (10**30, "1" + "0" * 30),
+    ],
+)
+def test_job_ids(value, job_id):
+    assert parse_job_id(value) == job_id
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, False, 1.5, float("nan"), float("inf"), -1, 10**200, "", " ", "..", ".", "../wallet_balance", "a/b", "a%2fb", "a?b", "a#b", "é", b"1", [1], {}],
+)  # fmt: skip
+def test_bad_job_ids_are_refused(value):
+    with pytest.raises(ValueError, match="job id"):
+        parse_job_id(value)
+
+
+@given(st.one_of(st.text(), st.integers(), st.floats(), st.binary(), st.none(), st.booleans()))
+def test_an_id_never_leaves_its_own_segment_of_the_url(value):
+    try:
+        job_id = parse_job_id(value)
+    except ValueError:
+        return
+    url, _ = fetch_request("v6/video", job_id, "k")
+    assert url == f"https://modelslab.com/api/v6/video/fetch/{job_id}"
+    assert job_id.strip(".") and not set(job_id) & set("/?#%\\ ")
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://modelslab.com/api/v6/video/fetch/147", JobAddress("v6/video", "147")),
+        ("https://modelslab.com/api/v1/enterprise/fetch", JobAddress("v1/enterprise", None)),
+        ("https://modelslab.com/api/v1/enterprise/fetch/5", JobAddress("v1/enterprise", "5")),
+        ("https://stablediffusionapi.com/api/v3/dreambooth/fetch/9", JobAddress("v3/dreambooth", "9")),
+        ("http://modelslab.com:80/api/v6/images/fetch/9/", JobAddress("v6/images", "9")),
+        ("HTTPS://MODELSLAB.COM/api/v9/new-family/fetch/a-b", JobAddress("v9/new-family", "a-b")),
+        ("http://127.0.0.1:8787/api/v6/video/fetch/1", JobAddress("v6/video", "1")),
+    ],
+)
+def test_fetch_urls(url, address):
+    assert parse_fetch_url(url, "http://127.0.0.1:8787") == address
+
+
+def test_a_path_of_the_own_base_url_is_taken_off():
+    assert parse_fetch_url("https://gw.example/lab/api/v6/video/fetch/1", "https://gw.example/lab") == JobAddress(
+        "v6/video", "1"
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.example/api/v6/video/fetch/1",
+        "https://modelslab.com.evil.example/api/v6/video/fetch/1",
+        "https://evil-modelslab.com/api/v6/video/fetch/1",
+        "https://modelslab.com:8443/api/v6/video/fetch/1",
+        "http://modelslab.com:443/api/v6/video/fetch/1",
+        "http://127.0.0.1:8788/api/v6/video/fetch/1",
+        "https://127.0.0.1/api/v6/video/fetch/1",
+    ],
+)
+def test_foreign_hosts_are_refused(url):
+    with pytest.raises(ForeignHostError, match=r"fetch_result .*host"):
+        parse_fetch_url(url, "http://127.0.0.1:8787")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        None,
+        7,
+        "",
+        "v6/video/fetch/1",
+        "ftp://modelslab.com/api/v6/video/fetch/1",
+        "https://modelslab.com@evil.example/api/v6/video/fetch/1",
+        "https://user:secret@modelslab.com/api/v6/video/fetch/1",
+        "https://modelslab.com/api/v6/video/fetch/../../wallet_balance",
+        "https://modelslab.com/api/v6/video/fetch/%2e%2e",
+        "https://modelslab.com/api/wallet_balance",
+        "https://modelslab.com/api/../fetch/1",
+        "https://[::1/api/v6/video/fetch/1",
+        "https://modelslab.com:99999/api/v6/video/fetch/1",
+    ],
+)
+def test_what_is_no_fetch_url_is_refused(url):
+    with pytest.raises(ValueError, match="fetch_result|job id") as caught:
+        parse_fetch_url(url)
+    assert "secret" not in str(caught.value)
+
+
+@given(st.text())
+def test_a_fetch_url_is_parsed_or_refused(text):
+    for url in (text, f"https://{text}/api/v6/video/fetch/1", f"https://modelslab.com/api/v6/video/fetch/{text}"):
+        try:
+            address = parse_fetch_url(url)
+        except ValueError:
+            continue
+        target, _ = fetch_request(address.endpoint, address.job_id or "1", "k")
+        assert target.split("/")[2] in OFFICIAL_HOSTS
+
+
+@pytest.mark.parametrize(
+    ("path", "endpoint"),
+    [
+        ("v6/video/text2video", "v6/video"),
+        ("v6/images/text2img", "v6/images"),
+        ("v7/video-fusion/text-to-video", "v7/video-fusion"),
+        ("v1/enterprise/text2img", "v1/enterprise"),
+        ("v1/enterprise/flux_headshot/make_gen", "v1/enterprise/flux_headshot"),
+        ("v4/dreambooth", "v4/dreambooth"),
+        ("v4/dreambooth/img2img", "v4/dreambooth"),
+        ("v3/text2img", "v3"),
+        ("somewhere", "somewhere"),
+    ],
+)
+def test_the_family_of_a_submission(path, endpoint):
+    assert endpoint_of_submission(path) == endpoint
+
+
+def test_submissions_go_to_the_host_of_their_family():
+    assert submission_url("v3/text2img") == "https://stablediffusionapi.com/api/v3/text2img"
+    assert submission_url("v6/video/text2video") == "https://modelslab.com/api/v6/video/text2video"
+    assert submission_url("v3/text2img", "http://127.0.0.1:1") == "http://127.0.0.1:1/api/v3/text2img"
+
+
+@pytest.mark.parametrize(
+    "path", [None, 3, "", "../x", "v6/../../x", "https://modelslab.com/api/v6/video/text2video", "a b"]
+)
+def test_bad_submission_paths_are_refused_by_name(path):
+    with pytest.raises(ValueError, match="path"):
+        parse_submission_path(path)
+
+
+@pytest.mark.parametrize("path", ["v6/video/text2video", "/v6/video/text2video/", "/api/v6/video/text2video"])
+def test_submission_path_spellings(path):
+    assert parse_submission_path(path) == "v6/video/text2video"
