@@ -12,11 +12,12 @@ import asyncio
 import ssl
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 
 import aiohttp
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import NewConnectionError, ReadTimeoutError
 
 from airflow_provider_modelslab import __version__
 from airflow_provider_modelslab.jobs import HttpReply, NoReply
@@ -69,7 +70,7 @@ def post(session: requests.Session, url: str, body: Mapping[str, object], timeou
     except requests.exceptions.Timeout:
         return _timed_out(timeout)
     except requests.exceptions.ConnectionError as error:
-        return _fault_behind(error)
+        return _fault_behind(error, timeout)
     except requests.exceptions.RequestException as error:
         return NoReply(f"the exchange broke off ({type(error).__name__})", sent=True)
 
@@ -84,7 +85,6 @@ def open_async_session(timeout: float) -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
         timeout=aiohttp.ClientTimeout(total=timeout),
         headers=_HEADERS,
-        trust_env=True,  # proxies, as requests does
     )
 
 
@@ -97,7 +97,8 @@ async def apost(session: aiohttp.ClientSession, url: str, body: Mapping[str, obj
     :param body: the JSON body.
     """
     try:
-        async with session.post(url, json=body, allow_redirects=False) as response:
+        proxy = _proxy_of(url[: url.index("/", len("https://"))])
+        async with session.post(url, json=body, allow_redirects=False, proxy=proxy) as response:
             chunks = bytearray()
             async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
                 chunks += chunk
@@ -124,11 +125,22 @@ _NOT_CONNECTED = NoReply("no connection to ModelsLab", sent=False)
 _CONNECTION_LOST = NoReply("the connection to ModelsLab broke before a reply", sent=True)
 
 
+@lru_cache(maxsize=64)
+def _proxy_of(site: str) -> str | None:
+    """
+    Return the proxy that the environment names for ``https://host:port``: the same one that requests takes.
+
+    aiohttp's own ``trust_env`` would do, but adds what ~/.netrc holds for the host as an Authorization header.
+    """
+    proxies = requests.utils.get_environ_proxies(site)
+    return requests.utils.select_proxy(site, proxies)
+
+
 def _timed_out(timeout: float) -> NoReply:
     return NoReply(f"no whole reply from ModelsLab within {timeout:g} s", sent=True)
 
 
-def _fault_behind(error: requests.exceptions.ConnectionError) -> NoReply:
+def _fault_behind(error: requests.exceptions.ConnectionError, timeout: float) -> NoReply:
     """
     Return what lies behind a connection error of requests, which wraps the reason several times over.
 
@@ -140,6 +152,8 @@ def _fault_behind(error: requests.exceptions.ConnectionError) -> NoReply:
             return _NOT_CONNECTED
         if isinstance(reason, ssl.SSLCertVerificationError):
             return _UNTRUSTED
+        if isinstance(reason, ReadTimeoutError):
+            return _timed_out(timeout)
         reason = next((deeper for deeper in _reasons(reason) if isinstance(deeper, BaseException)), None)
     return _CONNECTION_LOST
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -23,9 +24,41 @@ os.environ.update(
     }
 )
 
+from airflow_provider_modelslab.sandbox import Sandbox  # noqa: E402
+from tests.raw_server import RawServer  # noqa: E402
+
 
 @pytest.fixture(autouse=True)
 def no_key_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("MODELSLAB_API_KEY", raising=False)
     monkeypatch.delenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raising=False)
     yield
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """A sandbox whose jobs end only when the test says so; the connection ``modelslab_default`` leads to it."""
+    with Sandbox(duration=float("inf")) as held:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", held.connection)
+        yield held
+
+
+@pytest.fixture
+def raw_server() -> Iterator[RawServer]:
+    """A server that records the bytes of requests and answers with bytes that the test chooses."""
+    with RawServer() as server:
+        yield server
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What hook, trigger and sensor log, at every level, whichever logging the Airflow at hand uses."""
+    from airflow_provider_modelslab.hooks import ModelsLabHook
+    from airflow_provider_modelslab.sensors import ModelsLabJobSensor
+    from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
+
+    for logging_class in (ModelsLabHook, ModelsLabJobSensor, ModelsLabJobTrigger):
+        monkeypatch.setattr(logging_class, "_log", logging.getLogger(f"under_test.{logging_class.__name__}"), False)
+    caplog.set_level(logging.CRITICAL, logger="airflow_provider_modelslab.sandbox")
+    caplog.set_level(logging.DEBUG, logger="under_test")
+    return caplog

@@ -16,10 +16,10 @@ Poster = Callable[[Sandbox], Post]
 SUBMISSION = "v6/video/text2video"
 PROMPT = {"prompt": "a lighthouse at dusk"}
 
-NO_REPLY = "no reply"
+NO_REPLY = (0, "")
 
 # What a client gets: HTTP status and a part of the text. ``None``: what it would have got without the fault.
-SEEN: dict[str, tuple[int, str] | str | None] = {
+SEEN: dict[str, tuple[int, str] | None] = {
     "failed": None,
     "error": (200, '{"status": "error", "message": "Something'),
     "messege": (200, '{"status": "error", "messege": "Something'),

@@ -98,6 +98,12 @@ def test_the_log_has_neither_keys_nor_bodies(sandbox: Sandbox, caplog: pytest.Lo
     assert "confidential" not in caplog.text
 
 
+@pytest.mark.parametrize("path", ["", "v6/video", "v6/video/fetch", "wallet_balance", "v6/processing/request_count"])
+def test_jobs_are_submitted_to_generation_endpoints_only(sandbox: Sandbox, path: str) -> None:
+    with pytest.raises(ValueError, match="not a generation endpoint"):
+        sandbox.submit(path, PROMPT)
+
+
 def test_many_threads_at_once(sandbox: Sandbox, poster: Poster) -> None:
     def work(number: int) -> int:
         job_id: int = sandbox.submit("v6/video/text2video", PROMPT)["id"]
@@ -136,7 +142,7 @@ PATHS = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(PATHS | st.text().map("/".__add__), st.dictionaries(PARAMETERS, JSON) | JSON, st.booleans())
 def test_whatever_comes_in_an_answer_goes_out(path: str, body: object, with_key: bool) -> None:
     sandbox = Sandbox(port=1)

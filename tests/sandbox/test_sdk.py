@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -10,7 +11,12 @@ import requests
 
 from airflow_provider_modelslab.sandbox import Sandbox
 
-modelslab_py = pytest.importorskip("modelslab_py", reason="the SDK is not installed")
+pytest.importorskip("modelslab_py", reason="the SDK is not installed")
+
+# The SDK has no types; imported like this, it is Any.
+sdk = import_module("modelslab_py.core.client")
+apis = {name: import_module(f"modelslab_py.core.apis.{name}") for name in ("community", "video")}
+schemas = {name: import_module(f"modelslab_py.schemas.{name}") for name in ("community", "video")}
 
 
 @pytest.fixture
@@ -21,19 +27,14 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def client(sandbox: Sandbox) -> Any:
-    from modelslab_py.core.client import Client
-
-    client = Client(api_key=sandbox.key, fetch_retry=500, fetch_timeout=0.02)
+    client = sdk.Client(api_key=sandbox.key, fetch_retry=500, fetch_timeout=0.02)
     client.base_url = f"{sandbox.url}/api/"
     return client
 
 
 def test_an_image(sandbox: Sandbox, client: Any) -> None:
-    from modelslab_py.core.apis.community import Community
-    from modelslab_py.schemas.community import Text2Image
-
-    community = Community(client=client)
-    queued = community.text_to_image(Text2Image(prompt="a lighthouse at dusk", samples=2))
+    community = apis["community"].Community(client=client)
+    queued = community.text_to_image(schemas["community"].Text2Image(prompt="a lighthouse at dusk", samples=2))
     assert queued["status"] == "processing"
     done = community.fetch(str(queued["id"]))
     assert (done["status"], done["output"]) == ("success", queued["future_links"])
@@ -43,11 +44,8 @@ def test_an_image(sandbox: Sandbox, client: Any) -> None:
 
 @pytest.mark.parametrize("enterprise", [False, True])
 def test_a_video(client: Any, enterprise: bool) -> None:
-    from modelslab_py.core.apis.video import Video
-    from modelslab_py.schemas.video import Text2Video
-
-    video = Video(client=client, enterprise=enterprise)
-    queued = video.text_to_video(Text2Video(model_id="cogvideox", prompt="a lighthouse at dusk"))
+    video = apis["video"].Video(client=client, enterprise=enterprise)
+    queued = video.text_to_video(schemas["video"].Text2Video(model_id="cogvideox", prompt="a lighthouse at dusk"))
     done = video.fetch(str(queued["id"]))
     assert done["status"] == "success"
     assert requests.get(done["output"][0], timeout=10).content.startswith(b"GIF89a")

@@ -1,0 +1,114 @@
+"""A TCP server that speaks no HTTP of its own: it records what arrives byte for byte and answers what it is told."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
+
+RESET = b"RESET"
+"""Instead of a reply: close the connection at once with a TCP reset."""
+
+
+def reply(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> bytes:
+    """Return the bytes of a whole HTTP reply with a JSON body, or with the bytes given."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [
+        f"HTTP/1.1 {status} X",
+        f"Content-Length: {len(content)}",
+        *(f"{k}: {v}" for k, v in (headers or {}).items()),
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
+
+
+class RawServer:
+    """
+    Listens on a free loopback port; one thread per connection.
+
+    :ivar requests: the raw bytes of each request.
+    :ivar holds: whether to keep a connection open, and silent, after an answer that was cut.
+    :ivar answers: what to send next, in turn; the last one is repeated. ``b""`` closes without an answer, and an
+        answer that is shorter than its Content-Length is cut there.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[bytes] = []
+        self.answers: deque[bytes] = deque([reply({"status": "processing"})])
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self.holds = False
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    @property
+    def connection(self) -> str:
+        return json.dumps(
+            {
+                "conn_type": "modelslab",
+                "host": self.url,
+                "password": "the-api-key",
+                "extra": {"retries": 0, "request_timeout": 1},
+            }
+        )
+
+    def answer(self, *answers: bytes) -> None:
+        self.answers = deque(answers)
+
+    def __enter__(self) -> RawServer:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._socket.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            while request := _read_request(connection):
+                with self._lock:
+                    self.requests.append(request)
+                    answer = self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
+                if answer == RESET:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    return
+                connection.sendall(answer)
+                declared = re.search(rb"Content-Length: (\d+)\r\n", answer)
+                if not declared or len(answer.partition(b"\r\n\r\n")[2]) < int(declared[1]):
+                    if self.holds:
+                        self._closing.wait()
+                    return
+
+
+def _read_request(connection: socket.socket) -> bytes:
+    """Return the bytes of one request with its body; nothing when the client has gone."""
+    data = b""
+    try:
+        while True:
+            head, end, body = data.partition(b"\r\n\r\n")
+            length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+            if end and len(body) >= int(length[1] if length else 0):
+                return data
+            chunk = connection.recv(65536)
+            if not chunk:
+                return b""
+            data += chunk
+    except OSError:
+        return b""
