@@ -44,6 +44,7 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabTransientError,
     argument_errors,
 )
+from airflow_provider_modelslab.job_arguments import parse_jobs
 from airflow_provider_modelslab.jobs import (
     HttpReply,
     Job,
@@ -157,7 +158,7 @@ class ModelsLabHook(BaseHook):
 
     def wait(
         self,
-        job_id: Job | str | int,
+        job_id: Job | Mapping[str, Any] | str | int,
         endpoint: str | None = None,
         timeout: float = DEFAULT_WAIT_TIMEOUT,
         poke_interval: float | None = None,
@@ -165,8 +166,9 @@ class ModelsLabHook(BaseHook):
         """
         Block until a job is done: for plain ``@task`` code. The sensor does the same without holding a worker.
 
-        :param job_id: the id from the submission's reply, or the job that :meth:`submit` returned.
-        :param endpoint: the family it is fetched under; a job of :meth:`submit` knows its own.
+        :param job_id: the id from the submission's reply; or the job that :meth:`submit` returned, its record
+            (``job.to_dict()``), or the reply itself.
+        :param endpoint: the family it is fetched under, where ``job_id`` is no more than an id.
         :param timeout: seconds to wait at the most.
         :param poke_interval: a fixed number of seconds between two looks; by default they are chosen to be
             few and to find the job soon after it is done.
@@ -174,7 +176,7 @@ class ModelsLabHook(BaseHook):
         :raises ModelsLabJobFailed: the generation failed.
         :raises ModelsLabTimeout: it was not done in time. The job lives on and can be waited for again.
         """
-        job = job_id if isinstance(job_id, Job) else self._job(job_id, endpoint)
+        job = job_id if isinstance(job_id, Job) else self._one_job(job_id, endpoint)
         started = time.time()
         deadline = started + timeout
         wait = JobWait(job, started, poke_interval)
@@ -309,6 +311,13 @@ class ModelsLabHook(BaseHook):
     def _job(self, job_id: object, endpoint: object) -> Job:
         with argument_errors():
             return Job(id=parse_job_id(job_id), endpoint=parse_endpoint(endpoint))
+
+    def _one_job(self, value: object, endpoint: str | None) -> Job:
+        with argument_errors():
+            jobs = parse_jobs(value, endpoint, self.options.base_url, self.options.key)
+        if len(jobs) != 1:
+            raise ModelsLabArgumentError(f"job_id must name one job, not {len(jobs)}: the sensor waits for many")
+        return jobs[0]
 
     def _look(self, job: Job, options: ClientOptions, session: requests.Session) -> Reply:
         url, body = fetch_request(job.endpoint, job.id, options.key, options.base_url)

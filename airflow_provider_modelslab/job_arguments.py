@@ -44,10 +44,19 @@ def _flat(value: Any, depth: int) -> Iterable[Any]:
             yield from _flat(_literal(text), depth + 1)
             return
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
-        for item in value:
+        for item in _items(value):
             yield from _flat(item, depth + 1)
         return
     yield value
+
+
+def _items(value: Iterable[Any]) -> Iterable[Any]:
+    """Return the items of a collection. A slice of a mapped upstream's XComs costs one query, each single item another."""
+    try:
+        items: Iterable[Any] = value[:]  # type: ignore[index]
+        return items
+    except TypeError:
+        return value
 
 
 def _literal(text: str) -> Any:

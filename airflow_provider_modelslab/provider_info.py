@@ -27,7 +27,7 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
 FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["schema", "login", "port", "extra"],
     "relabeling": {"password": "API key"},
-    "placeholders": {"host": "empty for ModelsLab itself; or a sandbox: http://127.0.0.1:8787"},
+    "placeholders": {"host": "leave empty for ModelsLab itself; http://127.0.0.1:8787 for a sandbox"},
 }
 
 _INTEGRATION = "ModelsLab"

@@ -22,6 +22,9 @@ FIRST_PROGRESS_LINE = 30.0
 
 LONGEST_PROGRESS_GAP = 600.0
 
+CHANGES_GAP = 2.0
+"""Seconds between two lines about jobs that got done, at the least."""
+
 _NAMED_IN_A_LINE = 5
 
 
@@ -143,27 +146,56 @@ class ModelsLabJobTrigger(BaseTrigger):
         return wait
 
     async def _collect(self, tasks: set[asyncio.Task[JobWait | Reply]], waits: JobWaits) -> Reply | None:
-        """Report jobs as they get done, until all are or the deadline comes, or the account is refused."""
+        """See jobs get done until all are, or the deadline comes, or the account is refused: return that reply."""
+        report = _Report(self.log, waits)
         pending = set(tasks)
-        progress_gap = FIRST_PROGRESS_LINE
-        progress_due = time.time() + progress_gap
         while pending and (left := self.deadline - time.time()) > 0:
-            until_progress = progress_due - time.time()
-            done, pending = await asyncio.wait(
-                pending, timeout=max(0.0, min(left, until_progress)), return_when=asyncio.FIRST_COMPLETED
-            )
-            results = [task.result() for task in done]
-            for result in results:
+            timeout = max(0.0, min(left, report.due - time.time()))
+            done, pending = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                result = task.result()
                 if isinstance(result, Reply):
                     return result
-            if results:
-                changed = [wait.job for wait in results if isinstance(wait, JobWait)]
-                self.log.info("%s; %s", _changes(changed), waits.summary())
-            if time.time() >= progress_due:
-                self.log.info("Still waiting: %s", waits.summary())
-                progress_gap = min(progress_gap * 2, LONGEST_PROGRESS_GAP)
-                progress_due = time.time() + progress_gap
+                report.changed.append(result.job)
+            if time.time() >= report.due:
+                report.write()
+        if report.changed:
+            report.write()
         return None
+
+
+class _Report:
+    """
+    Tells the task's log how a wait goes.
+
+    Jobs that got done are told at once, but at most one line every :data:`CHANGES_GAP` seconds, since each line costs
+    the triggerer a round of its own; while nothing changes, a line comes from time to time.
+
+    :param log: where to.
+    :param waits: the waits.
+    """
+
+    def __init__(self, log: Any, waits: JobWaits) -> None:
+        self.changed: list[Job] = []
+        self._log = log
+        self._waits = waits
+        self._last = 0.0
+        self._progress_gap = FIRST_PROGRESS_LINE
+        self._progress_due = time.time() + self._progress_gap
+
+    @property
+    def due(self) -> float:
+        """When the next line is due, in seconds since the epoch."""
+        return self._last + CHANGES_GAP if self.changed else self._progress_due
+
+    def write(self) -> None:
+        """Write the line that is due."""
+        self._log.info("%s: %s", _changes(self.changed) if self.changed else "Still waiting", self._waits.summary())
+        if not self.changed:
+            self._progress_gap = min(self._progress_gap * 2, LONGEST_PROGRESS_GAP)
+        self.changed.clear()
+        self._last = time.time()
+        self._progress_due = self._last + self._progress_gap
 
 
 def _records(waits: JobWaits) -> list[dict[str, Any]]:
@@ -171,8 +203,8 @@ def _records(waits: JobWaits) -> list[dict[str, Any]]:
 
 
 def _changes(jobs: Sequence[Job]) -> str:
-    """Describe jobs that have just got done; many at once are only counted, as each line costs the triggerer."""
+    """Describe jobs that have just got done: by name, or by number where they are many."""
     if len(jobs) <= _NAMED_IN_A_LINE:
-        return ", ".join(f"job {job} {'succeeded' if job.status == 'success' else 'failed'}" for job in jobs)
+        return ", ".join(f"Job {job} {'succeeded' if job.status == 'success' else 'failed'}" for job in jobs)
     failed = sum(job.status == "failed" for job in jobs)
     return f"{len(jobs) - failed} jobs succeeded and {failed} failed"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +16,14 @@ for name in [name for name in os.environ if name.startswith(("AIRFLOW", "MODELSL
     del os.environ[name]
 
 _HOME = tempfile.TemporaryDirectory(prefix="airflow-provider-modelslab-tests-")
+_DAGS_FOLDER = Path(_HOME.name) / "dags"
+_DAGS_FOLDER.mkdir()
+(_DAGS_FOLDER / "examples").symlink_to(Path(__file__).parent.parent / "example_dags")
+(_DAGS_FOLDER / "tests").symlink_to(Path(__file__).parent / "dags")
 os.environ.update(
     {
         "AIRFLOW_HOME": _HOME.name,
+        "AIRFLOW__CORE__DAGS_FOLDER": str(_DAGS_FOLDER),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
         "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",
@@ -62,3 +70,9 @@ def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> py
     caplog.set_level(logging.CRITICAL, logger="airflow_provider_modelslab.sandbox")
     caplog.set_level(logging.DEBUG, logger="under_test")
     return caplog
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    """A migrated metadata database, which ``dag.test()`` needs."""
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, stdout=subprocess.DEVNULL)

@@ -264,6 +264,19 @@ def test_wait_takes_an_id_and_an_endpoint(sandbox: Sandbox):
     assert ModelsLabHook().wait(147, "v1/enterprise/video").outputs
 
 
+def test_wait_takes_a_record_or_a_reply(sandbox: Sandbox):
+    reply_of_submission = sandbox.submit(VIDEO, PROMPT)
+    sandbox.finish_all()
+    assert ModelsLabHook().wait(reply_of_submission).outputs
+    assert ModelsLabHook().wait(Job(id="147", endpoint="v1/enterprise/video").to_dict()).outputs
+
+
+@pytest.mark.parametrize("jobs", [[], [1, 2], None, "a b"])
+def test_wait_takes_one_job(sandbox: Sandbox, jobs):
+    with pytest.raises(ModelsLabArgumentError, match="job"):
+        ModelsLabHook().wait(jobs, "v6/video")
+
+
 def test_wait_returns_a_job_that_is_done_without_asking(sandbox: Sandbox):
     done = Job(id="", endpoint="v6/images", status="success", outputs=["https://cdn/a.png"])
     assert ModelsLabHook().wait(done) is done

@@ -123,6 +123,10 @@ def test_glb_can_be_decoded(seed: str) -> None:
     assert view["byteOffset"] % 2 == 0
     corners = struct.unpack_from(f"<{indices['count']}H", binary, view["byteOffset"])
     assert set(corners) == set(range(positions["count"]))
+    triangles = list(zip(corners[::3], corners[1::3], corners[2::3], strict=True))
+    edges = {edge for a, b, c in triangles for edge in ((a, b), (b, c), (c, a))}
+    assert len(edges) == 3 * len(triangles)
+    assert edges == {(b, a) for a, b in edges}, "the surface is closed"
     points = list(struct.iter_unpack("<fff", binary[: scene["bufferViews"][0]["byteLength"]]))
     assert [min(axis) for axis in zip(*points, strict=True)] == positions["min"]
     assert [max(axis) for axis in zip(*points, strict=True)] == positions["max"]

@@ -13,6 +13,8 @@ from airflow_provider_modelslab.sandbox import Sandbox
 
 pytest.importorskip("modelslab_py", reason="the SDK is not installed")
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:modelslab_py")
+
 # The SDK has no types; imported like this, it is Any.
 sdk = import_module("modelslab_py.core.client")
 apis = {name: import_module(f"modelslab_py.core.apis.{name}") for name in ("community", "video")}
@@ -21,7 +23,7 @@ schemas = {name: import_module(f"modelslab_py.schemas.{name}") for name in ("com
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(duration=0.3) as sandbox:
+    with Sandbox(duration=0.5) as sandbox:
         yield sandbox
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -8,11 +9,12 @@ from queue import Queue
 from threading import Thread
 from typing import Any
 
+import aiohttp
 import pytest
 import requests
 
 from airflow_provider_modelslab.sandbox import Sandbox
-from airflow_provider_modelslab.sandbox.webhooks import is_loopback
+from airflow_provider_modelslab.sandbox.webhooks import deliver, is_loopback
 
 PROMPT = {"prompt": "a lighthouse at dusk"}
 
@@ -41,7 +43,7 @@ class Receiver:
             def do_POST(self) -> None:
                 receiver.heard.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 self.send_response(receiver.answer)
-                if receiver.answer == 302:
+                if receiver.answer == 307:
                     self.send_header("Location", receiver.url)
                 self.end_headers()
 
@@ -91,18 +93,35 @@ def test_a_job_that_nobody_asks_about_is_told_once(receiver: Receiver, options: 
         assert receiver.heard.get(timeout=10)["id"] == job_id + 1
 
 
-def test_redirects_are_not_followed_and_failures_are_logged(
-    sandbox: Sandbox, receiver: Receiver, caplog: pytest.LogCaptureFixture
-) -> None:
-    receiver.answer = 302
-    job_id = sandbox.submit("v6/images/text2img", {**PROMPT, "webhook": receiver.url})["id"]
-    sandbox.finish(job_id)
+def deliver_alone(url: str) -> None:
+    async def run() -> None:
+        async with aiohttp.ClientSession() as session:
+            await deliver(session, url, {"id": 5, "status": "success"})
+
+    asyncio.run(run())
+
+
+def test_redirects_are_not_followed(receiver: Receiver) -> None:
+    receiver.answer = 307
+    deliver_alone(receiver.url)
     receiver.heard.get(timeout=10)
-    receiver.answer = 500
-    job_id = sandbox.submit("v6/images/text2img", {**PROMPT, "webhook": receiver.url})["id"]
-    sandbox.finish(job_id)
-    assert receiver.heard.get(timeout=10)["id"] == job_id
     assert receiver.heard.empty()
+
+
+@pytest.mark.parametrize("answer", [204, 500])
+def test_what_a_webhook_refuses_is_logged(receiver: Receiver, caplog: pytest.LogCaptureFixture, answer: int) -> None:
+    receiver.answer = answer
+    deliver_alone(receiver.url)
+    assert [record.getMessage() for record in caplog.records] == (
+        ["Webhook of job 5 to 127.0.0.1 failed: HTTP 500"] if answer == 500 else []
+    )
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/?token=secret", "http://localhost:99999/", "http:///nowhere"])
+def test_a_webhook_that_cannot_be_reached_is_logged(caplog: pytest.LogCaptureFixture, url: str) -> None:
+    deliver_alone(url)
+    assert "Webhook of job 5" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_strangers_are_not_called(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,75 @@
+# Everything here works on a fresh machine with python3 (3.10 to 3.14), make and a package index.
+# It lives in .venv* and .airflow of this folder; nothing else is touched.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+OLDEST_VENV := .venv-airflow-2.11
+OLDEST_PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 $(PYTHON); do \
+  $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
+
+# Airflow's many processes start several seconds later each where Python may not keep compiled modules.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help demo test lint types unit system oldest airflow sandbox lock clean
+
+help:
+	@echo "make demo      run an example DAG on a real Airflow against the sandbox; FAULTS=failed=1 shows it failing"
+	@echo "make test      lint, types and all tests"
+	@echo "make airflow   Airflow's UI with the provider, the sandbox and the example DAGs, until Ctrl-C; PORT=8080"
+	@echo "make sandbox   the sandbox alone"
+	@echo "make oldest    what must hold on the oldest supported Airflow, in an environment of its own"
+	@echo "make lock      pin the development environment anew"
+	@echo "make clean     remove what these targets have made"
+
+demo: $(VENV)/installed
+	@$(RUN) dev/demo.py --faults "$(FAULTS)"
+
+test: lint types unit system
+
+lint: $(VENV)/installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(VENV)/installed
+	$(RUN) -m mypy
+
+unit: $(VENV)/installed
+	$(RUN) -m coverage run -m pytest --ignore=tests/system
+	$(RUN) -m coverage report
+
+system: $(VENV)/installed
+	$(RUN) -m pytest tests/system
+
+oldest: $(OLDEST_VENV)/installed
+	$(OLDEST_VENV)/bin/python -m pytest --ignore=tests/system --ignore=tests/sandbox --ignore=tests/test_packaging.py
+
+airflow: $(VENV)/installed
+	@$(RUN) dev/standalone.py --port $(or $(PORT),8080)
+
+sandbox: $(VENV)/installed
+	@$(RUN) -m airflow_provider_modelslab.sandbox --faults "$(FAULTS)"
+
+$(VENV)/installed: pyproject.toml dev/requirements/airflow-3.3.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r dev/requirements/airflow-3.3.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(OLDEST_VENV)/installed: pyproject.toml dev/requirements/airflow-2.11.txt
+	@test -n "$(OLDEST_PYTHON)" || { echo "Airflow 2.11 needs Python 3.10 to 3.12: make oldest OLDEST_PYTHON=..."; exit 1; }
+	$(OLDEST_PYTHON) -m venv --clear $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r dev/requirements/airflow-2.11.txt
+	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock:
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/python -m pip install --quiet uv
+	for set in dev:airflow-3.3 oldest:airflow-2.11; do .venv-lock/bin/uv pip compile --quiet --upgrade --universal \
+	  --python-version 3.10 --no-header --no-annotate --no-emit-index-url --group $${set%%:*} pyproject.toml \
+	  -o dev/requirements/$${set##*:}.txt; done
+
+clean:
+	rm -rf .venv .venv-airflow-2.11 .venv-lock .airflow .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,29 @@
+"""
+A stateful stand-in for the ModelsLab API, on this machine: for developing and testing DAGs without a key and without
+spending credits.
+
+``python -m airflow_provider_modelslab.sandbox`` starts one, :class:`Sandbox` runs one inside a test, and the fixture
+``modelslab_sandbox`` hands one to a pytest test. How a request travels:
+
+- ``server`` carries its bytes, ``sandbox`` guards the rest with a lock, ``api`` finds the route and checks the request;
+- ``state`` knows what is true of the job, ``faults`` what goes wrong this time, ``replies`` how either is spelled;
+- ``media`` makes the files of finished jobs, ``webhooks`` tells their clients, ``steering`` serves ``/sandbox/``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_modelslab.sandbox.sandbox import Sandbox
+
+__all__ = ["Sandbox"]
+
+
+def __getattr__(name: str) -> Any:
+    # pytest imports this package in every run, for the fixture: the server is loaded only where one is started.
+    if name == "Sandbox":
+        from airflow_provider_modelslab.sandbox.sandbox import Sandbox
+
+        return Sandbox
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,293 @@
+"""
+The ModelsLab API as its clients see it: a request goes in, a reply comes out.
+
+Here are the routes, and the order in which a request is checked. No I/O: the server carries bytes to and fro, the
+ledger remembers the jobs, the fault plan decides what goes wrong.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from airflow_provider_modelslab.endpoints import endpoint_of_submission, route_of
+from airflow_provider_modelslab.sandbox import media, replies
+from airflow_provider_modelslab.sandbox.faults import Circumstances, FaultPlan
+from airflow_provider_modelslab.sandbox.messages import ReceivedRequest, Reply
+from airflow_provider_modelslab.sandbox.state import FAILED_MESSAGE, PRICE, Account, Job, Ledger, Order
+
+STANDARD = "standard"
+ENTERPRISE = "enterprise"
+"""The names of the accounts. Without one of its own, enterprise is served to the standard account."""
+
+ProcessingReplies = Literal["by_family", "sparse", "full"]
+
+_MAX_SAMPLES = 4
+
+_NEEDS_PROMPT = re.compile(r".*/text(2|_to_|-to-)\w+")
+
+# A few jobs are fetched under another family than the one they were submitted to.
+_FETCHED_ELSEWHERE = {"v4/dreambooth": "v3/dreambooth", "v5": "v3", "v6/voice/speech_to_text": "v6/whisper"}
+
+# ``v6/images`` is documented with the id in the path as well as in the body.
+_BOTH_FORMS = frozenset({"v6/images"})
+
+
+class _Refused(Exception):
+    """The request fails a check; ``reply`` says which."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+class Api:
+    """
+    Answers requests.
+
+    :param ledger: the accounts and jobs.
+    :param faults: what goes wrong when.
+    :param circumstances: what faults and rate limits tell the client.
+    :param processing_replies: what a running job answers: ``sparse``, ``full``, or whichever its family is known for.
+    """
+
+    def __init__(
+        self, ledger: Ledger, faults: FaultPlan, circumstances: Circumstances, processing_replies: ProcessingReplies
+    ) -> None:
+        self.ledger = ledger
+        self.faults = faults
+        self._circumstances = circumstances
+        self._processing_replies = processing_replies
+        self._requests = {route.kind: 0 for route in _ROUTES} | {"other": 0}
+        self._rejected = 0
+
+    def respond(self, request: ReceivedRequest, base_url: str) -> Reply:
+        """
+        Return the reply to a request.
+
+        :param base_url: scheme and host under which this client sees the sandbox; links in the reply begin with it.
+        """
+        path = unquote(request.path.partition("?")[0]).removesuffix("/")
+        found = _find(path)
+        if found is None:
+            self._requests["other"] += 1
+            return replies.no_such_route(path)
+        route, match = found
+        self._requests[route.kind] += 1
+        if request.method not in route.methods:
+            return replies.wrong_method(request.method, path, ", ".join(route.methods))
+        try:
+            return route.answer(self, request, match, base_url)
+        except _Refused as refused:
+            return refused.reply
+
+    def submit(self, path: str, parameters: Mapping[str, Any], base_url: str, doomed: bool = False) -> Reply:
+        """
+        Return the reply to a submission whose key is right and which no fault has struck.
+
+        :param path: the path of the generation endpoint, for example ``v6/video/text2video``.
+        :param parameters: the body of the submission; a key in it is dropped.
+        :param base_url: begins the links in the reply.
+        :param doomed: the job will fail.
+        """
+        account = self._account_of(path)
+        try:
+            self._check_order(path, parameters, self.ledger.account(account))
+        except _Refused as refused:
+            self._rejected += 1
+            return refused.reply
+        endpoint = endpoint_of_submission(path)
+        fetch_endpoint = _FETCHED_ELSEWHERE.get(path) or _FETCHED_ELSEWHERE.get(endpoint, endpoint)
+        order = Order(
+            account=account,
+            endpoint=endpoint,
+            fetch_endpoint=fetch_endpoint,
+            kind=media.kind_of(path),
+            samples=_samples(parameters),
+            base64=parameters.get("base64") in (True, "true", "yes"),
+            meta={name: value for name, value in parameters.items() if name != "key"},
+            webhook=parameters.get("webhook") or None,
+            track_id=parameters.get("track_id"),
+            base_url=base_url,
+        )
+        doomed = doomed or self.faults.dooms(self.ledger.next_id)
+        job = self.ledger.accept(order, failure=FAILED_MESSAGE if doomed else "")
+        return _told_fully(job, base_url)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the counters."""
+        jobs = self.ledger.count()
+        return {
+            "requests": dict(self._requests),
+            "submissions": {"accepted": sum(jobs.values()), "rejected": self._rejected},
+            "jobs": jobs,
+            "in_flight": self.ledger.in_flight,
+            "max_in_flight": self.ledger.max_in_flight,
+            "balance": self.ledger.account(STANDARD).balance,
+        }
+
+    def _answer_submission(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
+        path = match["path"]
+        try:
+            parameters = self._authenticated(request, path)
+        except _Refused:
+            self._rejected += 1
+            raise
+        fault = self.faults.draw("submit")
+        if fault is None:
+            return self.submit(path, parameters, base_url)
+        if not fault.accepted:
+            self._rejected += 1
+            return fault.reply(Reply(), self._circumstances)
+        return fault.reply(self.submit(path, parameters, base_url, doomed=fault.dooms), self._circumstances)
+
+    def _answer_fetch(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
+        family, job_id = match["family"], match["id"]
+        if not _takes_form(family, "body" if job_id is None else "path"):
+            raise _Refused(replies.no_such_route(match[0]))
+        parameters = self._authenticated(request, family)
+        if job_id is None:
+            job_id = parameters.get("request_id")
+            if isinstance(job_id, bool) or not isinstance(job_id, (int, str)):
+                raise _Refused(replies.error({"request_id": ["The request id field is required."]}))
+        job = self.ledger.find(family, str(job_id))
+        fault = self.faults.draw("fetch", age=self.ledger.age(job) if job else 0.0)
+        if fault is None:
+            return self._told(job, family, base_url)
+        if fault.dooms and job and job.status == "processing":
+            self.ledger.fail(job.id)
+        return fault.reply(self._told(job, family, base_url), self._circumstances)
+
+    def _answer_wallet_balance(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
+        self._authenticated(request, match[0])
+        return replies.wallet_balance(self.ledger.account(STANDARD))
+
+    def _answer_request_count(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
+        self._authenticated(request, match[0])
+        return replies.request_count(self.ledger.account(STANDARD))
+
+    def _answer_file(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
+        job = self.ledger.find_by_token(match["token"])
+        # Before a job is done, its links lead nowhere, though clients have been told of them.
+        if job is None or job.status != "success" or match[0] not in _file_paths(job):
+            raise _Refused(replies.no_such_route(match[0]))
+        body = media.make(job.order.kind, f"{job.token}-{match['index']}")
+        if job.order.base64:
+            return Reply(body=base64.b64encode(body), content_type="text/plain")
+        return Reply(body=body, content_type=media.content_type(job.order.kind))
+
+    def _authenticated(self, request: ReceivedRequest, path: str) -> Mapping[str, Any]:
+        """Return the body of a request that comes with the key of the account that the path belongs to."""
+        if not isinstance(request.json, dict):
+            raise _Refused(replies.invalid_request())
+        key = request.json.get("key")
+        if key != self.ledger.accounts[self._account_of(path)].key:
+            raise _Refused(replies.invalid_key(given=bool(key)))
+        return request.json
+
+    def _account_of(self, path: str) -> str:
+        enterprise = ENTERPRISE in self.ledger.accounts and f"{path}/".startswith("v1/enterprise/")
+        return ENTERPRISE if enterprise else STANDARD
+
+    def _check_order(self, path: str, parameters: Mapping[str, Any], account: Account) -> None:
+        if wrong := _wrong_parameters(path, parameters):
+            raise _Refused(replies.error(wrong))
+        if account.queue_limit is not None and account.in_flight >= account.queue_limit:
+            raise _Refused(replies.rate_limited(account.queue_limit, self._circumstances.retry_after))
+        if account.balance < PRICE:
+            raise _Refused(replies.insufficient_credits())
+
+    def _told(self, job: Job | None, family: str, base_url: str) -> Reply:
+        """Return what a family tells of a job."""
+        if job is None:
+            return replies.not_found()
+        full = self._processing_replies == "full"
+        if self._processing_replies == "by_family":
+            full = not _takes_form(family, "body")
+        if full or job.status == "failed":
+            return _told_fully(job, base_url)
+        if job.status == "processing":
+            return replies.still_processing("messege" if family == "v6/images" else "message")
+        return replies.success(job, base_url, full=False)
+
+
+def is_generation(path: str) -> bool:
+    """Return whether a path, for example ``v6/video/text2video``, is that of a generation endpoint."""
+    found = _find(f"/api/{path}")
+    return found is not None and found[0].kind == "submit"
+
+
+def _told_fully(job: Job, base_url: str) -> Reply:
+    if job.status == "processing":
+        return replies.queued(job, base_url)
+    if job.status == "failed":
+        return replies.failed(job.failure)
+    return replies.success(job, base_url, full=True)
+
+
+def _takes_form(family: str, form: Literal["path", "body"]) -> bool:
+    return family in _BOTH_FORMS or route_of(family).id_in == form
+
+
+def _file_paths(job: Job) -> list[str]:
+    return [url for folder in ("generations", "proxy") for url in replies.output_urls(job, "", folder)]
+
+
+def _samples(parameters: Mapping[str, Any]) -> int:
+    return int(parameters.get("samples") or parameters.get("num_outputs") or 1)
+
+
+def _wrong_parameters(path: str, parameters: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what is wrong with the parameters of a submission, by parameter, as the API words it."""
+    wrong = {}
+    if _NEEDS_PROMPT.fullmatch(path) and not parameters.get("prompt"):
+        wrong["prompt"] = ["The prompt field is required."]
+    try:
+        if not 1 <= _samples(parameters) <= _MAX_SAMPLES:
+            wrong["samples"] = [f"The samples must be between 1 and {_MAX_SAMPLES}."]
+    except (TypeError, ValueError, OverflowError):
+        wrong["samples"] = ["The samples must be an integer."]
+    if parameters.get("webhook") and not _is_web_address(parameters["webhook"]):
+        wrong["webhook"] = ["The webhook must be a valid URL."]
+    return wrong
+
+
+def _is_web_address(value: object) -> bool:
+    try:
+        return isinstance(value, str) and urlsplit(value).scheme in ("http", "https")
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class _Route:
+    kind: str
+    pattern: re.Pattern[str]
+    methods: tuple[str, ...]
+    answer: Callable[[Api, ReceivedRequest, re.Match[str], str], Reply]
+
+
+_FAMILY = r"v\d+(?:/[^/]+)*"
+_GENERATION = r"v[345]/[^/]+|v\d+/[^/]+/[^/]+|v1/enterprise/[^/]+/[^/]+"
+_FILE = r"(?P<token>[0-9a-f-]{36})-(?P<index>\d)\.\w+"
+
+# The first that fits: what ends in ``/fetch`` is never a generation.
+_ROUTES = [
+    _Route(kind, re.compile(pattern), methods, answer)
+    for kind, pattern, methods, answer in (
+        ("file", rf"/files/\w+/{_FILE}", ("GET", "HEAD"), Api._answer_file),
+        ("account", r"/api/wallet_balance", ("POST",), Api._answer_wallet_balance),
+        ("account", r"/api/v6/processing/request_count", ("POST",), Api._answer_request_count),
+        ("fetch", rf"/api/(?P<family>{_FAMILY})/fetch(?:/(?P<id>[^/]+))?", ("POST",), Api._answer_fetch),
+        ("submit", rf"/api/(?P<path>{_GENERATION})", ("POST",), Api._answer_submission),
+    )
+]
+
+
+def _find(path: str) -> tuple[_Route, re.Match[str]] | None:
+    matches = ((route, route.pattern.fullmatch(path)) for route in _ROUTES)
+    return next(((route, match) for route, match in matches if match), None)

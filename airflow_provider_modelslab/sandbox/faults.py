@@ -1,0 +1,175 @@
+"""
+Faults on demand: what can go wrong between a client and the API, by name, and when it does.
+
+Pure: a fault turns the reply that was due into the one that is sent. Here also lives the decision when a fault
+strikes: by chance, or by a script. The random numbers are seeded, so that the same requests meet the same faults.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from airflow_provider_modelslab.sandbox import replies
+from airflow_provider_modelslab.sandbox.messages import Reply, json_reply
+
+RequestKind = Literal["fetch", "submit"]
+
+_FETCH: tuple[RequestKind, ...] = ("fetch",)
+_SUBMIT: tuple[RequestKind, ...] = ("submit",)
+_BOTH: tuple[RequestKind, ...] = ("fetch", "submit")
+
+_PROXY_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+_LANDING_PAGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body></body></html>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """
+    What a fault may need to know.
+
+    :param retry_after: seconds that a rate limit asks for.
+    :param slow_seconds: how long a slow reply takes.
+    """
+
+    retry_after: int = 30
+    slow_seconds: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """
+    One thing that can go wrong.
+
+    :param reply: makes the reply that is sent, from the one that was due and the circumstances.
+    :param on: the kinds of request that it may strike.
+    :param accepted: a submission that it strikes has been accepted nevertheless: the job exists and is paid for.
+    :param dooms: it is the job that fails; the replies tell the truth.
+    :param max_age: by chance it strikes only jobs that were accepted less than so many seconds ago.
+    """
+
+    reply: Callable[[Reply, Circumstances], Reply] = lambda due, _: due
+    on: tuple[RequestKind, ...] = _BOTH
+    accepted: bool = False
+    dooms: bool = False
+    max_age: float | None = None
+
+
+def _instead(reply: Reply) -> Callable[[Reply, Circumstances], Reply]:
+    """Return the making of a reply that does not depend on the one that was due."""
+    return lambda due, circumstances: reply
+
+
+def _without_output(due: Reply) -> Reply:
+    return json_reply({"status": "success", "id": json.loads(due.body).get("id", ""), "output": []})
+
+
+FAULTS: Mapping[str, Fault] = {
+    # The generation fails: that of the job submitted, or that of the job asked for if it is still running.
+    "failed": Fault(dooms=True, accepted=True),
+    # Errors inside HTTP 200, in all spellings.
+    "error": Fault(reply=_instead(replies.error("Something went wrong with this request."))),
+    "messege": Fault(reply=_instead(json_reply({"status": "error", "messege": "Something went wrong here."}))),
+    "dict_message": Fault(reply=_instead(replies.error({"prompt": ["The prompt field is required."]}))),
+    "empty_error": Fault(reply=_instead(replies.error(""))),
+    "empty_output": Fault(reply=lambda due, _: _without_output(due), accepted=True),
+    # The server that is asked has not yet heard of a job that another one has just accepted.
+    "not_found": Fault(reply=_instead(replies.not_found()), on=_FETCH, max_age=10.0),
+    "rate_limit": Fault(reply=lambda due, circumstances: replies.rate_limited(5, circumstances.retry_after)),
+    "rate_limit_200": Fault(
+        reply=lambda due, circumstances: replies.error(
+            "Rate limit exceeded", tips=f"Please wait for {circumstances.retry_after} seconds before the next request."
+        )
+    ),
+    # The servers and the proxies before them.
+    "http_500": Fault(reply=_instead(replies.error("Internal server error. Please contact support.", 500))),
+    "http_502": Fault(reply=_instead(Reply(status=502, body=_PROXY_PAGE, content_type="text/html"))),
+    "http_503": Fault(reply=_instead(replies.error("Service temporarily unavailable. Please retry.", 503))),
+    "html": Fault(reply=_instead(Reply(body=_LANDING_PAGE, content_type="text/html"))),
+    # The network. A submission whose reply is lost has been accepted; only "drop_unaccepted" strikes before that.
+    "drop": Fault(reply=lambda due, _: replace(due, sent="nothing"), accepted=True),
+    "drop_unaccepted": Fault(reply=lambda due, _: replace(due, sent="nothing"), on=_SUBMIT),
+    "drop_midway": Fault(reply=lambda due, _: replace(due, sent="part"), accepted=True),
+    "truncated": Fault(reply=lambda due, _: replace(due, body=due.body[: len(due.body) // 2]), accepted=True),
+    "slow": Fault(reply=lambda due, circumstances: replace(due, delay=circumstances.slow_seconds), accepted=True),
+}
+"""All faults by name."""
+
+
+class FaultPlan:
+    """
+    Decides which reply meets which fault.
+
+    :param seed: makes the draws repeatable.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._rng = random.Random(f"{seed}/faults")
+        self._probabilities: dict[str, float] = {}
+        self._scripts: dict[RequestKind, deque[str | None]] = {kind: deque() for kind in get_args(RequestKind)}
+
+    def set_probabilities(self, probabilities: Mapping[str, float]) -> None:
+        """
+        Let faults strike by chance: ``failed`` with this probability per job, every other one per reply.
+
+        :raises ValueError: a name is not that of a fault, or a number is not a probability, or those of the
+            faults that exclude each other sum up to more than 1.
+        """
+        for name, probability in probabilities.items():
+            _known(name)
+            if not 0 <= probability <= 1:
+                raise ValueError(f"{name}={probability} is not a probability, between 0 and 1")
+        if sum(probability for name, probability in probabilities.items() if not FAULTS[name].dooms) > 1:
+            raise ValueError("the probabilities of the faults sum up to more than 1")
+        self._probabilities = dict(probabilities)
+
+    def set_script(self, kind: str, faults: Iterable[str | None]) -> None:
+        """
+        Say what the next replies of one kind meet, in turn, in place of what is left of an earlier script.
+
+        :param kind: ``fetch`` or ``submit``.
+        :param faults: names of faults; ``None`` lets a reply pass.
+        :raises ValueError: the kind or a name is unknown, or a fault cannot strike this kind.
+        """
+        if kind not in self._scripts:
+            raise ValueError(f"unknown kind of request {kind!r}: known are {', '.join(self._scripts)}")
+        script = deque(faults)
+        for name in script:
+            if name is not None and kind not in _known(name).on:
+                raise ValueError(f"the fault {name!r} cannot strike requests of kind {kind!r}")
+        self._scripts[kind] = script
+
+    def draw(self, kind: RequestKind, age: float = 0.0) -> Fault | None:
+        """
+        Return the fault that the next reply meets.
+
+        :param age: how many seconds ago the job in question was accepted.
+        """
+        if self._scripts[kind]:
+            name = self._scripts[kind].popleft()
+            return None if name is None else FAULTS[name]
+        roll = self._rng.random()
+        for name, probability in self._probabilities.items():
+            fault = FAULTS[name]
+            if kind not in fault.on or fault.dooms:
+                continue
+            if roll < probability:
+                return fault if fault.max_age is None or age <= fault.max_age else None
+            roll -= probability
+        return None
+
+    def dooms(self, job_id: int) -> bool:
+        """Return whether chance lets this job fail."""
+        return random.Random(f"{self._seed}/doom/{job_id}").random() < self._probabilities.get("failed", 0.0)
+
+
+def _known(name: str) -> Fault:
+    try:
+        return FAULTS[name]
+    except (KeyError, TypeError):
+        raise ValueError(f"unknown fault {name!r}: known are {', '.join(FAULTS)}") from None

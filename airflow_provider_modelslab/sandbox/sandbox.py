@@ -1,0 +1,274 @@
+"""
+The sandbox as a whole: one object to start, to look into and to steer, from any thread.
+
+It puts the parts together and guards them with one lock; whatever it is told over HTTP under ``/sandbox/``, it does by
+the same methods.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from functools import partial
+from threading import RLock
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_provider_modelslab.endpoints import parse_submission_path
+from airflow_provider_modelslab.sandbox import replies, steering, webhooks
+from airflow_provider_modelslab.sandbox.api import ENTERPRISE, STANDARD, Api, ProcessingReplies, is_generation
+from airflow_provider_modelslab.sandbox.faults import Circumstances, FaultPlan
+from airflow_provider_modelslab.sandbox.messages import ReceivedRequest, Reply
+from airflow_provider_modelslab.sandbox.server import Server
+from airflow_provider_modelslab.sandbox.state import FAILED_MESSAGE, Account, Job, Ledger, Pace
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_KEY = "sandbox-key-not-secret"
+
+REQUESTS_KEPT = 20_000
+BYTES_KEPT = 64 * 1024 * 1024
+"""How many of the latest requests are remembered, and how many bytes of their bodies."""
+
+
+class Sandbox:
+    """
+    A stateful stand-in for the ModelsLab API.
+
+    ::
+
+        with Sandbox(duration=float("inf")) as sandbox:
+            job = sandbox.submit("v6/video/text2video", {"prompt": "a lighthouse at dusk"})
+            ...
+            sandbox.finish(job["id"])
+
+    :param host: the address to listen on.
+    :param port: the port; 0 for any free one.
+    :param key: the API key that clients must send.
+    :param enterprise_key: a key of its own for the enterprise families, which then have their own account, too.
+    :param duration: seconds that a job takes; infinite for jobs that end only by :meth:`finish` or :meth:`fail`.
+    :param durations: the same by family, where it differs.
+    :param duration_sigma: spread of the durations: the standard deviation of their logarithm.
+    :param eta_sigma: error of the estimates: the standard deviation of ln(eta / duration); ``None`` for no estimates.
+    :param instant: the probability that a job is done before its submission is answered; ``True`` for always.
+    :param queue_limit: how many jobs an account may have in flight; beyond it the answer is HTTP 429.
+    :param retry_after: seconds that rate limits ask a client to wait.
+    :param balance: what an account has to spend, in dollars.
+    :param processing_replies: what a running job answers: ``"sparse"`` without id and estimate, ``"full"`` like the
+        reply to the submission, ``"by_family"`` whichever the family is known for.
+    :param faults: faults by name with their probabilities, see :meth:`set_faults`.
+    :param slow_seconds: how long the fault ``slow`` delays a reply.
+    :param webhooks_anywhere: call webhooks on any host; otherwise only on this machine.
+    :param seed: decides all that is left to chance.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        key: str = DEFAULT_KEY,
+        enterprise_key: str | None = None,
+        duration: float = 3.0,
+        durations: Mapping[str, float] | None = None,
+        duration_sigma: float = 0.0,
+        eta_sigma: float | None = 0.2,
+        instant: float = 0.0,
+        queue_limit: int | None = None,
+        retry_after: int = 30,
+        balance: float = 43.6,
+        processing_replies: ProcessingReplies = "by_family",
+        faults: Mapping[str, float] | None = None,
+        slow_seconds: float = 2.0,
+        webhooks_anywhere: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.key = key
+        self._keys = {STANDARD: key} | ({ENTERPRISE: enterprise_key} if enterprise_key else {})
+        self._new_account = partial(Account, balance=balance, queue_limit=queue_limit)
+        self._pace = Pace(
+            duration=duration,
+            durations=durations or {},
+            duration_sigma=duration_sigma,
+            eta_sigma=eta_sigma,
+            instant=instant,
+            seed=seed,
+        )
+        self._circumstances = Circumstances(retry_after=retry_after, slow_seconds=slow_seconds)
+        self._processing_replies = processing_replies
+        self._initial_faults = dict(faults or {})
+        self._webhooks_anywhere = webhooks_anywhere
+        self._seed = seed
+        self._lock = RLock()
+        self._requests: deque[ReceivedRequest] = deque()
+        self._bytes_kept = 0
+        self._api = self._new_api()
+        self._server = Server(self._respond, host, port)
+
+    def start(self) -> None:
+        """
+        Listen. A sandbox that was stopped starts again on the same port, with the jobs that it had: an outage.
+
+        :raises OSError: the address cannot be had, for example because another program listens there.
+        """
+        self._server.start()
+
+    def stop(self) -> None:
+        """Close all connections."""
+        self._server.stop()
+
+    def __enter__(self) -> Sandbox:
+        self.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The base URL, for example ``http://127.0.0.1:8787``; known once the sandbox has been started."""
+        return self._server.url
+
+    @property
+    def connection(self) -> str:
+        """The Airflow connection to this sandbox, as JSON: the value for ``AIRFLOW_CONN_MODELSLAB_DEFAULT``."""
+        return json.dumps({"conn_type": "modelslab", "host": self.url, "password": self.key})
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """The latest requests, oldest first, without those that steered the sandbox."""
+        with self._lock:
+            return list(self._requests)
+
+    @property
+    def jobs(self) -> dict[int, Job]:
+        """All submitted jobs by id, oldest first, as they are now: copies, which do not change any more."""
+        with self._lock:
+            return self._api.ledger.jobs
+
+    def state(self) -> dict[str, Any]:
+        """
+        Return the counters.
+
+        ``requests`` by kind, ``submissions`` accepted and rejected, ``jobs`` by status, how many are ``in_flight``
+        and were at most (``max_in_flight``), and the ``balance`` of the standard account.
+        """
+        with self._lock:
+            return self._api.snapshot()
+
+    def submit(self, path: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Submit a job without a client: no key is needed, no fault strikes, and no request is recorded.
+
+        :param path: the path of the generation endpoint, for example ``v6/video/text2video``.
+        :param payload: the parameters.
+        :returns: the reply, as a client would get it; it may be a refusal.
+        :raises ValueError: the API has no such generation endpoint.
+        """
+        path = parse_submission_path(path)
+        if not is_generation(path):
+            raise ValueError(f"path {path!r} is not a generation endpoint such as 'v6/video/text2video'")
+        with self._lock:
+            reply = self._api.submit(path, payload, self.url)
+        body: dict[str, Any] = json.loads(reply.body)
+        return body
+
+    def finish(self, job_id: int | str) -> None:
+        """
+        End a job now, as it would have ended by itself. One that has ended already stays as it is.
+
+        :raises LookupError: no such job was submitted.
+        """
+        with self._lock:
+            self._api.ledger.finish(int(job_id))
+
+    def finish_all(self) -> None:
+        """End all jobs in flight now, as they would have ended by themselves."""
+        with self._lock:
+            self._api.ledger.finish_all()
+
+    def fail(self, job_id: int | str, message: str = FAILED_MESSAGE) -> None:
+        """
+        End a job now with a failure.
+
+        :raises LookupError: no such job was submitted.
+        :raises ValueError: it has ended already.
+        """
+        with self._lock:
+            self._api.ledger.fail(int(job_id), message)
+
+    def set_faults(self, faults: Mapping[str, float]) -> None:
+        """
+        Let faults strike by chance from now on: ``failed`` per job, every other one per reply.
+
+        :param faults: probabilities by the names of :data:`airflow_provider_modelslab.sandbox.faults.FAULTS`; these
+            replace all earlier ones.
+        :raises ValueError: a name is unknown or a number is not a probability.
+        """
+        with self._lock:
+            self._api.faults.set_probabilities(faults)
+
+    def script(self, kind: str, faults: Iterable[str | None]) -> None:
+        """
+        Say what the next replies of one kind meet, in turn; this replaces what is left of an earlier script.
+
+        :param kind: ``"fetch"`` or ``"submit"``.
+        :param faults: names of faults; ``None`` lets a reply pass.
+        :raises ValueError: a name is unknown.
+        """
+        with self._lock:
+            self._api.faults.set_script(kind, faults)
+
+    def reset(self) -> None:
+        """Forget all jobs, requests and counters, and go back to the faults and the seed of the beginning."""
+        with self._lock:
+            self._requests.clear()
+            self._bytes_kept = 0
+            self._api = self._new_api()
+
+    def _new_api(self) -> Api:
+        accounts = {name: self._new_account(key=key) for name, key in self._keys.items()}
+        faults = FaultPlan(self._seed)
+        faults.set_probabilities(self._initial_faults)
+        ledger = Ledger(accounts, self._pace, clock=time.monotonic, on_change=self._announce)
+        return Api(ledger, faults, self._circumstances, self._processing_replies)
+
+    def _respond(self, request: ReceivedRequest, base_url: str) -> Reply:
+        with self._lock:
+            if request.path.startswith(steering.PREFIX):
+                return steering.respond(self, request)
+            self._remember(request)
+            return self._api.respond(request, base_url)
+
+    def _remember(self, request: ReceivedRequest) -> None:
+        self._requests.append(request)
+        self._bytes_kept += len(request.body)
+        while len(self._requests) > REQUESTS_KEPT or self._bytes_kept > BYTES_KEPT:
+            self._bytes_kept -= len(self._requests.popleft().body)
+
+    def _announce(self, job: Job) -> None:
+        """See to it that the client of a job with a webhook hears of its end."""
+        url = job.order.webhook
+        if url is None:
+            return
+        host = urlsplit(url).hostname
+        if not self._server.running:
+            logger.warning("Webhook of job %s to %s not sent: the sandbox is not running", job.id, host)
+        elif job.status == "processing":
+            # A job that nobody asks about must be noticed, too; a little late, or the clock might say: not yet.
+            self._server.call_later(job.duration + 0.002, self._ripen)
+        elif self._webhooks_anywhere or webhooks.is_loopback(host):
+            body = replies.webhook_body(job)
+            self._server.spawn(lambda session: webhooks.deliver(session, url, body))
+        else:
+            logger.warning("Webhook of job %s to %s not sent: only this machine's are called", job.id, host)
+
+    def _ripen(self) -> None:
+        with self._lock:
+            self._api.ledger.ripen()

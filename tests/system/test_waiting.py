@@ -1,0 +1,54 @@
+"""Waits under a real scheduler and a real triggerer, which alone show deferral."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import requests
+from airflow_instance import AirflowInstance
+
+from airflow_provider_modelslab.sandbox import Sandbox
+
+
+def test_the_example_with_images(airflow: AirflowInstance, slow_sandbox: Sandbox, tmp_path: Path):
+    run_id = airflow.trigger("modelslab_images", {"folder": str(tmp_path)})
+    state = airflow.wait_for_run("modelslab_images", run_id)
+    log = airflow.task_log("modelslab_images", run_id, "wait")
+    assert state == "success", log
+
+    urls = airflow.xcom("modelslab_images", run_id, "wait")
+    assert [requests.get(url, timeout=10).headers["Content-Type"] for url in urls] == ["image/png"] * 3
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(url.rpartition("/")[2] for url in urls)
+    records = airflow.xcom("modelslab_images", run_id, "wait", "jobs")
+    assert [record["outputs"] for record in records] == [[url] for url in urls]
+
+    assert "Deferring: 0 of 3 jobs done" in log
+    assert "Waiting for jobs: 0 of 3 jobs done" in log  # written by the trigger
+    assert "3 of 3 jobs succeeded, with 3 outputs" in log
+    assert slow_sandbox.key not in log
+    assert slow_sandbox.state()["submissions"]["accepted"] == 3
+
+
+def test_a_hundred_jobs_are_one_trigger_one_deferral_and_one_event(airflow: AirflowInstance, slow_sandbox: Sandbox):
+    ids = [slow_sandbox.submit("v6/video/text2video", {"prompt": "a fox"})["id"] for _ in range(100)]
+    run_id = airflow.trigger("waits_hundred", {"jobs": json.dumps(ids)})
+    state = airflow.wait_for_run("waits_hundred", run_id)
+    log = airflow.task_log("waits_hundred", run_id, "wait")
+    assert state == "success", log
+    assert len(airflow.xcom("waits_hundred", run_id, "received")) == 100
+    assert len(re.findall(r"trigger waits_hundred/.* starting", log)) == 1
+    assert log.count("Pausing task as DEFERRED") == 1
+    assert log.count("Trigger fired event") == 1
+
+
+def test_failed_jobs_fail_the_task_at_once_and_say_why(airflow: AirflowInstance, slow_sandbox: Sandbox):
+    job = slow_sandbox.submit("v6/video/text2video", {"prompt": "a fox"})["id"]
+    run_id = airflow.trigger("waits_with_retries", {"jobs": json.dumps([job])})
+    slow_sandbox.fail(job, "No GPU left")
+    assert airflow.wait_for_run("waits_with_retries", run_id) == "failed"
+    (wait,) = (task for task in airflow.task_instances("waits_with_retries", run_id) if task["task_id"] == "wait")
+    assert (wait["state"], wait["try_number"]) == ("failed", 1)
+    assert "No GPU left" in airflow.task_log("waits_with_retries", run_id, "wait")
+    assert airflow.xcom("waits_with_retries", run_id, "wait", "jobs")[0]["status"] == "failed"

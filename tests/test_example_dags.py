@@ -1,0 +1,76 @@
+"""Every example DAG runs to its end against the sandbox, unchanged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import requests
+
+from airflow_provider_modelslab.sandbox import Sandbox
+from tests.dag_runs import EXAMPLE_DAGS, Run, load_dags
+
+pytestmark = pytest.mark.usefixtures("airflow_database")
+
+
+@pytest.fixture(autouse=True)
+def quick_sandbox(monkeypatch) -> Sandbox:
+    with Sandbox(duration=1.0) as quick:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", quick.connection)
+        yield quick
+
+
+def run(name: str, conf: dict | None = None) -> Run:
+    (dag,) = load_dags(EXAMPLE_DAGS / f"{name}.py").values()
+    assert dag.dag_id == name
+    return Run(dag, conf)
+
+
+def test_images(tmp_path: Path, quick_sandbox: Sandbox):
+    finished = run("modelslab_images", {"folder": str(tmp_path)})
+    assert finished.state == "success", finished.states
+    assert set(finished.states) == {(task, index) for task in ("submit", "download") for index in range(3)} | {
+        ("wait", -1)
+    }
+    files = [Path(finished.xcom("download", map_index=index)) for index in range(3)]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
+    assert quick_sandbox.state()["submissions"]["accepted"] == 3
+
+
+def test_images_that_fail(tmp_path: Path, quick_sandbox: Sandbox):
+    quick_sandbox.set_faults({"failed": 1.0})
+    finished = run("modelslab_images", {"folder": str(tmp_path)})
+    assert finished.state == "failed"
+    assert finished.states["wait", -1] == "failed"
+    assert not list(tmp_path.iterdir())
+
+
+def test_video_with_audio():
+    finished = run("modelslab_video_with_audio")
+    assert finished.state == "success", finished.states
+    both = finished.xcom("put_together")
+    assert requests.get(both["video"][0], timeout=10).content.startswith(b"GIF89a")
+    assert requests.get(both["audio"][0], timeout=10).content.startswith(b"RIFF")
+
+
+def test_ids_from_outside(quick_sandbox: Sandbox):
+    finished = run("modelslab_ids_from_outside")
+    assert finished.state == "success", finished.states
+    assert len(finished.xcom("collect")) == 5
+    own = quick_sandbox.submit("v3/text2img", {"prompt": "a fox", "samples": 2})["id"]
+    others = dict.fromkeys(["enterprise_images", "enterprise_video", "v4_dreambooth", "enterprise_flux_headshot"], "")
+    finished = run("modelslab_ids_from_outside", {**others, "v3_images": f"[{own}]"})
+    assert finished.state == "success", finished.states
+    assert len(finished.xcom("collect")) == 2
+
+
+def test_plain_python():
+    finished = run("modelslab_plain_python")
+    assert finished.state == "success", finished.states
+    (url,) = finished.xcom("wait")
+    assert requests.get(url, timeout=10).ok
+
+
+def test_every_example_is_tested():
+    names = {file.stem for file in EXAMPLE_DAGS.glob("*.py")}
+    assert names == {f"modelslab_{name}" for name in ("images", "video_with_audio", "ids_from_outside", "plain_python")}

@@ -1,0 +1,50 @@
+"""Every module imports without a deprecation warning, on whichever Airflow is installed."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import airflow_provider_modelslab
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(airflow_provider_modelslab.__path__, "airflow_provider_modelslab.")
+    if not module.name.endswith("__main__")
+)
+PURE = [
+    f"airflow_provider_modelslab.{name}" for name in "endpoints jobs job_arguments schedule waits connection".split()
+]
+
+
+def run(code: str, *options: str) -> str:
+    result = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_no_module_warns_of_a_deprecation():
+    """In one process of its own, with such warnings being errors from the start."""
+    output = run(
+        "\n".join([*(f"import {name}" for name in MODULES), "print('imported')"]), "-W", "error::DeprecationWarning"
+    )
+    assert "imported" in output
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_the_pure_modules_import_no_airflow(module):
+    loaded = run(f"import sys, {module}; print(*sys.modules)").split()
+    assert not {"airflow", "requests", "aiohttp"} & set(loaded)
+
+
+def test_the_sandbox_imports_no_airflow():
+    loaded = run("import sys, airflow_provider_modelslab.sandbox; print(*sys.modules)").split()
+    assert "airflow" not in loaded
+
+
+def test_the_pytest_plugin_is_light():
+    loaded = run("import sys, airflow_provider_modelslab.sandbox.pytest_plugin; print(*sys.modules)").split()
+    assert not {"airflow", "aiohttp", "requests"} & set(loaded)
