@@ -54,14 +54,14 @@ $(VENV)/installed: pyproject.toml dev/requirements/airflow-3.3.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r dev/requirements/airflow-3.3.txt
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 $(OLDEST_VENV)/installed: pyproject.toml dev/requirements/airflow-2.11.txt
 	@test -n "$(OLDEST_PYTHON)" || { echo "Airflow 2.11 needs Python 3.10 to 3.12: make oldest OLDEST_PYTHON=..."; exit 1; }
 	$(OLDEST_PYTHON) -m venv --clear $(OLDEST_VENV)
 	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r dev/requirements/airflow-2.11.txt
-	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 lock:

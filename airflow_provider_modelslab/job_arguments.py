@@ -51,7 +51,7 @@ def _flat(value: Any, depth: int) -> Iterable[Any]:
 
 
 def _items(value: Iterable[Any]) -> Iterable[Any]:
-    """Return the items of a collection. A slice of a mapped upstream's XComs costs one query, each single item another."""
+    """Return the items of a collection: of a mapped upstream's XComs with one query, instead of one per item."""
     try:
         items: Iterable[Any] = value[:]  # type: ignore[index]
         return items

@@ -37,10 +37,9 @@ from tests.raw_server import RawServer  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def no_key_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_key_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MODELSLAB_API_KEY", raising=False)
     monkeypatch.delenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raising=False)
-    yield
 
 
 @pytest.fixture

@@ -132,7 +132,8 @@ def test_an_id_never_leaves_its_own_segment_of_the_url(value):
         return
     url, _ = fetch_request("v6/video", job_id, "k")
     assert url == f"https://modelslab.com/api/v6/video/fetch/{job_id}"
-    assert job_id.strip(".") and not set(job_id) & set("/?#%\\ ")
+    assert job_id.strip(".")
+    assert not set(job_id) & set("/?#%\\ ")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_foreign_hosts_are_refused(url):
     ],
 )
 def test_what_is_no_fetch_url_is_refused(url):
-    with pytest.raises(ValueError, match="fetch_result|job id") as caught:
+    with pytest.raises(ValueError, match=r"fetch_result|job id") as caught:
         parse_fetch_url(url)
     assert "secret" not in str(caught.value)
 

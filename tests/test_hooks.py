@@ -293,7 +293,7 @@ def test_wait_raises_for_a_failed_job(sandbox: Sandbox):
 
 def test_wait_ends_at_its_timeout(sandbox: Sandbox):
     job = sandbox.submit(VIDEO, PROMPT)
-    with pytest.raises(ModelsLabTimeout, match="not done within 0.05 s"):
+    with pytest.raises(ModelsLabTimeout, match=r"not done within 0\.05 s"):
         ModelsLabHook().wait(job["id"], "v6/video", timeout=0.05, poke_interval=0.01)
 
 

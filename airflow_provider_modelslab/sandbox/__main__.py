@@ -9,7 +9,7 @@ import signal
 import sys
 from threading import Event
 
-from airflow_provider_modelslab.sandbox.faults import FAULTS
+from airflow_provider_modelslab.sandbox.faults import FAULTS, parse_probabilities
 from airflow_provider_modelslab.sandbox.sandbox import DEFAULT_KEY, Sandbox
 from airflow_provider_modelslab.sandbox.webhooks import is_loopback
 
@@ -88,12 +88,10 @@ def _sandbox(options: argparse.Namespace) -> Sandbox:
 
 
 def _probabilities(text: str) -> dict[str, float]:
-    """Return the faults of a text such as ``failed=0.1,http_500=0.05``."""
-    pairs = (item.partition("=") for item in text.split(",") if item)
     try:
-        return {name.strip(): float(probability) for name, _, probability in pairs}
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected something like failed=0.1,html=0.05, not {text!r}") from None
+        return parse_probabilities(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _introduce(sandbox: Sandbox) -> None:

@@ -100,6 +100,19 @@ FAULTS: Mapping[str, Fault] = {
 """All faults by name."""
 
 
+def parse_probabilities(text: str) -> dict[str, float]:
+    """
+    Return the probabilities of a text such as ``failed=0.1,http_500=0.05``; the names are not looked at yet.
+
+    :raises ValueError: it is not of that form.
+    """
+    pairs = (item.partition("=") for item in text.split(",") if item.strip())
+    try:
+        return {name.strip(): float(probability) for name, _, probability in pairs}
+    except ValueError:
+        raise ValueError(f"expected something like failed=0.1,html=0.05, not {text!r}") from None
+
+
 class FaultPlan:
     """
     Decides which reply meets which fault.
