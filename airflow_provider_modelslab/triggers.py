@@ -205,6 +205,6 @@ def _records(waits: JobWaits) -> list[dict[str, Any]]:
 def _changes(jobs: Sequence[Job]) -> str:
     """Describe jobs that have just got done: by name, or by number where they are many."""
     if len(jobs) <= _NAMED_IN_A_LINE:
-        return ", ".join(f"Job {job} {'succeeded' if job.status == 'success' else 'failed'}" for job in jobs)
+        return ", ".join(f"Job {job} {'succeeded' if job.outputs else f'failed ({job.message})'}" for job in jobs)
     failed = sum(job.status == "failed" for job in jobs)
     return f"{len(jobs) - failed} jobs succeeded and {failed} failed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ except ImportError:
 
 EXAMPLE_DAGS = Path(__file__).parent.parent / "example_dags"
 TEST_DAGS = Path(__file__).parent / "dags"
+DAGS_FOLDER = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 
 
 def load_dags(file: Path) -> dict[str, DAG]:

@@ -244,14 +244,14 @@ def test_its_log_tells_start_changes_and_progress_but_no_polls(sandbox: Sandbox,
         await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 50)
         sandbox.finish(jobs[0]["id"])
         await await_until(lambda: "succeeded" in log.text)
-        sandbox.fail(jobs[1]["id"])
+        sandbox.fail(jobs[1]["id"], "No GPU left")
         await running
 
     asyncio.run(scenario())
     lines = [record.getMessage() for record in log.records if record.levelno > logging.DEBUG]
     assert lines[0] == "Waiting for jobs: 0 of 2 jobs done"
     assert any(line.startswith(f"Job v6/video:{jobs[0]['id']} succeeded: 1 of 2 jobs done") for line in lines)
-    assert f"Job v6/video:{jobs[1]['id']} failed: 2 of 2 jobs done" in lines
+    assert f"Job v6/video:{jobs[1]['id']} failed (No GPU left): 2 of 2 jobs done" in lines
     assert len(lines) < 15
 
 

@@ -1,0 +1,118 @@
+"""Every code block of the README runs, against the sandbox."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_modelslab.sandbox import Sandbox
+from tests.dag_runs import DAGS_FOLDER, Run, load_dags
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PYTHON_BLOCKS = [code for language, code in BLOCKS if language == "python"]
+DAG_BLOCKS = [code for code in PYTHON_BLOCKS if "schedule=None" in code]
+TEST_BLOCKS = [code for code in PYTHON_BLOCKS if "def test_" in code]
+PLAIN_BLOCKS = [code for code in PYTHON_BLOCKS if code not in DAG_BLOCKS + TEST_BLOCKS]
+BASH_BLOCKS = [code for language, code in BLOCKS if language == "bash"]
+MAKEFILE = (Path(__file__).parent.parent / "Makefile").read_text()
+
+
+@pytest.fixture
+def quick_sandbox(monkeypatch):
+    with Sandbox(duration=1.0) as quick:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", quick.connection)
+        yield quick
+
+
+def titled(blocks: list[str]) -> list:
+    return [pytest.param(code, id=code.strip().splitlines()[-1][:40]) for code in blocks]
+
+
+def test_all_blocks_are_accounted_for():
+    assert {language for language, _ in BLOCKS} == {"python", "bash", "console", "text"}
+    assert (len(DAG_BLOCKS), len(TEST_BLOCKS), len(PLAIN_BLOCKS), len(BASH_BLOCKS)) == (2, 1, 1, 3)
+
+
+@pytest.mark.usefixtures("airflow_database")
+@pytest.mark.parametrize("code", titled(DAG_BLOCKS))
+def test_dags_run(quick_sandbox: Sandbox, code: str):
+    if sys.modules["airflow"].__version__ < "3":
+        code = code.replace("from airflow.sdk import dag, task", "from airflow.decorators import dag, task")
+        code = code.replace("from airflow.sdk import DAG", "from airflow import DAG")
+    file = DAGS_FOLDER / f"readme_{len(code)}.py"
+    file.write_text(code)
+    (dag,) = load_dags(file).values()
+    run = Run(dag)
+    assert run.state == "success", run.states
+
+
+@pytest.mark.parametrize("code", titled(PLAIN_BLOCKS))
+def test_plain_python_runs(quick_sandbox: Sandbox, code: str, capsys):
+    exec(code, {})
+    assert quick_sandbox.url in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code", titled(TEST_BLOCKS))
+def test_tests_pass(tmp_path: Path, code: str):
+    (tmp_path / "test_block.py").write_text(code)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "1 passed" in result.stdout, result.stdout
+
+
+@pytest.mark.usefixtures("airflow_database")
+def test_the_connection_on_the_command_line():
+    (command,) = (block for block in BASH_BLOCKS if block.startswith("airflow connections add"))
+    environment = {
+        **os.environ,
+        "YOUR_KEY": "key-of-the-readme",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    subprocess.run(["bash", "-ec", command], env=environment, check=True, capture_output=True)
+    shown = subprocess.run(
+        ["airflow", "connections", "get", "modelslab_default", "-o", "json"],
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    (connection,) = json.loads(shown.stdout)
+    assert (connection["conn_type"], connection["password"]) == ("modelslab", "key-of-the-readme")
+    subprocess.run(
+        ["airflow", "connections", "delete", "modelslab_default"], env=environment, check=True, capture_output=True
+    )
+
+
+def test_the_connection_as_a_variable(monkeypatch):
+    from airflow_provider_modelslab.hooks import ModelsLabHook
+
+    (command,) = (block for block in BASH_BLOCKS if block.startswith("export"))
+    name, _, value = shlex.split(command)[1].partition("=")
+    monkeypatch.setenv(name, value)
+    options = ModelsLabHook().options
+    assert (options.key, options.base_url, options.request_timeout) == ("your-key", None, 60)
+
+
+def test_the_sandbox_on_the_command_line():
+    (command,) = (block for block in BASH_BLOCKS if "sandbox" in block)
+    arguments = shlex.split(command.replace("--port 8787", "--port 0"))
+    process = subprocess.Popen([sys.executable, *arguments[1:]], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("ModelsLab sandbox on http://127.0.0.1:")
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 0
+
+
+def test_every_make_target_exists():
+    targets = set(re.findall(r"(?:`|\$ )make ([a-z]+)", README))
+    assert {"demo", "test", "airflow"} <= targets
+    assert all(f"\n{target}:" in MAKEFILE for target in targets)
