@@ -234,6 +234,11 @@ def test_a_hundred_jobs_share_one_session_and_are_asked_for_in_parallel(sandbox:
     assert threading.active_count() <= threads_before + 1
 
 
+def lines_above_debug(log: pytest.LogCaptureFixture) -> list[str]:
+    ours = (record for record in log.records if record.name.startswith("under_test"))
+    return [record.getMessage() for record in ours if record.levelno > logging.DEBUG]
+
+
 def test_its_log_tells_start_changes_and_progress_but_no_polls(sandbox: Sandbox, log, monkeypatch):
     monkeypatch.setattr("airflow_provider_modelslab.triggers.FIRST_PROGRESS_LINE", 0.05)
     jobs = submitted(sandbox, 2)
@@ -248,7 +253,7 @@ def test_its_log_tells_start_changes_and_progress_but_no_polls(sandbox: Sandbox,
         await running
 
     asyncio.run(scenario())
-    lines = [record.getMessage() for record in log.records if record.levelno > logging.DEBUG]
+    lines = lines_above_debug(log)
     assert lines[0] == "Waiting for jobs: 0 of 2 jobs done"
     assert any(line.startswith(f"Job v6/video:{jobs[0]['id']} succeeded: 1 of 2 jobs done") for line in lines)
     assert f"Job v6/video:{jobs[1]['id']} failed (No GPU left): 2 of 2 jobs done" in lines
@@ -259,6 +264,6 @@ def test_many_changes_at_once_are_one_line(sandbox: Sandbox, log):
     jobs = submitted(sandbox, 40)
     sandbox.finish_all()
     only_event(trigger(jobs))
-    lines = [record.getMessage() for record in log.records if record.levelno > logging.DEBUG]
+    lines = lines_above_debug(log)
     assert lines[-1].endswith("40 of 40 jobs done")
     assert len(lines) < 10
