@@ -181,7 +181,7 @@ class ModelsLabHook(BaseHook):
         deadline = started + timeout
         wait = JobWait(job, started, poke_interval)
         while not wait.job.finished:
-            wait.take(self.about_job(self.look(wait.job)), time.time())
+            wait.take(self._about_job(self.look(wait.job)), time.time())
             if wait.job.finished:
                 break
             delay = wait.delay(time.time(), deadline)
@@ -328,7 +328,7 @@ class ModelsLabHook(BaseHook):
         self.log.debug("Looked at job %s: %s", job, reply.verdict.value)
         return reply
 
-    def about_job(self, reply: Reply) -> Reply:
+    def _about_job(self, reply: Reply) -> Reply:
         """Return the reply, unless it is about the account: then raise what that means."""
         if reply.verdict in ACCOUNT_VERDICTS:
             raise error_of(reply.verdict, reply.job.message, self.modelslab_conn_id)
@@ -338,7 +338,7 @@ class ModelsLabHook(BaseHook):
         """Return the job of a look, or raise where the reply is not about the job."""
         if reply.verdict in (Verdict.TRANSIENT, Verdict.REFUSED):
             raise error_of(reply.verdict, reply.job.message, self.modelslab_conn_id, reply.retry_after)
-        job = self.about_job(reply).job
+        job = self._about_job(reply).job
         return replace(job, status="failed") if reply.verdict is Verdict.NOT_FOUND else job
 
     def _submitted(self, reply: Reply, path: str) -> Job:

@@ -29,7 +29,7 @@ from airflow_provider_modelslab.hooks import ModelsLabHook, error_of
 from airflow_provider_modelslab.job_arguments import parse_jobs
 from airflow_provider_modelslab.jobs import Job, Verdict
 from airflow_provider_modelslab.triggers import EVENT_STATUSES, ModelsLabJobTrigger
-from airflow_provider_modelslab.waits import JobWaits
+from airflow_provider_modelslab.waits import ACCOUNT_VERDICTS, JobWait, JobWaits
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -113,7 +113,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
             return self._wait_here(context, hook, waits)
         deadline = started + self._patience()
         with self._failures_skipped():
-            self._look(hook, waits)
+            self._look(context, hook, waits, waits.unfinished())
             if not waits.unfinished():
                 return self._finish(context, waits.jobs())
             if time.time() >= deadline:
@@ -147,11 +147,11 @@ class ModelsLabJobSensor(BaseSensorOperator):
         if self._running is None:
             self._running = self._start(time.time())
         hook, waits = self._running
-        self._look(hook, waits)
+        self._look(context, hook, waits, waits.unfinished())
         # These are settled on the spot: with mode="reschedule" the next poke would not remember them.
         while doubtful := [wait for wait in waits.unfinished() if wait.soon_settled]:
             time.sleep(max(0.0, min(wait.due for wait in doubtful) - time.time()))
-            self._look(hook, waits)
+            self._look(context, hook, waits, doubtful)
         if waits.unfinished():
             self.log.info("Still waiting: %s", waits.summary())
             return PokeReturnValue(is_done=False)
@@ -176,11 +176,17 @@ class ModelsLabJobSensor(BaseSensorOperator):
             self._push_jobs(context, waits.jobs())
             raise
 
-    def _look(self, hook: ModelsLabHook, waits: JobWaits) -> None:
-        """Look once at each job in progress that may be asked for now."""
-        due = [wait for wait in waits.unfinished() if wait.may_look(time.time())]
-        for wait, reply in zip(due, hook.look_at_all([wait.job for wait in due]), strict=True):
-            wait.take(hook.about_job(reply), time.time())
+    def _look(self, context: Context, hook: ModelsLabHook, waits: JobWaits, at: Sequence[JobWait]) -> None:
+        """Look once at the jobs of some waits, as far as they may be asked for now."""
+        due = [wait for wait in at if wait.may_look(time.time())]
+        replies = hook.look_at_all([wait.job for wait in due])
+        for wait, reply in zip(due, replies, strict=True):
+            if reply.verdict not in ACCOUNT_VERDICTS:
+                wait.take(reply, time.time())
+        for reply in replies:
+            if reply.verdict in ACCOUNT_VERDICTS:
+                self._push_jobs(context, waits.jobs())
+                raise error_of(reply.verdict, reply.job.message, self.modelslab_conn_id)
 
     def _patience(self) -> float:
         """Return the seconds that the wait may take: Airflow itself does not watch over a deferred task."""

@@ -91,7 +91,8 @@ class ModelsLabJobTrigger(BaseTrigger):
             return await self._wait(hook, waits)
         except ModelsLabArgumentError as error:
             # Our own words about the connection; they never hold the key.
-            return {"status": "error", "verdict": None, "message": str(error), "jobs": _records(waits)}
+            message = f"In the triggerer: {error}"
+            return {"status": "error", "verdict": None, "message": message, "jobs": _records(waits)}
         except Exception:
             # A defect of this provider: the details go to the triggerer's log, where the key is masked.
             self.log.exception("The wait broke off")

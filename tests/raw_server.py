@@ -30,6 +30,7 @@ class RawServer:
     Listens on a free loopback port; one thread per connection.
 
     :ivar requests: the raw bytes of each request.
+    :ivar together: how many requests must have come before any is answered.
     :ivar holds: whether to keep a connection open, and silent, after an answer that was cut.
     :ivar answers: what to send next, in turn; the last one is repeated. ``b""`` closes without an answer, and an
         answer that is shorter than its Content-Length is cut there.
@@ -39,9 +40,10 @@ class RawServer:
         self.requests: list[bytes] = []
         self.answers: deque[bytes] = deque([reply({"status": "processing"})])
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._closing = threading.Event()
         self.holds = False
+        self.together = 1
 
     @property
     def url(self) -> str:
@@ -85,6 +87,8 @@ class RawServer:
             while request := _read_request(connection):
                 with self._lock:
                     self.requests.append(request)
+                    self._lock.notify_all()
+                    self._lock.wait_for(lambda: len(self.requests) >= self.together)
                     answer = self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
                 if answer == RESET:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import pytest
+from airflow.providers.common.compat.sdk import redact
 
 from airflow_provider_modelslab.exceptions import (
     ModelsLabAmbiguousSubmission,
@@ -19,8 +20,8 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabTimeout,
     ModelsLabTransientError,
 )
-from airflow_provider_modelslab.hooks import ModelsLabHook
-from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.hooks import LOOKS_AT_A_TIME, ModelsLabHook
+from airflow_provider_modelslab.jobs import Job, Verdict
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.raw_server import RESET, RawServer, reply
 from tests.waiting import wait_until
@@ -229,6 +230,24 @@ def test_an_endless_reply_is_given_up(server: RawServer, client, monkeypatch):
         client.fetch(1, "v6/video")
 
 
+def test_many_jobs_are_looked_at_together(server: RawServer):
+    server.together = LOOKS_AT_A_TIME  # answers nobody until so many ask at the same time
+    jobs = [Job(id=str(number), endpoint="v6/video") for number in range(LOOKS_AT_A_TIME)]
+    replies = ModelsLabHook().look_at_all(jobs)
+    assert [each.verdict for each in replies] == [Verdict.PROCESSING] * LOOKS_AT_A_TIME
+    assert [each.job.id for each in replies] == [job.id for job in jobs]
+
+
+@both
+def test_the_environments_proxy_is_used(server: RawServer, monkeypatch, client, request):
+    host = f"{request.node.callspec.id.lower()}.modelslab.invalid"
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", server.connection.replace(server.url, f"http://{host}"))
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.setenv("http_proxy", server.url)
+    assert client.fetch(1, "v6/video").status == "processing"
+    assert server.requests[0].startswith(f"POST http://{host}/api/v6/video/fetch/1 HTTP/1.1".encode())
+
+
 def test_one_async_session_serves_a_whole_block(sandbox: Sandbox):
     async def look_thrice() -> None:
         hook = ModelsLabHook()
@@ -309,6 +328,7 @@ def test_wait_ends_when_the_key_is_refused(server: RawServer):
 def test_the_environment_variable_serves_where_there_is_no_connection(monkeypatch):
     monkeypatch.setenv("MODELSLAB_API_KEY", "key-from-outside")
     assert ModelsLabHook().options.key == "key-from-outside"
+    assert redact("the key is key-from-outside") == "the key is ***"
     assert asyncio.run(ModelsLabHook().aoptions()).base_url is None
 
 

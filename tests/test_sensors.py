@@ -19,6 +19,7 @@ from airflow_provider_modelslab.endpoints import FetchEndpoint
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
     ModelsLabAuthError,
+    ModelsLabCreditsError,
     ModelsLabJobFailed,
     ModelsLabTimeout,
 )
@@ -246,6 +247,19 @@ def test_a_refused_key_fails_the_task(raw_server: RawServer, monkeypatch, contex
     raw_server.answer(reply({"status": "error", "message": "Invalid API key the-api-key"}, 401))
     with pytest.raises(ModelsLabAuthError, match=r"modelslab_default.*\*\*\*"):
         sensor([1, 2], deferrable=deferrable).execute(context)
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_what_is_done_is_kept_when_the_account_is_refused(
+    sandbox: Sandbox, raw_server: RawServer, monkeypatch, context, deferrable
+):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    monkeypatch.setattr("airflow_provider_modelslab.hooks.LOOKS_AT_A_TIME", 1)
+    done = reply({"status": "success", "output": ["https://cdn/a"]})
+    raw_server.answer(reply({"status": "error", "message": "Insufficient credits"}, 402), done)
+    with pytest.raises(ModelsLabCreditsError):
+        sensor([1, 2], deferrable=deferrable).execute(context)
+    assert [record["outputs"] for record in context["ti"].xcoms["jobs"]] == [[], ["https://cdn/a"]]
 
 
 def test_a_timeout_while_poking_keeps_what_is_known(sandbox: Sandbox, context):

@@ -79,6 +79,14 @@ def test_a_fixed_pace_is_kept():
     assert wait.due == START + 14
 
 
+@pytest.mark.parametrize("verdict", [Verdict.PROCESSING, Verdict.TRANSIENT, Verdict.RATE_LIMITED])
+def test_jobs_submitted_together_are_not_asked_for_together(verdict):
+    waits = [JobWait(JOB, START) for _ in range(20)]
+    for wait in waits:
+        look(wait, verdict, START, retry_after=30 if verdict is Verdict.RATE_LIMITED else None)
+    assert len({wait.due for wait in waits}) == 20
+
+
 def test_faults_back_off():
     wait = JobWait(JOB, START)
     gaps = []
