@@ -22,6 +22,9 @@ DEFAULT_REQUEST_TIMEOUT = 30.0
 DEFAULT_RETRIES = 3
 """How many times a request that failed for a passing reason is repeated by ``fetch``."""
 
+DEFAULT_REQUESTS_PER_SECOND = 10.0
+"""How often all waits of a triggerer together may ask, for one connection."""
+
 
 class ConnectionFields(Protocol):
     """What is read of an Airflow connection."""
@@ -42,12 +45,14 @@ class ClientOptions:
     :param base_url: replaces the scheme and the host of every endpoint; ``None`` for the official hosts.
     :param request_timeout: seconds for one request and its whole reply.
     :param retries: how many times a request that failed for a passing reason is repeated.
+    :param requests_per_second: how often all waits of a triggerer together may ask.
     """
 
     key: str = field(repr=False)
     base_url: str | None = None
     request_timeout: float = DEFAULT_REQUEST_TIMEOUT
     retries: int = DEFAULT_RETRIES
+    requests_per_second: float = DEFAULT_REQUESTS_PER_SECOND
 
 
 def read_connection(connection: ConnectionFields) -> ClientOptions:
@@ -66,6 +71,7 @@ def read_connection(connection: ConnectionFields) -> ClientOptions:
         base_url=_base_url(connection.host, connection.port, connection.schema),
         request_timeout=_positive_number(extra, "request_timeout", DEFAULT_REQUEST_TIMEOUT),
         retries=_count(extra, "retries", DEFAULT_RETRIES),
+        requests_per_second=_positive_number(extra, "requests_per_second", DEFAULT_REQUESTS_PER_SECOND),
     )
 
 
@@ -116,7 +122,7 @@ def _positive_number(extra: Mapping[str, Any], name: str, default: float) -> flo
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not (number > 0 and math.isfinite(number)):
-        raise ValueError(f"its extra field {name!r} must be a number of seconds above 0")
+        raise ValueError(f"its extra field {name!r} must be a number above 0")
     return number
 
 

@@ -196,12 +196,14 @@ class ModelsLabHook(BaseHook):
         """Ask for a job with one request, and return its reply whatever it says: what waits are made of."""
         return self._look(job, self.options, self._session)
 
-    async def alook(self, job: Job) -> Reply:
-        """Ask for a job with one request from an event loop; see :meth:`look`."""
+    async def alook(self, job: Job, session: aiohttp.ClientSession | None = None) -> Reply:
+        """Ask for a job with one request from an event loop, over a session if one is given; see :meth:`look`."""
         options = await self.aoptions()
         url, body = fetch_request(job.endpoint, job.id, options.key, options.base_url)
-        async with self.async_session() as session:
+        if session is not None:
             return self._read(await transports.apost(session, url, body), job, options)
+        async with self.async_session() as own_session:
+            return self._read(await transports.apost(own_session, url, body), job, options)
 
     def look_at_all(self, jobs: Sequence[Job]) -> list[Reply]:
         """Ask for many jobs, several at a time, and return their replies in the order of the jobs."""

@@ -22,6 +22,11 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "description": "How many times a fetch that failed for a passing reason is repeated. 3 when empty.",
         "schema": {"type": ["integer", "null"], "minimum": 0, "maximum": 100},
     },
+    "requests_per_second": {
+        "label": "Requests per second",
+        "description": "How often all waits of a triggerer together may ask. 10 when empty.",
+        "schema": {"type": ["integer", "null"], "minimum": 1},
+    },
 }
 
 FIELD_BEHAVIOUR: dict[str, Any] = {

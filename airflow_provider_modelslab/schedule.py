@@ -1,9 +1,14 @@
 """
 When to ask again: pure functions of what is known about a job and of the time.
 
-Nothing here knows a clock, a network or a reply; times come in and delays, in seconds, go out. The pacing
-treats the duration of a job as log-normal around what its ETA and experience suggest. It never puts off the
-first look because an ETA says so: where ETAs are poor, sleeping until the ETA loses minutes.
+Nothing here knows a clock, a network or a reply; times come in and delays, in seconds, go out.
+
+The duration of a job is taken as log-normal, and what is expected of it comes from one straight line: ln(duration)
+over ln(ETA), fitted to the jobs of that endpoint that got done. Before there are any, the line says what ETAs are
+usually worth. A line covers all that ETAs do: right ones (slope 1), biased ones (shifted), meaningless ones (slope 0).
+Looks then begin shortly before the job is likely to be ready, and their gaps grow with the square root of the time
+that it has taken, which is close to the best that can be done. An ETA never postpones the looks by itself: where
+ETAs are poor, sleeping until the ETA loses minutes.
 """
 
 from __future__ import annotations
@@ -14,41 +19,117 @@ from random import Random
 MIN_DELAY = 1.0
 """Seconds between two looks at one job, at the least: a triggerer's own loop turns no faster."""
 
-MAX_DELAY = 60.0
+MAX_DELAY = 120.0
 """Seconds between two looks at one job, at the most."""
 
-_COST_OF_A_REQUEST = 0.2
-"""Seconds of latency that one request more must save to be worth it."""
+MAX_BACKOFF = 60.0
+"""Seconds to stay away after faults, at the most."""
+
+SECONDS_PER_REQUEST = 0.2
+"""What one request more must save, in seconds of latency, to be worth it."""
 
 _JITTER = 0.1
 
-# What is believed before anything is known: mean and spread of ln(duration), and of ln(duration / ETA).
-_PRIOR_DURATION = (math.log(30.0), 1.2)
-_PRIOR_RATIO = (0.0, 0.7)
+# What is believed before anything is known: durations around half a minute, within a factor of e**1.2; and ETAs
+# that are right within a factor of e**0.7. Together they count as much as a few jobs.
+_USUAL_DURATION = math.log(30.0)
+_DURATION_SPREAD = 1.2
+_ETA_ERROR = 0.7
+_WEIGHT_OF_BELIEF = 5.0
+
+_MEMORY = 400.0
+"""Older jobs count less and less: about so many are remembered."""
+
+_LEAST_SPREAD = 0.1
 
 
-def first_delay(eta: float | None) -> float:
+class Experience:
+    """
+    What has been learned about how long the jobs of one endpoint take.
+
+    Weighted means and sums of squares of x = ln(ETA) and y = ln(duration), updated job by job.
+    """
+
+    __slots__ = ("_all", "_mean_all", "_mean_x", "_mean_y", "_weight", "_xx", "_xy", "_yy", "_yy_all")
+
+    def __init__(self) -> None:
+        duration_variance, error_variance = _DURATION_SPREAD**2, _ETA_ERROR**2
+        self._weight = self._all = _WEIGHT_OF_BELIEF
+        self._mean_x = self._mean_y = self._mean_all = _USUAL_DURATION
+        self._xx = _WEIGHT_OF_BELIEF * (duration_variance + error_variance)
+        self._xy = self._yy = self._yy_all = _WEIGHT_OF_BELIEF * duration_variance
+
+    def learn(self, eta: float | None, duration: float) -> None:
+        """
+        Take in a job that got done.
+
+        :param eta: the estimate that ModelsLab gave at first, in seconds, or ``None``.
+        :param duration: the seconds that it took.
+        """
+        kept = 1 - 1 / _MEMORY
+        y = math.log(max(duration, 0.1))
+        self._all = self._all * kept + 1
+        from_mean = y - self._mean_all
+        self._mean_all += from_mean / self._all
+        self._yy_all = self._yy_all * kept + from_mean * (y - self._mean_all)
+        if eta is None or eta <= 0:
+            return
+        x = math.log(eta)
+        self._weight = self._weight * kept + 1
+        x_from_mean, y_from_mean = x - self._mean_x, y - self._mean_y
+        self._mean_x += x_from_mean / self._weight
+        self._mean_y += y_from_mean / self._weight
+        self._xx = self._xx * kept + x_from_mean * (x - self._mean_x)
+        self._xy = self._xy * kept + x_from_mean * (y - self._mean_y)
+        self._yy = self._yy * kept + y_from_mean * (y - self._mean_y)
+
+    def expected_duration(self, eta: float | None) -> tuple[float, float]:
+        """
+        Return the median of the duration in seconds, and the standard deviation of its logarithm.
+
+        :param eta: ModelsLab's estimate in seconds, or ``None``.
+        """
+        if eta is None or eta <= 0:
+            mean, variance = self._mean_all, self._yy_all / self._all
+        else:
+            slope = min(max(self._xy / self._xx, 0.0), 1.0)
+            mean = self._mean_y + slope * (math.log(eta) - self._mean_x)
+            variance = (self._yy - 2 * slope * self._xy + slope**2 * self._xx) / self._weight
+        return math.exp(mean), max(_LEAST_SPREAD, math.sqrt(max(variance, 0.0)))
+
+
+NO_EXPERIENCE = Experience()
+"""What is believed before any job got done."""
+
+
+def first_delay(eta: float | None, experience: Experience = NO_EXPERIENCE) -> float:
     """
     Return the seconds from submission to the first look: early enough that few jobs are ready before it.
 
     :param eta: ModelsLab's estimate of the job's duration in seconds, or ``None``.
+    :param experience: what has been learned about the endpoint.
     """
-    median, spread = _expected_duration(eta)
-    return _clip(median * math.exp(-1.3 * spread))
+    median, spread = experience.expected_duration(eta)
+    return max(MIN_DELAY, median * math.exp(-1.3 * spread))
 
 
-def next_delay(elapsed: float, eta: float | None) -> float:
+def next_delay(
+    elapsed: float,
+    eta: float | None,
+    experience: Experience = NO_EXPERIENCE,
+    seconds_per_request: float = SECONDS_PER_REQUEST,
+) -> float:
     """
     Return the seconds to the next look at a job that is still in progress.
 
-    The gaps grow with the square root of the time that the job has taken: the longer it takes already,
-    the longer it may take still.
-
     :param elapsed: seconds since the job was submitted, or first looked at.
     :param eta: ModelsLab's estimate of the job's duration in seconds, or ``None``.
+    :param experience: what has been learned about the endpoint.
+    :param seconds_per_request: what one request more must save, in seconds of latency, to be worth it.
     """
-    median, spread = _expected_duration(eta)
-    return _clip(math.sqrt(2.5 * _COST_OF_A_REQUEST * spread * max(elapsed, median)))
+    median, spread = experience.expected_duration(eta)
+    gap = math.sqrt(2.5 * seconds_per_request * spread * max(elapsed, median))
+    return min(max(gap, MIN_DELAY), MAX_DELAY)
 
 
 def backoff_delay(failures: int) -> float:
@@ -57,7 +138,7 @@ def backoff_delay(failures: int) -> float:
 
     :param failures: how many there have been in a row, this one included.
     """
-    return _clip(2.0 ** min(failures, 10))
+    return min(2.0 ** min(failures, 10), MAX_BACKOFF)
 
 
 def jittered(delay: float, random: Random) -> float:
@@ -68,18 +149,3 @@ def jittered(delay: float, random: Random) -> float:
 def spread_pause(pause: float, random: Random) -> float:
     """Return the seconds to stay away when asked for a pause: never less, and not all waits to the same second."""
     return max(pause, MIN_DELAY) * random.uniform(1.0, 1.0 + 2 * _JITTER)
-
-
-def _expected_duration(eta: float | None) -> tuple[float, float]:
-    """Return the median and the log-spread of a job's duration: the prior and the ETA, weighted by precision."""
-    mean, spread = _PRIOR_DURATION
-    if eta is None or eta <= 0:
-        return math.exp(mean), spread
-    bias, error = _PRIOR_RATIO
-    weight, eta_weight = spread**-2, error**-2
-    combined = (mean * weight + (math.log(eta) + bias) * eta_weight) / (weight + eta_weight)
-    return math.exp(combined), (weight + eta_weight) ** -0.5
-
-
-def _clip(delay: float) -> float:
-    return min(max(delay, MIN_DELAY), MAX_DELAY)

@@ -25,7 +25,7 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabTimeout,
     argument_errors,
 )
-from airflow_provider_modelslab.hooks import ModelsLabHook, error_of
+from airflow_provider_modelslab.hooks import LOOKS_AT_A_TIME, ModelsLabHook, error_of
 from airflow_provider_modelslab.job_arguments import parse_jobs
 from airflow_provider_modelslab.jobs import Job, Verdict
 from airflow_provider_modelslab.triggers import EVENT_STATUSES, ModelsLabJobTrigger
@@ -113,7 +113,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
             return self._wait_here(context, hook, waits)
         deadline = started + self._patience()
         with self._failures_skipped():
-            self._look(context, hook, waits, waits.unfinished())
+            self._look_until_one_is_unfinished(context, hook, waits)
             if not waits.unfinished():
                 return self._finish(context, waits.jobs())
             if time.time() >= deadline:
@@ -187,6 +187,15 @@ class ModelsLabJobSensor(BaseSensorOperator):
             if reply.verdict in ACCOUNT_VERDICTS:
                 self._push_jobs(context, waits.jobs())
                 raise error_of(reply.verdict, reply.job.message, self.modelslab_conn_id)
+
+    def _look_until_one_is_unfinished(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> None:
+        """Find out whether all jobs are done; if one is not, the triggerer asks for the rest, at its own pace."""
+        unfinished = waits.unfinished()
+        for start in range(0, len(unfinished), LOOKS_AT_A_TIME):
+            batch = unfinished[start : start + LOOKS_AT_A_TIME]
+            self._look(context, hook, waits, batch)
+            if not all(wait.job.finished for wait in batch):
+                return
 
     def _patience(self) -> float:
         """Return the seconds that the wait may take: Airflow itself does not watch over a deferred task."""

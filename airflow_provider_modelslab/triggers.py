@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_modelslab import schedule, transports
+from airflow_provider_modelslab import schedule
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
-from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job, Reply
-from airflow_provider_modelslab.waits import ACCOUNT_VERDICTS, JobWait, JobWaits
+from airflow_provider_modelslab.pacemaker import Pacemaker, pacemaker_of
+from airflow_provider_modelslab.waits import JobWaits
 
 EVENT_STATUSES = ("finished", "timeout", "error")
 
@@ -83,86 +84,60 @@ class ModelsLabJobTrigger(BaseTrigger):
         yield TriggerEvent(await self._outcome())  # type: ignore[no-untyped-call]
 
     async def _outcome(self) -> dict[str, Any]:
-        waits = JobWaits([Job.from_dict(record) for record in self.jobs], self.started, self.poke_interval)
+        jobs = [Job.from_dict(record) for record in self.jobs]
         try:
-            hook = await self._connected_hook()
-            if hook is None:
-                return {"status": "timeout", "jobs": _records(waits)}
-            return await self._wait(hook, waits)
+            async with AsyncExitStack() as stack:
+                pacemaker = await self._join(stack)
+                if pacemaker is None:
+                    return {"status": "timeout", "jobs": _records(jobs)}
+                waits = JobWaits(jobs, self.started, self.poke_interval, pacemaker.experience_with)
+                account_reply = await self._wait(pacemaker, waits)
         except ModelsLabArgumentError as error:
             # Our own words about the connection; they never hold the key.
-            message = f"In the triggerer: {error}"
-            return {"status": "error", "verdict": None, "message": message, "jobs": _records(waits)}
+            return {"status": "error", "verdict": None, "message": f"In the triggerer: {error}", "jobs": _records(jobs)}
         except Exception:
             # A defect of this provider: the details go to the triggerer's log, where the key is masked.
             self.log.exception("The wait broke off")
             message = "The wait broke off inside the triggerer; its log says why"
-            return {"status": "error", "verdict": None, "message": message, "jobs": _records(waits)}
+            return {"status": "error", "verdict": None, "message": message, "jobs": _records(jobs)}
+        if account_reply is not None:
+            verdict, message = account_reply.verdict.name, account_reply.job.message
+            return {"status": "error", "verdict": verdict, "message": message, "jobs": _records(waits.jobs())}
+        return {"status": "timeout" if waits.unfinished() else "finished", "jobs": _records(waits.jobs())}
 
-    async def _connected_hook(self) -> ModelsLabHook | None:
-        """Return a hook that has read its connection, or ``None`` if the deadline came first."""
-        hook = ModelsLabHook(self.modelslab_conn_id)
+    async def _join(self, stack: AsyncExitStack) -> Pacemaker | None:
+        """Return the pacemaker of the connection, or ``None`` if that could not be read until the deadline."""
         failures = 0
         while True:
             try:
-                await hook.aoptions()
+                return await stack.enter_async_context(pacemaker_of(self.modelslab_conn_id).joined())
             except ModelsLabArgumentError:
                 raise
             except Exception as error:
                 # Airflow's own services may be away for a while; what they say may hold anything.
                 failures += 1
                 self.log.warning("Connection %r cannot be read now (%s)", self.modelslab_conn_id, type(error).__name__)
-            else:
-                return hook
             left = self.deadline - time.time()
             if left <= 0:
                 return None
             await asyncio.sleep(min(schedule.backoff_delay(failures), left))
 
-    async def _wait(self, hook: ModelsLabHook, waits: JobWaits) -> dict[str, Any]:
-        self.log.info("Waiting for jobs: %s", waits.summary())
-        slots = asyncio.Semaphore(transports.MAX_CONNECTIONS)
-        async with hook.async_session():
-            tasks = {asyncio.create_task(self._watch(hook, wait, slots)) for wait in waits.unfinished()}
-            try:
-                account_reply = await self._collect(tasks, waits)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-        if account_reply is not None:
-            verdict, message = account_reply.verdict, account_reply.job.message
-            return {"status": "error", "verdict": verdict.name, "message": message, "jobs": _records(waits)}
-        return {"status": "timeout" if waits.unfinished() else "finished", "jobs": _records(waits)}
-
-    async def _watch(self, hook: ModelsLabHook, wait: JobWait, slots: asyncio.Semaphore) -> JobWait | Reply:
-        """Look at one job until it is done; return its wait, or the reply that speaks of the whole account."""
-        while not wait.job.finished:
-            await asyncio.sleep(wait.delay(time.time(), self.deadline))
-            async with slots:
-                reply = await hook.alook(wait.job)
-            if reply.verdict in ACCOUNT_VERDICTS:
-                return reply
-            wait.take(reply, time.time())
-        return wait
-
-    async def _collect(self, tasks: set[asyncio.Task[JobWait | Reply]], waits: JobWaits) -> Reply | None:
+    async def _wait(self, pacemaker: Pacemaker, waits: JobWaits) -> Reply | None:
         """See jobs get done until all are, or the deadline comes, or the account is refused: return that reply."""
+        self.log.info("Waiting for jobs: %s", waits.summary())
         report = _Report(self.log, waits)
-        pending = set(tasks)
-        while pending and (left := self.deadline - time.time()) > 0:
-            timeout = max(0.0, min(left, report.due - time.time()))
-            done, pending = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                result = task.result()
-                if isinstance(result, Reply):
-                    return result
-                report.changed.append(result.job)
-            if time.time() >= report.due:
-                report.write()
+        group = pacemaker.watch(waits.unfinished(), self.deadline)
+        try:
+            while group.left and group.account_reply is None and (left := self.deadline - time.time()) > 0:
+                finished = await group.news(min(left, report.due - time.time()))
+                report.changed += [wait.job for wait in finished]
+                if time.time() >= report.due:
+                    report.write()
+        finally:
+            pacemaker.forget(group)
         if report.changed:
             report.write()
-        return None
+        return group.account_reply
 
 
 class _Report:
@@ -199,8 +174,8 @@ class _Report:
         self._progress_due = self._last + self._progress_gap
 
 
-def _records(waits: JobWaits) -> list[dict[str, Any]]:
-    return [job.to_compact_dict() for job in waits.jobs()]
+def _records(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    return [job.to_compact_dict() for job in jobs]
 
 
 def _changes(jobs: Sequence[Job]) -> str:

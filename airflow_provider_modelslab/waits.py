@@ -7,7 +7,7 @@ Every way of waiting (the hook's, the sensor's, the trigger's) feeds the replies
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -29,6 +29,8 @@ LAST_LOOK = 2.0
 ACCOUNT_VERDICTS = frozenset({Verdict.INVALID_KEY, Verdict.NO_CREDITS, Verdict.NOT_IN_PLAN})
 """Verdicts about the account rather than the job: they end every wait on it, and asking again does not help."""
 
+_RANDOM = Random()
+
 _DOUBTFUL = frozenset({Verdict.NO_OUTPUT, Verdict.EMPTY_ERROR, Verdict.NOT_FOUND})
 _SOON_SETTLED = frozenset({Verdict.NO_OUTPUT, Verdict.NOT_FOUND})
 
@@ -40,17 +42,39 @@ class JobWait:
     :param job: the job as it is known when the wait starts.
     :param started: when the wait started, in seconds since the epoch.
     :param poke_interval: a fixed pace in seconds; ``None`` lets the schedule find the moments.
+    :param experience: what is known about how long jobs of this endpoint take.
     """
 
-    def __init__(self, job: Job, started: float, poke_interval: float | None = None) -> None:
+    __slots__ = (
+        "_experience",
+        "_in_a_row",
+        "_last_look",
+        "_poke_interval",
+        "_started",
+        "due",
+        "duration",
+        "first_eta",
+        "job",
+        "last_verdict",
+    )
+
+    def __init__(
+        self,
+        job: Job,
+        started: float,
+        poke_interval: float | None = None,
+        experience: schedule.Experience = schedule.NO_EXPERIENCE,
+    ) -> None:
         self.job = job
+        self.first_eta = job.eta
+        self.duration: float | None = None
         self.last_verdict: Verdict | None = None
         self._started = started
-        self._eta = job.eta
+        self._last_look: float | None = None
         self._poke_interval = poke_interval
+        self._experience = experience
         self._in_a_row = 0
-        self._random = Random()
-        self.due = started + (schedule.first_delay(job.eta) if poke_interval is None else poke_interval)
+        self.due = started + (schedule.first_delay(job.eta, experience) if poke_interval is None else poke_interval)
 
     @property
     def soon_settled(self) -> bool:
@@ -85,11 +109,19 @@ class JobWait:
         self._in_a_row += 1
         self.last_verdict = reply.verdict
         self.job = reply.job
-        if self._eta is None:
-            self._eta = reply.job.eta
+        if self.first_eta is None:
+            self.first_eta = reply.job.eta
+        self._measure(reply.verdict, now)
         if not self.job.finished and (disbelief := self._disbelieved(reply.verdict, now)):
             self.job = replace(self.job, status="failed", eta=None, message=disbelief)
         self.due = now + self._delay(reply, now)
+
+    def _measure(self, verdict: Verdict, now: float) -> None:
+        """Estimate how long the job took: it got ready between two looks, of which the first found it in progress."""
+        if verdict is Verdict.PROCESSING:
+            self._last_look = now
+        elif verdict in (Verdict.SUCCESS, Verdict.FAILED) and self._last_look is not None:
+            self.duration = ((self._last_look - self._started + 0.5) * (now - self._started + 0.5)) ** 0.5
 
     def _disbelieved(self, verdict: Verdict, now: float) -> str:
         """Return why a doubtful verdict now counts as a failure; empty while it does not."""
@@ -107,14 +139,14 @@ class JobWait:
     def _delay(self, reply: Reply, now: float) -> float:
         pause = reply.retry_after or 0.0
         if reply.verdict is Verdict.RATE_LIMITED:
-            return schedule.spread_pause(pause, self._random)
+            return schedule.spread_pause(pause, _RANDOM)
         if self._poke_interval is not None:
             return max(self._poke_interval, pause)
         if reply.verdict is Verdict.TRANSIENT or reply.verdict in _DOUBTFUL:
             delay = schedule.backoff_delay(self._in_a_row)
         else:
-            delay = schedule.next_delay(now - self._started, self._eta)
-        return max(schedule.jittered(delay, self._random), pause)
+            delay = schedule.next_delay(now - self._started, self.first_eta, self._experience)
+        return max(schedule.jittered(delay, _RANDOM), pause)
 
 
 class JobWaits:
@@ -124,13 +156,21 @@ class JobWaits:
     :param jobs: the jobs, in the user's order; those already done may be among them.
     :param started: when the wait started, in seconds since the epoch.
     :param poke_interval: a fixed pace in seconds; ``None`` lets the schedule find the moments.
+    :param experience_with: what is known about how long the jobs of an endpoint take.
     """
 
-    def __init__(self, jobs: Sequence[Job], started: float, poke_interval: float | None = None) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        started: float,
+        poke_interval: float | None = None,
+        experience_with: Callable[[str], schedule.Experience] = lambda endpoint: schedule.NO_EXPERIENCE,
+    ) -> None:
         # A job without an id is done already, and is like no other.
         self._order = [(job.endpoint, job.id or f"#{position}") for position, job in enumerate(jobs)]
         self._waits = {
-            address: JobWait(job, started, poke_interval) for address, job in zip(self._order, jobs, strict=True)
+            address: JobWait(job, started, poke_interval, experience_with(job.endpoint))
+            for address, job in zip(self._order, jobs, strict=True)
         }
 
     def unfinished(self) -> list[JobWait]:

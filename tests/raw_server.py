@@ -56,7 +56,7 @@ class RawServer:
                 "conn_type": "modelslab",
                 "host": self.url,
                 "password": "the-api-key",
-                "extra": {"retries": 0, "request_timeout": 1},
+                "extra": {"retries": 0, "request_timeout": 1, "requests_per_second": 10_000},
             }
         )
 

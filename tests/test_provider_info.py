@@ -94,7 +94,11 @@ def test_the_form_as_the_ui_gets_it():
     assert [standard.host.hidden, standard.password.hidden] == [False, False]
     assert [standard.login.hidden, standard.port.hidden, standard.url_schema.hidden] == [True, True, True]
     titles = {name: field["schema"]["title"] for name, field in form.extra_fields.items()}
-    assert titles == {"request_timeout": "Request timeout (seconds)", "retries": "Retries of a fetch"}
+    assert titles == {
+        "request_timeout": "Request timeout (seconds)",
+        "retries": "Retries of a fetch",
+        "requests_per_second": "Requests per second",
+    }
 
 
 @pytest.mark.skipif(DECLARED_FORMS, reason="this Airflow reads the form from the provider info")
@@ -106,7 +110,7 @@ def test_the_form_that_the_hook_makes(providers_manager):
         for info in providers_manager.connection_form_widgets.values()
         if info.hook_class_name.endswith("ModelsLabHook")
     }
-    assert set(widgets) == {"request_timeout", "retries"}
+    assert set(widgets) == {"request_timeout", "retries", "requests_per_second"}
     form = type("ConnectionForm", (Form,), widgets)(data={"retries": 5})
     assert form.retries.label.text == "Retries of a fetch"
     assert 'value="5"' in form.retries.widget(form.retries)

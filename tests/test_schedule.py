@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import math
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_modelslab.schedule import (
     MAX_DELAY,
     MIN_DELAY,
+    NO_EXPERIENCE,
+    Experience,
     backoff_delay,
     first_delay,
     jittered,
@@ -19,9 +23,14 @@ etas = st.none() | st.floats(0, 1e9)
 
 
 @given(etas, st.floats(0, 1e9))
-def test_delays_stay_between_a_second_and_a_minute(eta, elapsed):
-    assert MIN_DELAY <= first_delay(eta) <= MAX_DELAY
+def test_gaps_stay_between_their_bounds(eta, elapsed):
     assert MIN_DELAY <= next_delay(elapsed, eta) <= MAX_DELAY
+
+
+@given(etas)
+def test_the_first_look_is_before_the_expected_end(eta):
+    median, _ = NO_EXPERIENCE.expected_duration(eta)
+    assert MIN_DELAY <= first_delay(eta) <= max(MIN_DELAY, median)
 
 
 @given(etas, st.floats(0, 1e6), st.floats(0, 1e6))
@@ -37,6 +46,58 @@ def test_the_first_look_does_not_wait_for_the_eta(eta):
 def test_longer_etas_are_asked_for_later_and_less_often():
     assert first_delay(5) < first_delay(60) < first_delay(300)
     assert next_delay(0, 5) < next_delay(0, 60) < next_delay(0, 300)
+
+
+def learned(jobs: list[tuple[float | None, float]]) -> Experience:
+    experience = Experience()
+    for eta, duration in jobs:
+        experience.learn(eta, duration)
+    return experience
+
+
+def durations(median: float, spread: float, count: int = 300) -> list[float]:
+    random = Random(1)
+    return [median * math.exp(random.gauss(0, spread)) for _ in range(count)]
+
+
+def test_etas_that_are_right_are_learned_to_be_trusted():
+    experience = learned([(duration, duration) for duration in durations(300, 0.5)])
+    for eta in (200, 300, 500):
+        median, spread = experience.expected_duration(eta)
+        assert median == pytest.approx(eta, rel=0.15)
+        assert spread < 0.25
+
+
+def test_a_bias_is_learned():
+    experience = learned([(duration * 0.3, duration) for duration in durations(90, 0.8)])
+    assert experience.expected_duration(30)[0] == pytest.approx(100, rel=0.2)
+
+
+def test_etas_that_say_nothing_are_learned_to_be_ignored():
+    experience = learned([(5.0, duration) for duration in durations(120, 0.7)])
+    median, spread = experience.expected_duration(5.0)
+    assert median == pytest.approx(120, rel=0.2)
+    assert spread == pytest.approx(0.7, rel=0.25)
+
+
+def test_durations_without_etas_are_learned():
+    experience = learned([(None, duration) for duration in durations(60, 1.0)])
+    assert experience.expected_duration(None)[0] == pytest.approx(60, rel=0.2)
+    assert experience.expected_duration(None)[1] == pytest.approx(1.0, rel=0.2)
+
+
+def test_a_change_is_learned():
+    experience = learned([(None, each) for each in durations(10, 0.3, 1000) + durations(100, 0.3, 1500)])
+    assert experience.expected_duration(None)[0] == pytest.approx(100, rel=0.3)
+
+
+@given(st.lists(st.tuples(st.none() | st.floats(-1, 1e9), st.floats(0, 1e9)), max_size=50), etas)
+def test_whatever_is_learned_the_delays_stay_sane(jobs, eta):
+    experience = learned(jobs)
+    median, spread = experience.expected_duration(eta)
+    assert 0 < median < math.inf
+    assert 0 < spread < math.inf
+    assert MIN_DELAY <= next_delay(1.0, eta, experience) <= MAX_DELAY
 
 
 def requests_for(duration: float, eta: float | None) -> int:

@@ -23,6 +23,7 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabJobFailed,
     ModelsLabTimeout,
 )
+from airflow_provider_modelslab.hooks import LOOKS_AT_A_TIME
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sensors import TRIGGER_GRACE, ModelsLabJobSensor
 from tests.raw_server import RawServer, reply
@@ -162,7 +163,17 @@ def test_a_hundred_jobs_are_one_trigger_one_deferral_and_one_event(sandbox: Sand
     urls = waiting.execute_complete(context, event_of(deferred))
     assert len(urls) == 100
     assert [record["id"] for record in context["ti"].xcoms["jobs"]] == [str(job_id) for job_id in ids]
-    assert sandbox.state()["requests"]["fetch"] == 100 + 99
+    # The worker stops looking where it has seen that it must defer; job 7 was done by then.
+    assert sandbox.state()["requests"]["fetch"] == LOOKS_AT_A_TIME + 99
+
+
+def test_the_first_look_goes_on_while_all_are_done(sandbox: Sandbox, context):
+    ids = submitted(sandbox, 5 * LOOKS_AT_A_TIME)
+    for job_id in ids[: 2 * LOOKS_AT_A_TIME]:
+        sandbox.finish(job_id)
+    deferred = deferral(sensor(ids), context)
+    assert sum(job.get("status") == "success" for job in deferred.trigger.jobs) == 2 * LOOKS_AT_A_TIME
+    assert sandbox.state()["requests"]["fetch"] == 3 * LOOKS_AT_A_TIME
 
 
 def test_the_record_is_the_same_deferred_or_not(sandbox: Sandbox):
@@ -254,7 +265,7 @@ def test_what_is_done_is_kept_when_the_account_is_refused(
     sandbox: Sandbox, raw_server: RawServer, monkeypatch, context, deferrable
 ):
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
-    monkeypatch.setattr("airflow_provider_modelslab.hooks.LOOKS_AT_A_TIME", 1)
+    monkeypatch.setattr("airflow_provider_modelslab.hooks.LOOKS_AT_A_TIME", 1)  # one thread: the order is known
     done = reply({"status": "success", "output": ["https://cdn/a"]})
     raw_server.answer(reply({"status": "error", "message": "Insufficient credits"}, 402), done)
     with pytest.raises(ModelsLabCreditsError):
