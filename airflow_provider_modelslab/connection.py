@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -87,7 +88,7 @@ def _base_url(host: str | None, port: int | None, schema: str | None) -> str | N
         return None
     if "@" in host or "?" in host or "#" in host:
         raise ValueError("its host must be a plain URL: no user-info, no query, no fragment")
-    url = host if "://" in host else f"{(schema or 'https').strip().lower()}://{host}"
+    url = host if "://" in host else f"{(schema or _usual_scheme(host)).strip().lower()}://{host}"
     try:
         parts = urlsplit(url)
         own_port = parts.port or port
@@ -100,6 +101,11 @@ def _base_url(host: str | None, port: int | None, schema: str | None) -> str | N
         return None
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{name}{f':{own_port}' if own_port else ''}{path}"
+
+
+def _usual_scheme(host: str) -> str:
+    """Return the scheme for a host that comes without one: what listens on this machine is a sandbox, without TLS."""
+    return "http" if re.match(r"localhost\b|127\.", host) else "https"
 
 
 def _extra(text: str | None) -> dict[str, Any]:

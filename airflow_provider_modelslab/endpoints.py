@@ -23,6 +23,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9_.-]*"
 _FAMILY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
+_NOTHING = re.compile(r"(?i)none|null|undefined|true|false|nan|inf(inity)?")
+_NO_ID_NUMBER = re.compile(r"-\d+(\.\d+)?|\d+\.\d+")
 _WHOLE_FLOAT = re.compile(r"^(\d+)\.0+$")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.~-]{0,127}")
 _FETCH_PATH = re.compile(rf"/api/(?P<family>{_SEGMENT}(?:/{_SEGMENT})*)/fetch(?:/(?P<id>[^/]+))?/?")
@@ -140,8 +142,8 @@ def parse_endpoint(value: object) -> str:
     """
     if not isinstance(value, str):
         raise ValueError(f"endpoint must be a string such as 'v6/video', not {type(value).__name__}")
-    family = str(value).strip().strip("/")
-    if not _FAMILY.fullmatch(family):
+    family = str(value).strip().strip("/").removeprefix("api/")
+    if not _FAMILY.fullmatch(family) or _NOTHING.fullmatch(family):
         raise ValueError(
             f"endpoint {value!r:.200} is not a family of fetch endpoints: expected the part of the URL "
             "between '/api/' and '/fetch', such as 'v6/video' or 'v1/enterprise/flux_headshot'"
@@ -170,7 +172,7 @@ def parse_job_id(value: object) -> str:
             raise ValueError("a job id cannot be negative or longer than 128 digits")
         return str(value)
     job_id = _WHOLE_FLOAT.sub(r"\1", value.strip())
-    if not _JOB_ID.fullmatch(job_id):
+    if not _JOB_ID.fullmatch(job_id) or _NOTHING.fullmatch(job_id) or _NO_ID_NUMBER.fullmatch(job_id):
         raise ValueError(
             f"job id {value!r:.200} is not an id: expected at most 128 letters, digits, '-', '_', '.' or '~'"
         )

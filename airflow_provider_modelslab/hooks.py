@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import (
     mask_secret,
 )
 
-from airflow_provider_modelslab import transports
+from airflow_provider_modelslab import transport
 from airflow_provider_modelslab.connection import ClientOptions, read_connection
 from airflow_provider_modelslab.endpoints import (
     api_url,
@@ -71,6 +71,11 @@ DEFAULT_WAIT_TIMEOUT = 3600.0
 LOOKS_AT_A_TIME = 10
 """Requests at a time when a worker looks at many jobs."""
 
+LONG_BODY = 2**20
+"""Bytes of a reply from which on reading it would hold up an event loop."""
+
+_LONGEST_RETRY_PAUSE = 8.0
+
 
 class ModelsLabHook(BaseHook):
     """
@@ -91,7 +96,6 @@ class ModelsLabHook(BaseHook):
         super().__init__()
         self.modelslab_conn_id = modelslab_conn_id
         self._options: ClientOptions | None = None
-        self._async_session: aiohttp.ClientSession | None = None
 
     # --- requests about jobs ----------------------------------------------------------------------------
 
@@ -117,20 +121,22 @@ class ModelsLabHook(BaseHook):
         def send() -> Reply:
             # A session of its own: a connection that was kept alive may die with the request half sent,
             # and then nobody knows whether it arrived.
-            with transports.open_session() as session:
-                return submission.read(transports.post(session, *submission.request(self.options)), self.options)
+            with transport.open_session() as session:
+                return submission.read(transport.post(session, *submission.request(self.options)), self.options)
 
         return self._submitted(self._repeat(self.options)(send), submission.path)
 
     async def asubmit(self, path: str, payload: Mapping[str, Any]) -> Job:
         """Submit a generation job from an event loop; see :meth:`submit`."""
+        from airflow_provider_modelslab import async_transport
+
         submission = _Submission.of(path, payload)
         options = await self.aoptions()
 
         async def send() -> Reply:
             url, body, timeout = submission.request(options)
-            async with transports.open_async_session(timeout) as session:
-                return submission.read(await transports.apost(session, url, body), options)
+            async with async_transport.open_session(timeout) as session:
+                return submission.read(await async_transport.post(session, url, body), options)
 
         return self._submitted(await self._arepeat(options)(send), submission.path)
 
@@ -152,9 +158,12 @@ class ModelsLabHook(BaseHook):
 
     async def afetch(self, job_id: str | int, endpoint: str) -> Job:
         """Look at a job once from an event loop; see :meth:`fetch`."""
+        from airflow_provider_modelslab import async_transport
+
         job = self._job(job_id, endpoint)
-        async with self.async_session():
-            return self._fetched(await self._arepeat(await self.aoptions())(self.alook, job))
+        options = await self.aoptions()
+        async with async_transport.open_session(options.request_timeout) as session:
+            return self._fetched(await self._arepeat(options)(self.alook, job, session))
 
     def wait(
         self,
@@ -184,10 +193,10 @@ class ModelsLabHook(BaseHook):
             wait.take(self._about_job(self.look(wait.job)), time.time())
             if wait.job.finished:
                 break
-            delay = wait.delay(time.time(), deadline)
-            if time.time() + delay >= deadline:
+            now = time.time()
+            if now >= deadline:
                 raise ModelsLabTimeout(f"Job {job} was not done within {timeout:g} s", jobs=[wait.job])
-            time.sleep(delay)
+            time.sleep(min(wait.delay(now, deadline), deadline - now))
         if wait.job.status == "failed":
             raise ModelsLabJobFailed(f"Job {job} failed: {wait.job.message}", jobs=[wait.job])
         return wait.job
@@ -196,14 +205,16 @@ class ModelsLabHook(BaseHook):
         """Ask for a job with one request, and return its reply whatever it says: what waits are made of."""
         return self._look(job, self.options, self._session)
 
-    async def alook(self, job: Job, session: aiohttp.ClientSession | None = None) -> Reply:
-        """Ask for a job with one request from an event loop, over a session if one is given; see :meth:`look`."""
+    async def alook(self, job: Job, session: aiohttp.ClientSession) -> Reply:
+        """Ask for a job with one request over a session of an event loop; see :meth:`look`."""
+        from airflow_provider_modelslab import async_transport
+
         options = await self.aoptions()
         url, body = fetch_request(job.endpoint, job.id, options.key, options.base_url)
-        if session is not None:
-            return self._read(await transports.apost(session, url, body), job, options)
-        async with self.async_session() as own_session:
-            return self._read(await transports.apost(own_session, url, body), job, options)
+        received = await async_transport.post(session, url, body)
+        if isinstance(received, HttpReply) and len(received.body) > LONG_BODY:
+            return await asyncio.to_thread(self._read, received, job, options)
+        return self._read(received, job, options)
 
     def look_at_all(self, jobs: Sequence[Job]) -> list[Reply]:
         """Ask for many jobs, several at a time, and return their replies in the order of the jobs."""
@@ -211,19 +222,6 @@ class ModelsLabHook(BaseHook):
         look = partial(self._look, options=self.options, session=self._session)
         with ThreadPoolExecutor(max_workers=LOOKS_AT_A_TIME) as pool:
             return list(pool.map(look, jobs))
-
-    @asynccontextmanager
-    async def async_session(self) -> AsyncIterator[aiohttp.ClientSession]:
-        """Share one HTTP session among all asynchronous requests that this hook makes inside the block."""
-        if self._async_session is not None:
-            yield self._async_session
-            return
-        async with transports.open_async_session((await self.aoptions()).request_timeout) as session:
-            self._async_session = session
-            try:
-                yield session
-            finally:
-                self._async_session = None
 
     # --- the connection ---------------------------------------------------------------------------------
 
@@ -254,7 +252,7 @@ class ModelsLabHook(BaseHook):
         except ModelsLabArgumentError as error:
             return False, str(error)
         url = api_url("wallet_balance", base_url=options.base_url)
-        received = transports.post(self._session, url, {"key": options.key}, options.request_timeout)
+        received = transport.post(self._session, url, {"key": options.key}, options.request_timeout)
         balance = read_balance_reply(received, options.key)
         if balance.verdict is Verdict.SUCCESS:
             return True, f"ModelsLab accepts the API key. Balance: {balance.message}"
@@ -292,7 +290,7 @@ class ModelsLabHook(BaseHook):
 
     @cached_property
     def _session(self) -> requests.Session:
-        return transports.open_session()
+        return transport.open_session()
 
     def _read_connection(self, connection: Any) -> ClientOptions:
         with argument_errors(f"Connection {self.modelslab_conn_id!r} cannot be used: "):
@@ -323,7 +321,7 @@ class ModelsLabHook(BaseHook):
 
     def _look(self, job: Job, options: ClientOptions, session: requests.Session) -> Reply:
         url, body = fetch_request(job.endpoint, job.id, options.key, options.base_url)
-        return self._read(transports.post(session, url, body, options.request_timeout), job, options)
+        return self._read(transport.post(session, url, body, options.request_timeout), job, options)
 
     def _read(self, received: HttpReply | NoReply, job: Job, options: ClientOptions) -> Reply:
         reply = read_fetch_reply(received, job, options.key)
@@ -351,6 +349,8 @@ class ModelsLabHook(BaseHook):
         if reply.verdict is Verdict.FAILED:
             raise ModelsLabJobFailed(f"The submission to {path} failed: {reply.job.message}", jobs=[reply.job])
         message = f"submission to {path}: {reply.job.message or 'an error without a reason'}"
+        if reply.job.id:
+            message += f" (the reply names job {reply.job})"
         raise error_of(reply.verdict, message, self.modelslab_conn_id, reply.retry_after)
 
     @staticmethod
@@ -432,11 +432,26 @@ def error_of(verdict: Verdict, message: str, conn_id: str, retry_after: float | 
     return ModelsLabTransientError(f"ModelsLab could not be asked: {message}. Try again later", retry_after=retry_after)
 
 
+def _worth_repeating(reply: Reply) -> bool:
+    """Whether a request may succeed soon; a longer pause than that is left to the caller, with ``retry_after``."""
+    return reply.verdict is Verdict.TRANSIENT and (reply.retry_after or 0.0) <= _LONGEST_RETRY_PAUSE
+
+
+_RETRY_PAUSE = tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_RETRY_PAUSE)
+
+
+def _last_reply(state: tenacity.RetryCallState) -> Reply:
+    if state.outcome is None:
+        raise RuntimeError("tenacity asks before the first attempt")
+    reply: Reply = state.outcome.result()
+    return reply
+
+
 def _retry_policy(options: ClientOptions) -> dict[str, Any]:
     return {
         "stop": tenacity.stop_after_attempt(options.retries + 1),
-        "wait": tenacity.wait_random_exponential(multiplier=0.5, max=8.0),
-        "retry": tenacity.retry_if_result(lambda reply: reply.verdict is Verdict.TRANSIENT),
+        "wait": lambda state: max(_RETRY_PAUSE(state), _last_reply(state).retry_after or 0.0),
+        "retry": tenacity.retry_if_result(_worth_repeating),
         # Retries used up: the last reply counts.
-        "retry_error_callback": lambda state: state.outcome.result(),
+        "retry_error_callback": _last_reply,
     }

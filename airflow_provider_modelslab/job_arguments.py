@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from airflow_provider_modelslab.endpoints import parse_endpoint, parse_job_id
@@ -21,7 +21,8 @@ def parse_jobs(value: Any, endpoint: Any = None, base_url: str | None = None, ke
     """
     Return the jobs that an argument names, in its order.
 
-    :param value: one job or any iterable of jobs, which may be nested. A job is an id (integer or string), a
+    :param value: one job or a collection of jobs, which may be nested. A job is a
+        :class:`~airflow_provider_modelslab.jobs.Job`, an id (integer or string), a
         submission reply (a mapping with ``fetch_result`` and/or ``id``), a ``fetch_result`` URL, a record of
         :meth:`Job.to_dict <airflow_provider_modelslab.jobs.Job.to_dict>`, or a string with the JSON (or, as a
         template renders it, the Python literal) of any of these.
@@ -43,6 +44,8 @@ def _flat(value: Any, depth: int) -> Iterable[Any]:
         if text[:1] in ("[", "{", "(", '"', "'"):
             yield from _flat(_literal(text), depth + 1)
             return
+    if isinstance(value, Iterator):
+        raise ValueError("jobs is an iterator, which can be read only once: pass a list")
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
         for item in _items(value):
             yield from _flat(item, depth + 1)
@@ -68,10 +71,15 @@ def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise ValueError(f"jobs is neither JSON nor a Python literal: {text!r:.200}") from None
+        # Without the text itself: it may be a whole request, with the key in it.
+        raise ValueError(
+            f"jobs is a text of {len(text)} characters that is neither JSON nor a Python literal"
+        ) from None
 
 
 def _parse_job(item: Any, position: int, endpoint: str | None, base_url: str | None, key: str) -> Job:
+    if isinstance(item, Job):
+        return item
     try:
         if isinstance(item, Mapping):
             return _job_of_mapping(item, endpoint, base_url, key)

@@ -29,6 +29,9 @@ JOB_STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 RATE_LIMIT_PAUSE = 30.0
 """Seconds to stay away after a rate limit that names no time of its own."""
 
+_MAX_DEPTH = 30
+"""Nesting that is kept: enough for any parameters of a generation."""
+
 MAX_MESSAGE_LENGTH = 2000
 """Characters of an error text that are kept: it ends up in logs and in the metadata database."""
 
@@ -162,8 +165,10 @@ def read_fetch_reply(received: HttpReply | NoReply, job: Job, key: str = "") -> 
         return Reply(Verdict.TRANSIENT, _about(job, received.reason, key))
     document = _parse(received.body, key)
     if document is None:
-        verdict = _BY_HTTP_STATUS.get(received.status, Verdict.TRANSIENT)
-        return _reply(verdict, _about(job, _not_json(received), key), received, {})
+        # A page is a proxy's or a firewall's, whatever its status: no answer of ModelsLab's, and it may pass.
+        verdict = Verdict.TRANSIENT if _is_page(received) else _BY_HTTP_STATUS.get(received.status, Verdict.TRANSIENT)
+        status: JobStatus = "failed" if verdict is Verdict.REFUSED else job.status
+        return _reply(verdict, replace(_about(job, _not_json(received), key), status=status), received, {})
     verdict = _verdict(received.status, document)
     return _reply(verdict, _job_after(job, verdict, document, received.status), received, document)
 
@@ -191,8 +196,7 @@ def read_submission_reply(
         if received.status == 429:
             verdict = Verdict.RATE_LIMITED
         return _reply(verdict, _about(unknown, _not_json(received), key), received, {})
-    verdict = _verdict(received.status, document)
-    verdict = _SUBMISSION_VERDICTS.get(verdict, verdict)
+    verdict = _submission_verdict(received.status, document)
     job = _job_after(_addressed(unknown, document, base_url), verdict, document, received.status)
     if verdict is Verdict.PROCESSING and not job.id:
         return _reply(Verdict.AMBIGUOUS, replace(job, message="the reply names no job"), received, document)
@@ -280,7 +284,10 @@ _BY_ERROR_TEXT = tuple(
     (re.compile(pattern, re.IGNORECASE), verdict)
     for pattern, verdict in (
         (r"request not found", Verdict.NOT_FOUND),
-        (r"rate limit|queued requests allowed|too many requests|try again later", Verdict.RATE_LIMITED),
+        (
+            r"rate limit|queue limit|queue (is )?full|queued requests allowed|too many requests|try again later",
+            Verdict.RATE_LIMITED,
+        ),
         (r"(invalid|incorrect|missing) api key|api key (is )?(required|invalid|missing)", Verdict.INVALID_KEY),
         (r"insufficient (credit|balance|fund)|monthly limit exceeded", Verdict.NO_CREDITS),
         (r"requires an? .{0,40}(subscription|plan)\b", Verdict.NOT_IN_PLAN),
@@ -321,14 +328,24 @@ def _verdict(http_status: int, document: dict[str, Any]) -> Verdict:
     return Verdict.PROCESSING
 
 
+def _submission_verdict(http_status: int, document: dict[str, Any]) -> Verdict:
+    verdict = _verdict(http_status, document)
+    complaint = http_status >= 400 or any(isinstance(document.get(name), dict) for name in _MESSAGE_FIELDS)
+    if verdict is Verdict.FAILED and complaint:
+        return Verdict.REFUSED  # about the parameters: validation comes as a dict of lists, one per parameter
+    return _SUBMISSION_VERDICTS.get(verdict, verdict)
+
+
 def _status_word(document: dict[str, Any]) -> str:
     return _text(document.get("status")).strip().lower()
 
 
 def _error_verdict(word: str, document: dict[str, Any]) -> Verdict:
     message = _first_text(document, _MESSAGE_FIELDS)
+    # Hints are marketing as often as not: they count only where there is no message.
+    words = _all_texts(document, _MESSAGE_FIELDS) or _all_texts(document, _HINT_FIELDS)
     for pattern, verdict in _BY_ERROR_TEXT:
-        if pattern.search(message):
+        if pattern.search(words):
             return verdict
     # An empty message is what running jobs answer now and then; that some marketing "tip" stands beside it
     # does not change that. Where there is no message at all, the tip is the message.
@@ -393,7 +410,7 @@ def _retry_after(verdict: Verdict, received: HttpReply, document: dict[str, Any]
         if told is not None:
             return told
     if verdict is Verdict.RATE_LIMITED or received.status == 429:
-        told = _seconds_in(" ".join(_text(document.get(name)) for name in (*_MESSAGE_FIELDS, *_HINT_FIELDS)))
+        told = _seconds_in(_all_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS)))
         return RATE_LIMIT_PAUSE if told is None else told
     return None
 
@@ -430,13 +447,15 @@ def _parse(body: bytes, key: str) -> dict[str, Any] | None:
         return None
 
 
-def _clean(value: Any, key: str) -> Any:
+def _clean(value: Any, key: str, depth: int = 0) -> Any:
     """
     Return a JSON value that may be kept in any database and shown to anybody.
 
-    The key is taken out, and what JSON can express but PostgreSQL or a log cannot take: NUL characters,
-    lone surrogates, numbers that are not finite.
+    The key is taken out, and what JSON can express but XComs, PostgreSQL or a log cannot take: NUL characters,
+    lone surrogates, numbers that are not finite or longer than 64 bits, nesting without end.
     """
+    if depth > _MAX_DEPTH:
+        return None
     if isinstance(value, str):
         text = value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
         for spelling in _spellings(key):
@@ -444,10 +463,12 @@ def _clean(value: Any, key: str) -> Any:
         return text
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value) if abs(value) < 10**100 else None
     if isinstance(value, dict):
-        return {_clean(str(name), key): _clean(item, key) for name, item in value.items()}
+        return {_clean(str(name), key): _clean(item, key, depth + 1) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_clean(item, key) for item in value]
+        return [_clean(item, key, depth + 1) for item in value]
     return value
 
 
@@ -461,11 +482,12 @@ def _spellings(key: str) -> list[str]:
 
 def _not_json(received: HttpReply) -> str:
     """Describe a body that is not a JSON object; its text is a stranger's, so only its kind is told."""
-    start = received.body[:64].lstrip().lower()
-    kind = (
-        "nothing" if not received.body else "an HTML page" if start.startswith(b"<") else "something that is not JSON"
-    )
+    kind = "nothing" if not received.body else "an HTML page" if _is_page(received) else "something that is not JSON"
     return f"HTTP {received.status} with {kind}"
+
+
+def _is_page(received: HttpReply) -> bool:
+    return received.body[:64].lstrip().startswith(b"<")
 
 
 def _error_text(document: dict[str, Any]) -> str:
@@ -477,6 +499,10 @@ def _first_text(document: dict[str, Any], names: Iterable[str]) -> str:
     return next(filter(None, (_text(document.get(name)).strip() for name in names)), "")
 
 
+def _all_texts(document: dict[str, Any], names: Iterable[str]) -> str:
+    return " ".join(filter(None, (_text(document.get(name)).strip() for name in names)))
+
+
 def _text(value: Any) -> str:
     """Flatten a text, or lists and dicts of texts, into one line: ``{"prompt": ["none"]}`` is ``prompt: none``."""
     if value is None or isinstance(value, bool):
@@ -486,7 +512,7 @@ def _text(value: Any) -> str:
     elif isinstance(value, list):
         flat = " ".join(filter(None, map(_text, value)))
     else:
-        flat = str(value) if not isinstance(value, int) or abs(value) < 10**100 else "a very long number"
+        flat = str(value)
     return flat[:MAX_MESSAGE_LENGTH]
 
 

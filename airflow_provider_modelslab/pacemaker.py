@@ -16,15 +16,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-import aiohttp
-
-from airflow_provider_modelslab import transports
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Reply, Verdict
 from airflow_provider_modelslab.schedule import Experience
+from airflow_provider_modelslab.transport import MAX_CONNECTIONS
 from airflow_provider_modelslab.waits import ACCOUNT_VERDICTS, JobWait
+
+if TYPE_CHECKING:
+    import aiohttp
 
 KEY_RENEWAL_GAP = 60.0
 """Seconds between two attempts to find a new key after one was refused."""
@@ -136,10 +138,11 @@ class Pacemaker:
         return self.experience.setdefault(endpoint, Experience())
 
     async def _open(self) -> None:
-        options = await self._hook.aoptions()
-        self._session = transports.open_async_session(options.request_timeout)
+        from airflow_provider_modelslab import async_transport  # not for those who only parse DAGs
+
+        self._session = async_transport.open_session((await self._hook.aoptions()).request_timeout)
         # In an empty context: otherwise its log lines would belong to the trigger that happened to come first.
-        self._heart = Context().run(asyncio.ensure_future, self._beat())
+        self._heart = Context().run(asyncio.ensure_future, self._beat(self._session))
         self._heart.add_done_callback(self._heart_stopped)
 
     async def _close(self) -> None:
@@ -157,11 +160,11 @@ class Pacemaker:
             # The next to come reads the connection anew.
             self._hook = ModelsLabHook(self._hook.modelslab_conn_id)
 
-    async def _beat(self) -> None:
+    async def _beat(self, session: aiohttp.ClientSession) -> None:
         """Send one request after the other, each when it is its turn and the account allows it."""
         while True:
             self._collect_due(time.time())
-            if not self._round or len(self._looks) >= transports.MAX_CONNECTIONS:
+            if not self._round or len(self._looks) >= MAX_CONNECTIONS:
                 await self._sleep(self._timers[0][0] - time.time() if self._timers else 3600.0)
                 continue
             pause = max(self._next_request, self._quiet_until) - time.monotonic()
@@ -170,7 +173,7 @@ class Pacemaker:
                 continue
             wait, group = self._take_turn()
             self._next_request = time.monotonic() + 1 / (await self._hook.aoptions()).requests_per_second
-            task = asyncio.ensure_future(self._look(wait, group))
+            task = asyncio.ensure_future(self._look(wait, group, session))
             self._looks.add(task)
             task.add_done_callback(self._look_done)
 
@@ -215,15 +218,15 @@ class Pacemaker:
         self._looks.discard(task)
         self._wake.set()
 
-    async def _look(self, wait: JobWait, group: Group) -> None:
+    async def _look(self, wait: JobWait, group: Group, session: aiohttp.ClientSession) -> None:
         if time.monotonic() < self._quiet_until:
             # ModelsLab has asked to stay away since this look was given its turn.
             self._set_timer(wait, group)
             return
         try:
-            reply = await self._hook.alook(wait.job, self._session)
+            reply = await self._hook.alook(wait.job, session)
             if reply.verdict is Verdict.INVALID_KEY and await self._found_new_key():
-                reply = await self._hook.alook(wait.job, self._session)
+                reply = await self._hook.alook(wait.job, session)
         except Exception as defect:
             group.defect = defect
             group.tell()

@@ -30,10 +30,11 @@ SECONDS_PER_REQUEST = 0.2
 
 _JITTER = 0.1
 
-# What is believed before anything is known: durations around half a minute, within a factor of e**1.2; and ETAs
-# that are right within a factor of e**0.7. Together they count as much as a few jobs.
-_USUAL_DURATION = math.log(30.0)
+# What is believed before anything is known: durations around 80 s, within a factor of e**1.2; and jobs that take 1.4
+# times their ETA, within a factor of e**0.7. Together that counts as much as a few jobs.
+_USUAL_DURATION = math.log(80.0)
 _DURATION_SPREAD = 1.2
+_USUAL_ETA = math.log(80.0 / 1.4)
 _ETA_ERROR = 0.7
 _WEIGHT_OF_BELIEF = 5.0
 
@@ -55,7 +56,8 @@ class Experience:
     def __init__(self) -> None:
         duration_variance, error_variance = _DURATION_SPREAD**2, _ETA_ERROR**2
         self._weight = self._all = _WEIGHT_OF_BELIEF
-        self._mean_x = self._mean_y = self._mean_all = _USUAL_DURATION
+        self._mean_x = _USUAL_ETA
+        self._mean_y = self._mean_all = _USUAL_DURATION
         self._xx = _WEIGHT_OF_BELIEF * (duration_variance + error_variance)
         self._xy = self._yy = self._yy_all = _WEIGHT_OF_BELIEF * duration_variance
 

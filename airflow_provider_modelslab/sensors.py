@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
     conf,
 )
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_modelslab.endpoints import ForeignHostError, parse_endpoint
 from airflow_provider_modelslab.exceptions import (
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 TRIGGER_GRACE = timedelta(minutes=2)
 """How much later than the trigger's own deadline Airflow may end a deferral: a backstop, should the trigger be lost."""
+
+TIME_TO_RESUME = 20.0
+"""Seconds that Airflow 2 may need to resume a task: so much before its ``execution_timeout`` the wait ends."""
 
 JOBS_KEY = "jobs"
 """The XCom key of the job records."""
@@ -111,7 +115,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
                 return self._finish(context, [])
         if not self.deferrable:
             return self._wait_here(context, hook, waits)
-        deadline = started + self._patience()
+        deadline = self._deadline(context, started)
         with self._failures_skipped():
             self._look_until_one_is_unfinished(context, hook, waits)
             if not waits.unfinished():
@@ -147,13 +151,15 @@ class ModelsLabJobSensor(BaseSensorOperator):
         if self._running is None:
             self._running = self._start(time.time())
         hook, waits = self._running
+        unfinished = len(waits.unfinished())
         self._look(context, hook, waits, waits.unfinished())
         # These are settled on the spot: with mode="reschedule" the next poke would not remember them.
-        while doubtful := [wait for wait in waits.unfinished() if wait.soon_settled]:
+        while doubtful := [wait for wait in waits.unfinished() if wait.doubtful]:
             time.sleep(max(0.0, min(wait.due for wait in doubtful) - time.time()))
             self._look(context, hook, waits, doubtful)
         if waits.unfinished():
-            self.log.info("Still waiting: %s", waits.summary())
+            if len(waits.unfinished()) < unfinished:
+                self.log.info("Still waiting: %s", waits.summary())
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._finish(context, waits.jobs()))
 
@@ -166,7 +172,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
     def _wait_here(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> Any:
         """Wait in this worker process, or in a chain of them, as ``BaseSensorOperator`` does."""
         self._running = hook, waits
-        self.log.info("Waiting for jobs: %s", waits.summary())
+        if not context.get("task_reschedule_count"):
+            self.log.info("Waiting for jobs: %s", waits.summary())
         try:
             return super().execute(context)
         except AirflowSensorTimeout:
@@ -197,10 +204,16 @@ class ModelsLabJobSensor(BaseSensorOperator):
             if not all(wait.job.finished for wait in batch):
                 return
 
-    def _patience(self) -> float:
-        """Return the seconds that the wait may take: Airflow itself does not watch over a deferred task."""
-        execution_timeout = self.execution_timeout
-        return self.timeout if execution_timeout is None else min(self.timeout, execution_timeout.total_seconds())
+    def _deadline(self, context: Context, started: float) -> float:
+        """Return when the wait ends at the latest: Airflow 3 does not watch over a deferred task itself."""
+        if self.execution_timeout is None:
+            return started + self.timeout
+        limit = self.execution_timeout.total_seconds()
+        if not AIRFLOW_V_3_0_PLUS:
+            # Airflow 2 counts from the start of the try and ends a task that resumes too late without asking it.
+            started_before = max(0.0, started - context["ti"].start_date.timestamp())
+            limit = max(0.0, limit - started_before - min(TIME_TO_RESUME, limit / 4))
+        return started + min(self.timeout, limit)
 
     def _finish(self, context: Context, jobs: Sequence[Job]) -> list[str]:
         """Push the records of the finished jobs; return all URLs, or fail for the jobs that failed."""
@@ -220,8 +233,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
         self._push_jobs(context, jobs)
         unfinished = [job for job in jobs if not job.finished]
         raise ModelsLabTimeout(
-            f"{len(unfinished)} of {len(jobs)} jobs were not done within {self._patience():g} s: "
-            f"{_listed(unfinished)}. They live on at ModelsLab: clear the task, with a longer timeout, to wait again",
+            f"{len(unfinished)} of {len(jobs)} jobs were not done in time: {_listed(unfinished)}. They live on at "
+            "ModelsLab: clear the task, with a longer timeout or execution_timeout, to wait for them again",
             jobs=jobs,
         )
 

@@ -23,6 +23,9 @@ FIRST_PROGRESS_LINE = 30.0
 
 LONGEST_PROGRESS_GAP = 600.0
 
+LOOK_UPS_OF_A_MISSING_CONNECTION = 5
+"""How often a connection that is missing or wrong is looked up, over half a minute, until that is believed."""
+
 CHANGES_GAP = 2.0
 """Seconds between two lines about jobs that got done, at the least."""
 
@@ -111,11 +114,12 @@ class ModelsLabJobTrigger(BaseTrigger):
         while True:
             try:
                 return await stack.enter_async_context(pacemaker_of(self.modelslab_conn_id).joined())
-            except ModelsLabArgumentError:
-                raise
             except Exception as error:
-                # Airflow's own services may be away for a while; what they say may hold anything.
+                # Airflow's own services may be away for a while; what they say may hold anything. A connection that
+                # the worker has just read may seem undefined then, because secrets backends swallow their errors.
                 failures += 1
+                if isinstance(error, ModelsLabArgumentError) and failures >= LOOK_UPS_OF_A_MISSING_CONNECTION:
+                    raise
                 self.log.warning("Connection %r cannot be read now (%s)", self.modelslab_conn_id, type(error).__name__)
             left = self.deadline - time.time()
             if left <= 0:

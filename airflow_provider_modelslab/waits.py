@@ -23,8 +23,8 @@ NO_OUTPUT_LIMIT = 6
 EMPTY_ERROR_LIMIT = 10
 """How many times in a row an error without a word is looked at again: running video jobs answer it."""
 
-LAST_LOOK = 2.0
-"""Seconds before the deadline at which a job is looked at for the last time, whenever it would be due."""
+LAST_LOOKS = 2.0
+"""Seconds before the deadline from which a job is looked at as often as may be, whenever it would be due."""
 
 ACCOUNT_VERDICTS = frozenset({Verdict.INVALID_KEY, Verdict.NO_CREDITS, Verdict.NOT_IN_PLAN})
 """Verdicts about the account rather than the job: they end every wait on it, and asking again does not help."""
@@ -32,7 +32,6 @@ ACCOUNT_VERDICTS = frozenset({Verdict.INVALID_KEY, Verdict.NO_CREDITS, Verdict.N
 _RANDOM = Random()
 
 _DOUBTFUL = frozenset({Verdict.NO_OUTPUT, Verdict.EMPTY_ERROR, Verdict.NOT_FOUND})
-_SOON_SETTLED = frozenset({Verdict.NO_OUTPUT, Verdict.NOT_FOUND})
 
 
 class JobWait:
@@ -46,8 +45,10 @@ class JobWait:
     """
 
     __slots__ = (
+        "_doubt",
+        "_doubts",
         "_experience",
-        "_in_a_row",
+        "_faults",
         "_last_look",
         "_poke_interval",
         "_started",
@@ -73,13 +74,14 @@ class JobWait:
         self._last_look: float | None = None
         self._poke_interval = poke_interval
         self._experience = experience
-        self._in_a_row = 0
+        self._faults = self._doubts = 0
+        self._doubt: Verdict | None = None
         self.due = started + (schedule.first_delay(job.eta, experience) if poke_interval is None else poke_interval)
 
     @property
-    def soon_settled(self) -> bool:
-        """Whether the last reply was one that is either believed or taken back within about a minute."""
-        return not self.job.finished and self.last_verdict in _SOON_SETTLED
+    def doubtful(self) -> bool:
+        """Whether the last reply was one that is believed only when it persists."""
+        return not self.job.finished and self.last_verdict in _DOUBTFUL
 
     def may_look(self, now: float) -> bool:
         """Whether ModelsLab may be asked now by one who keeps his own pace: not while it asked to stay away."""
@@ -87,14 +89,14 @@ class JobWait:
 
     def delay(self, now: float, deadline: float) -> float:
         """
-        Return the seconds to the next look: when it is due, or for the last time shortly before the deadline.
+        Return the seconds to the next look: when it is due, and every second shortly before the deadline.
 
         :param now: the time, in seconds since the epoch.
         :param deadline: when the wait ends, in seconds since the epoch.
         """
-        last_look = deadline - LAST_LOOK
-        may_hurry = self.last_verdict is not Verdict.RATE_LIMITED and now < last_look
-        moment = min(self.due, last_look) if may_hurry else self.due
+        moment = self.due
+        if self.last_verdict is not Verdict.RATE_LIMITED:
+            moment = min(moment, max(deadline - LAST_LOOKS, now + schedule.MIN_DELAY))
         return max(0.0, moment - now)
 
     def take(self, reply: Reply, now: float) -> None:
@@ -104,9 +106,7 @@ class JobWait:
         :param reply: the reply, of any verdict.
         :param now: the time of the reply, in seconds since the epoch.
         """
-        if reply.verdict is not self.last_verdict:
-            self._in_a_row = 0
-        self._in_a_row += 1
+        self._count(reply.verdict)
         self.last_verdict = reply.verdict
         self.job = reply.job
         if self.first_eta is None:
@@ -115,6 +115,15 @@ class JobWait:
         if not self.job.finished and (disbelief := self._disbelieved(reply.verdict, now)):
             self.job = replace(self.job, status="failed", eta=None, message=disbelief)
         self.due = now + self._delay(reply, now)
+
+    def _count(self, verdict: Verdict) -> None:
+        """Count faults and doubts in a row; a fault says nothing about the job, so it leaves the doubts as they are."""
+        self._faults = self._faults + 1 if verdict is Verdict.TRANSIENT else 0
+        if verdict in _DOUBTFUL:
+            self._doubts = self._doubts + 1 if verdict is self._doubt else 1
+            self._doubt = verdict
+        elif verdict is Verdict.PROCESSING:
+            self._doubts = 0
 
     def _measure(self, verdict: Verdict, now: float) -> None:
         """Estimate how long the job took: it got ready between two looks, of which the first found it in progress."""
@@ -130,10 +139,10 @@ class JobWait:
                 f"{self.job.message or 'Request not found'} (job {self.job.id} is not known under endpoint "
                 f"{self.job.endpoint!r}: an id is only valid with the endpoint and the account it came from)"
             )
-        if verdict is Verdict.NO_OUTPUT and self._in_a_row >= NO_OUTPUT_LIMIT:
-            return f"ModelsLab reported success without any output, {self._in_a_row} times in a row"
-        if verdict is Verdict.EMPTY_ERROR and self._in_a_row >= EMPTY_ERROR_LIMIT:
-            return f"ModelsLab answered with an error without a reason, {self._in_a_row} times in a row"
+        if verdict is Verdict.NO_OUTPUT and self._doubts >= NO_OUTPUT_LIMIT:
+            return f"ModelsLab reported success without any output, {self._doubts} times in a row"
+        if verdict is Verdict.EMPTY_ERROR and self._doubts >= EMPTY_ERROR_LIMIT:
+            return f"ModelsLab answered with an error without a reason, {self._doubts} times in a row"
         return ""
 
     def _delay(self, reply: Reply, now: float) -> float:
@@ -142,8 +151,10 @@ class JobWait:
             return schedule.spread_pause(pause, _RANDOM)
         if self._poke_interval is not None:
             return max(self._poke_interval, pause)
-        if reply.verdict is Verdict.TRANSIENT or reply.verdict in _DOUBTFUL:
-            delay = schedule.backoff_delay(self._in_a_row)
+        if reply.verdict is Verdict.TRANSIENT:
+            delay = schedule.backoff_delay(self._faults)
+        elif reply.verdict in _DOUBTFUL:
+            delay = schedule.backoff_delay(self._doubts)
         else:
             delay = schedule.next_delay(now - self._started, self.first_eta, self._experience)
         return max(schedule.jittered(delay, _RANDOM), pause)

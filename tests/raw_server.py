@@ -31,6 +31,8 @@ class RawServer:
 
     :ivar requests: the raw bytes of each request.
     :ivar together: how many requests must have come before any is answered.
+    :ivar connections: how many were made.
+    :ivar drips: whether an answer that was cut goes on with a byte every now and then, without end.
     :ivar holds: whether to keep a connection open, and silent, after an answer that was cut.
     :ivar answers: what to send next, in turn; the last one is repeated. ``b""`` closes without an answer, and an
         answer that is shorter than its Content-Length is cut there.
@@ -42,6 +44,8 @@ class RawServer:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._lock = threading.Condition()
         self._closing = threading.Event()
+        self.connections = 0
+        self.drips = False
         self.holds = False
         self.together = 1
 
@@ -80,6 +84,7 @@ class RawServer:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
+            self.connections += 1
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -96,6 +101,11 @@ class RawServer:
                 connection.sendall(answer)
                 declared = re.search(rb"Content-Length: (\d+)\r\n", answer)
                 if not declared or len(answer.partition(b"\r\n\r\n")[2]) < int(declared[1]):
+                    while self.drips and not self._closing.wait(0.1):
+                        try:
+                            connection.sendall(b"x")
+                        except OSError:
+                            return
                     if self.holds:
                         self._closing.wait()
                     return

@@ -30,6 +30,8 @@ def test_defaults():
         ({"host": " http://127.0.0.1 ", "port": 8787}, "http://127.0.0.1:8787"),
         ({"host": "127.0.0.1", "port": 8787, "schema": "http"}, "http://127.0.0.1:8787"),
         ({"host": "gateway.example"}, "https://gateway.example"),
+        ({"host": "127.0.0.1", "port": 8787}, "http://127.0.0.1:8787"),
+        ({"host": "localhost:8787"}, "http://localhost:8787"),
         ({"host": "https://gateway.example/modelslab"}, "https://gateway.example/modelslab"),
         ({"host": "http://[::1]:8787"}, "http://[::1]:8787"),
     ],

@@ -224,7 +224,7 @@ def test_a_reply_that_never_ends_is_given_up(server: RawServer, client, answer):
 
 @both
 def test_an_endless_reply_is_given_up(server: RawServer, client, monkeypatch):
-    monkeypatch.setattr("airflow_provider_modelslab.transports.MAX_REPLY_BYTES", 1000)
+    monkeypatch.setattr("airflow_provider_modelslab.transport.MAX_REPLY_BYTES", 1000)
     server.answer(reply(b'"' + b"x" * 200_000 + b'"'))
     with pytest.raises(ModelsLabTransientError, match="longer"):
         client.fetch(1, "v6/video")
@@ -248,17 +248,67 @@ def test_the_environments_proxy_is_used(server: RawServer, monkeypatch, client, 
     assert server.requests[0].startswith(f"POST http://{host}/api/v6/video/fetch/1 HTTP/1.1".encode())
 
 
-def test_one_async_session_serves_a_whole_block(sandbox: Sandbox):
-    async def look_thrice() -> None:
+def test_concurrent_fetches_do_not_disturb_each_other(sandbox: Sandbox):
+    async def look_at_many() -> list[Job]:
         hook = ModelsLabHook()
-        async with hook.async_session() as session:
-            for _ in range(3):
-                await hook.afetch(147, "v1/enterprise/video")
-            async with hook.async_session() as same:
-                assert same is session
-        assert session.closed
+        return await asyncio.gather(*(hook.afetch(147, "v1/enterprise/video") for _ in range(20)))
 
-    asyncio.run(look_thrice())
+    sandbox.script("fetch", ["slow", None] * 5)
+    assert {job.status for job in asyncio.run(look_at_many())} == {"success"}
+    assert len(sandbox.requests) == 20
+
+
+@both
+@pytest.mark.parametrize("drips", [b"HTTP/1.1 200 X\r\nContent-Length: 9999\r\n\r\n", b"HTTP/1.1 200 X\r\nX: "])
+def test_a_reply_that_drips_is_given_up(server: RawServer, client, drips):
+    server.drips = True
+    server.answer(drips)
+    with pytest.raises(ModelsLabTransientError, match="no whole reply"):
+        client.fetch(1, "v6/video")
+
+
+@both
+def test_tls_where_there_is_none_has_sent_nothing(sandbox: Sandbox, client, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", sandbox.connection.replace("http://", "https://"))
+    with pytest.raises(ModelsLabTransientError, match="TLS"):
+        client.submit(VIDEO, PROMPT)
+
+
+@both
+def test_a_host_that_cannot_be_addressed(client, monkeypatch):
+    connection = '{"conn_type": "modelslab", "host": "http://a..b", "password": "the-api-key", "extra": {"retries": 0}}'
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", connection)
+    with pytest.raises(ModelsLabTransientError):
+        client.submit(VIDEO, PROMPT)
+
+
+@both
+def test_a_submission_has_a_connection_of_its_own(server: RawServer, client):
+    """One that was kept alive may die with the request half sent."""
+    server.answer(reply({"status": "processing", "id": 1}))
+    hook = ModelsLabHook()
+    hook.fetch(1, "v6/video")
+    hook.submit(VIDEO, PROMPT)
+    hook.submit(VIDEO, PROMPT)
+    assert server.connections == 3
+
+
+@both
+@pytest.mark.parametrize(("pause", "requests"), [("1", 2), ("30", 1)])
+def test_a_pause_that_was_asked_for_is_kept(server: RawServer, client, monkeypatch, pause, requests):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", server.connection.replace('"retries": 0', '"retries": 1'))
+    server.answer(reply({}, 503, {"Retry-After": pause}))
+    with pytest.raises(ModelsLabTransientError) as caught:
+        client.fetch(1, "v6/video")
+    assert caught.value.retry_after == float(pause)
+    assert len(server.requests) == requests
+
+
+@both
+def test_an_ambiguous_reply_names_the_job_that_it_names(server: RawServer, client):
+    server.answer(reply({"status": "error", "message": "Internal server error.", "id": 4711}, 500))
+    with pytest.raises(ModelsLabAmbiguousSubmission, match="v6/video:4711"):
+        client.submit(VIDEO, PROMPT)
 
 
 # --- waiting ---
@@ -288,6 +338,15 @@ def test_wait_takes_a_record_or_a_reply(sandbox: Sandbox):
     sandbox.finish_all()
     assert ModelsLabHook().wait(reply_of_submission).outputs
     assert ModelsLabHook().wait(Job(id="147", endpoint="v1/enterprise/video").to_dict()).outputs
+
+
+def test_wait_looks_once_more_at_its_end(sandbox: Sandbox):
+    """A job that is done between the last look that was due and the end of the time is not lost."""
+    job = sandbox.submit(VIDEO, PROMPT)
+    ending = threading.Thread(target=finish_after_requests, args=(sandbox, job["id"], 1))
+    ending.start()
+    assert ModelsLabHook().wait(job["id"], "v6/video", timeout=1, poke_interval=600).outputs
+    ending.join()
 
 
 @pytest.mark.parametrize("jobs", [[], [1, 2], None, "a b"])

@@ -37,6 +37,8 @@ def addresses(jobs: list[Job]) -> list[str]:
         ('"7"', "v3", ["v3:7"]),
         (json.dumps([json.dumps(REPLY)]), None, ["v6/video:147"]),
         (RECORD, None, ["v6/3d:5"]),
+        (Job(id="5", endpoint="v6/3d"), None, ["v6/3d:5"]),
+        (5, "/api/v6/3d", ["v6/3d:5"]),
         ([RECORD, REPLY], None, ["v6/3d:5", "v6/video:147"]),
         ([], None, []),
         ("[]", None, []),
@@ -72,7 +74,14 @@ def test_a_finished_reply_needs_no_id():
         ("1,2", "v3", r"jobs\[0\]"),
         ("", "v3", r"jobs\[0\]"),
         (b"12", "v3", r"jobs\[0\]"),
-        ("[1, 2", "v3", "jobs is neither JSON"),
+        ("[1, 2", "v3", "jobs is a text of 5 characters that is neither JSON"),
+        ("None", "v3", r"jobs\[0\]"),
+        ("true", "v3", r"jobs\[0\]"),
+        ("nan", "v3", r"jobs\[0\]"),
+        ("-5", "v3", r"jobs\[0\]"),
+        ("12.5", "v3", r"jobs\[0\]"),
+        (5, "None", "endpoint"),
+        (map(int, ["1"]), "v3", "iterator"),
         ("{{ x }}", "v3", "jobs"),
         (5, None, "endpoint is missing"),
         (5, 7, "endpoint must be a string"),
@@ -94,6 +103,12 @@ def test_a_foreign_host_is_refused_unless_the_connection_names_it():
     with pytest.raises(ForeignHostError, match=r"jobs\[0\]: fetch_result"):
         parse_jobs(reply)
     assert addresses(parse_jobs(reply, base_url="http://127.0.0.1:8787")) == ["v6/video:1"]
+
+
+def test_a_broken_text_is_not_repeated_in_the_error():
+    with pytest.raises(ValueError, match="neither JSON") as caught:
+        parse_jobs('{"id": 5, "key": "the-api-key"', "v3")
+    assert "the-api-key" not in str(caught.value)
 
 
 def test_endless_nesting_is_refused():

@@ -95,7 +95,16 @@ REPLIES = {
     "html, 404": (404, b"<html>hi</html>", "TRANSIENT", "processing", [], "HTTP 404 with an HTML page"),
     "html, 502": (502, b"<html>hi</html>", "TRANSIENT", "processing", [], "HTTP 502 with an HTML page"),
     "html, 429": (429, b"<html>hi</html>", "TRANSIENT", "processing", [], "HTTP 429 with an HTML page"),
-    "html, 401": (401, b"<html>hi</html>", "INVALID_KEY", "processing", [], "HTTP 401 with an HTML page"),
+    "html, 401": (401, b"<html>hi</html>", "TRANSIENT", "processing", [], "HTTP 401 with an HTML page"),
+    "html, 403": (403, b"<html>hi</html>", "TRANSIENT", "processing", [], "HTTP 403 with an HTML page"),
+    "text, 401": (401, b"Unauthorized", "INVALID_KEY", "processing", [], "HTTP 401 with something that is not JSON"),
+    "nothing, 400": (400, b"", "REFUSED", "failed", [], "HTTP 400 with nothing"),
+    "rate limit in tips": (200, {"status": "error", "tips": "Rate limit exceeded, wait for 30 seconds"}, "RATE_LIMITED", "processing", [], "Rate limit exceeded, wait for 30 seconds"),
+    "not found in warning": (200, {"status": "error", "warning": "Request not found"}, "NOT_FOUND", "processing", [], "Request not found"),
+    "not found in tip": (200, {"status": "failed", "message": "", "tip": "Request not found"}, "NOT_FOUND", "processing", [], "Request not found"),
+    "rate limit in the second field": (200, {"status": "error", "message": "Error", "error": "Rate limit exceeded"}, "RATE_LIMITED", "processing", [], "Error"),
+    "queue limit in words": (200, {"status": "error", "message": "Queue limit reached"}, "RATE_LIMITED", "processing", [], "Queue limit reached"),
+    "key in tip": (200, {"status": "error", "tip": "Invalid API key"}, "INVALID_KEY", "processing", [], "Invalid API key"),
     "nothing": (200, b"", "TRANSIENT", "processing", [], "HTTP 200 with nothing"),
     "cut": (200, b'{"status": "succ', "TRANSIENT", "processing", [], "HTTP 200 with something that is not JSON"),
     "a list": (200, b"[]", "TRANSIENT", "processing", [], "HTTP 200 with something that is not JSON"),
@@ -213,6 +222,16 @@ def test_what_databases_cannot_hold_is_taken_out():
     assert (job.message, job.meta) == ("ab?c", {"n": None, "i": None})
 
 
+def test_numbers_and_nesting_that_xcoms_cannot_hold_are_tamed():
+    deep = {"a": 1}
+    for _ in range(400):
+        deep = {"a": deep}
+    body = {"status": "success", "output": [URL], "meta": {"seed": 2**70, "deep": deep}, "message": deep}
+    job = read_fetch_reply(http(200, body), JOB).job
+    assert job.meta["seed"] == str(2**70)
+    assert json.dumps(job.to_dict()).count('"a"') < 50
+
+
 def test_long_messages_are_cut():
     assert len(read_fetch_reply(http(200, {"status": "failed", "message": "x" * 10**6}), JOB).job.message) == 2000
 
@@ -245,7 +264,10 @@ def test_reading_is_total_and_success_has_an_output(status, body, header):
     read_balance_reply(HttpReply(status, body, header), "secret-key")
 
 
-@pytest.mark.parametrize("body", [b"[" * 10**6, b'{"a":' * 10**5, b'{"id":' + b"9" * 10**5 + b"}"])
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 10**6, b'{"a":' * 10**5, b'{"id":' + b"9" * 10**5 + b"}", b'{"meta":' + b'{"a":' * 800 + b"1" + b"}" * 801],
+)
 def test_monstrous_json_is_read(body):
     assert read_fetch_reply(HttpReply(200, body), JOB).job.status == "processing"
 
@@ -297,6 +319,8 @@ def test_a_submission_that_is_done_at_once():
         (http(403, {}), Verdict.NOT_IN_PLAN),
         (http(400, {}), Verdict.REFUSED),
         (http(404, {"message": "no such route"}), Verdict.REFUSED),
+        (http(404, {"status": "error", "message": "no such model"}), Verdict.REFUSED),
+        (http(200, {"status": "error", "message": {"prompt": ["missing"]}}), Verdict.REFUSED),
         (http(200, {"status": "failed", "message": "Failed, Try Again"}), Verdict.FAILED),
         (http(200, {"status": "success", "output": [], "id": 5}), Verdict.PROCESSING),
     ],

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from airflow_provider_modelslab import transports
+from airflow_provider_modelslab import async_transport
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.pacemaker import pacemaker_of
 from airflow_provider_modelslab.sandbox import Sandbox
@@ -47,13 +47,13 @@ def fetches(sandbox: Sandbox) -> int:
 @pytest.fixture
 def opened_sessions(monkeypatch) -> list:
     opened = []
-    original = transports.open_async_session
+    original = async_transport.open_session
 
     def record(timeout: float):
         opened.append(original(timeout))
         return opened[-1]
 
-    monkeypatch.setattr(transports, "open_async_session", record)
+    monkeypatch.setattr(async_transport, "open_session", record)
     return opened
 
 
@@ -120,13 +120,13 @@ def test_the_ceiling_holds_for_all_triggers_together(sandbox: Sandbox, monkeypat
         await asyncio.gather(*running)
 
     sent = []
-    original = transports.apost
+    original = async_transport.post
 
     async def record(*args):
         sent.append(time.monotonic())
         return await original(*args)
 
-    monkeypatch.setattr(transports, "apost", record)
+    monkeypatch.setattr(async_transport, "post", record)
     asyncio.run(scenario())
     gaps = [later - earlier for earlier, later in pairwise(sent)]
     assert len(sent) >= 100
@@ -172,7 +172,7 @@ def test_every_job_gets_its_turn_when_there_are_more_than_the_ceiling_allows(san
 def test_a_rate_limit_silences_every_trigger_of_the_connection(monkeypatch):
     sent: list[float] = []
     limited: list[float] = []
-    original = transports.apost
+    original = async_transport.post
 
     async def record(*args):
         sent.append(time.monotonic())
@@ -181,7 +181,7 @@ def test_a_rate_limit_silences_every_trigger_of_the_connection(monkeypatch):
             limited.append(time.monotonic())
         return received
 
-    monkeypatch.setattr(transports, "apost", record)
+    monkeypatch.setattr(async_transport, "post", record)
 
     async def scenario(sandbox: Sandbox, jobs: list[dict]) -> None:
         running = [asyncio.create_task(outcome([job])) for job in jobs]

@@ -38,7 +38,7 @@ def test_gaps_only_grow(eta, elapsed, later):
     assert next_delay(elapsed, eta) <= next_delay(elapsed + later, eta)
 
 
-@given(st.floats(4, 1e6))
+@given(st.floats(20, 1e6))
 def test_the_first_look_does_not_wait_for_the_eta(eta):
     assert first_delay(eta) <= eta
 

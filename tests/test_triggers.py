@@ -11,6 +11,7 @@ import time
 import pytest
 from airflow.serialization.serialized_objects import BaseSerialization
 
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
@@ -171,10 +172,28 @@ def test_a_refused_account_ends_it(raw_server: RawServer, monkeypatch, status, m
     assert len(event["jobs"]) == 2
 
 
-def test_a_missing_connection_ends_it():
+def test_a_missing_connection_ends_it(monkeypatch):
+    monkeypatch.setattr("airflow_provider_modelslab.schedule.backoff_delay", lambda failures: 0.01)
     event = only_event(trigger([{"id": "1", "endpoint": "v6/video"}]))
     assert event["status"] == "error"
-    assert "modelslab_default" in event["message"]
+    assert event["message"].startswith("In the triggerer: Connection 'modelslab_default'")
+
+
+def test_a_connection_that_seems_undefined_for_a_moment_is_tried_again(sandbox: Sandbox, monkeypatch):
+    monkeypatch.setattr("airflow_provider_modelslab.schedule.backoff_delay", lambda failures: 0.01)
+    (job,) = submitted(sandbox, 1)
+    sandbox.finish(job["id"])
+    looked_up = ModelsLabHook.aoptions
+    attempts = []
+
+    async def flaky(self):
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise ModelsLabArgumentError("Connection 'modelslab_default' is not defined")
+        return await looked_up(self)
+
+    monkeypatch.setattr(ModelsLabHook, "aoptions", flaky)
+    assert only_event(trigger([job]))["status"] == "finished"
 
 
 def test_a_connection_that_cannot_be_read_now_is_tried_again(sandbox: Sandbox, monkeypatch):
@@ -203,7 +222,7 @@ def test_a_connection_that_stays_away_ends_at_the_deadline(monkeypatch):
 
 
 def test_a_defect_is_an_event_without_the_text_of_the_exception(sandbox: Sandbox, monkeypatch):
-    async def broken(self, job):
+    async def broken(self, job, session):
         raise RuntimeError("the-api-key")
 
     monkeypatch.setattr(ModelsLabHook, "alook", broken)

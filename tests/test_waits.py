@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_modelslab.jobs import Job, Reply, Verdict
+from airflow_provider_modelslab.schedule import MIN_DELAY
 from airflow_provider_modelslab.waits import (
     EMPTY_ERROR_LIMIT,
-    LAST_LOOK,
+    LAST_LOOKS,
     NO_OUTPUT_LIMIT,
     NOT_FOUND_GRACE,
     JobWait,
@@ -97,13 +98,23 @@ def test_faults_back_off():
     assert 50 < gaps[-1] < 70
 
 
-def test_the_last_look_comes_before_the_deadline():
+def test_the_last_looks_come_every_second_before_the_deadline():
     wait = JobWait(JOB, START, poke_interval=60)
-    assert wait.delay(START, deadline=START + 10) == 10 - LAST_LOOK
-    assert wait.delay(START + 9, deadline=START + 10) == 51
+    assert wait.delay(START, deadline=START + 10) == 10 - LAST_LOOKS
+    assert wait.delay(START + 8, deadline=START + 10) == MIN_DELAY
+    assert wait.delay(START + 9.5, deadline=START + 10) == MIN_DELAY
     assert wait.delay(START, deadline=START + 600) == 60
     look(wait, Verdict.RATE_LIMITED, START, retry_after=30)
     assert wait.delay(START, deadline=START + 10) >= 30
+
+
+def test_a_fault_leaves_the_doubts_as_they_are():
+    wait = JobWait(JOB, START)
+    for _ in range(NO_OUTPUT_LIMIT):
+        assert not wait.job.finished
+        look(wait, Verdict.TRANSIENT)
+        look(wait, Verdict.NO_OUTPUT)
+    assert wait.job.status == "failed"
 
 
 def test_the_first_eta_counts_when_later_replies_have_none():
