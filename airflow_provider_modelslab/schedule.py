@@ -36,7 +36,7 @@ _USUAL_DURATION = math.log(80.0)
 _DURATION_SPREAD = 1.2
 _USUAL_ETA = math.log(80.0 / 1.4)
 _ETA_ERROR = 0.7
-_WEIGHT_OF_BELIEF = 5.0
+_WEIGHT_OF_BELIEF = 3.0
 
 _MEMORY = 400.0
 """Older jobs count less and less: about so many are remembered."""
@@ -102,6 +102,17 @@ class Experience:
 
 NO_EXPERIENCE = Experience()
 """What is believed before any job got done."""
+
+
+def duration_between(last_look: float, look: float) -> float:
+    """
+    Return the likely duration of a job that one look found in progress and the next one done.
+
+    :param last_look: seconds from the start to the look that found it in progress; 0 where there was none. Such jobs
+        must count, too: without them, only the slow ones would be learned from.
+    :param look: seconds from the start to the look that found it done.
+    """
+    return math.sqrt(max(last_look, look / 2) * look)
 
 
 def first_delay(eta: float | None, experience: Experience = NO_EXPERIENCE) -> float:

@@ -71,7 +71,7 @@ class JobWait:
         self.duration: float | None = None
         self.last_verdict: Verdict | None = None
         self._started = started
-        self._last_look: float | None = None
+        self._last_look = started
         self._poke_interval = poke_interval
         self._experience = experience
         self._faults = self._doubts = 0
@@ -129,8 +129,8 @@ class JobWait:
         """Estimate how long the job took: it got ready between two looks, of which the first found it in progress."""
         if verdict is Verdict.PROCESSING:
             self._last_look = now
-        elif verdict in (Verdict.SUCCESS, Verdict.FAILED) and self._last_look is not None:
-            self.duration = ((self._last_look - self._started + 0.5) * (now - self._started + 0.5)) ** 0.5
+        elif verdict is Verdict.SUCCESS:
+            self.duration = schedule.duration_between(self._last_look - self._started, now - self._started)
 
     def _disbelieved(self, verdict: Verdict, now: float) -> str:
         """Return why a doubtful verdict now counts as a failure; empty while it does not."""

@@ -13,6 +13,7 @@ from airflow_provider_modelslab.schedule import (
     NO_EXPERIENCE,
     Experience,
     backoff_delay,
+    duration_between,
     first_delay,
     jittered,
     next_delay,
@@ -128,3 +129,8 @@ def test_jitter_moves_by_a_tenth(delay, random: Random):
 @given(st.floats(0, 1e4), st.randoms(use_true_random=False))
 def test_a_pause_is_never_cut_short(pause, random: Random):
     assert spread_pause(pause, random) >= pause
+
+
+@pytest.mark.parametrize(("last_look", "look", "duration"), [(8, 18, 12), (0, 10, 7.07), (9.9, 10, 9.95)])
+def test_a_duration_lies_between_two_looks(last_look, look, duration):
+    assert duration_between(last_look, look) == pytest.approx(duration, rel=0.01)
