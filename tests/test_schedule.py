@@ -131,6 +131,6 @@ def test_a_pause_is_never_cut_short(pause, random: Random):
     assert spread_pause(pause, random) >= pause
 
 
-@pytest.mark.parametrize(("last_look", "look", "duration"), [(8, 18, 12), (0, 10, 7.07), (9.9, 10, 9.95)])
+@pytest.mark.parametrize(("last_look", "look", "duration"), [(12, 16, 13.86), (0, 10, 7.07), (0.1, 10, 7.07)])
 def test_a_duration_lies_between_two_looks(last_look, look, duration):
     assert duration_between(last_look, look) == pytest.approx(duration, rel=0.01)
