@@ -29,6 +29,9 @@ JOB_STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 RATE_LIMIT_PAUSE = 30.0
 """Seconds to stay away after a rate limit that names no time of its own."""
 
+LONGEST_PAUSE = 3600.0
+"""Seconds to stay away at the most, whatever a reply asks for: a broken proxy must not silence an account for ever."""
+
 _MAX_DEPTH = 30
 """Nesting that is kept: enough for any parameters of a generation."""
 
@@ -408,7 +411,7 @@ def _reply(verdict: Verdict, job: Job, received: HttpReply, document: dict[str, 
 def _retry_after(verdict: Verdict, received: HttpReply, document: dict[str, Any]) -> float | None:
     for told in (_number(document.get("retry_after")), _header_seconds(received.retry_after)):
         if told is not None:
-            return told
+            return min(told, LONGEST_PAUSE)
     if verdict is Verdict.RATE_LIMITED or received.status == 429:
         told = _seconds_in(_all_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS)))
         return RATE_LIMIT_PAUSE if told is None else told

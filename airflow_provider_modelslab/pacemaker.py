@@ -99,7 +99,8 @@ class Pacemaker:
         self._wake = asyncio.Event()
         self._next_request = 0.0
         self._quiet_until = 0.0
-        self._key_renewed = float("-inf")
+        self._renewing = asyncio.Lock()
+        self._renewed = float("-inf")
 
     @asynccontextmanager
     async def joined(self) -> AsyncIterator[Pacemaker]:
@@ -118,6 +119,8 @@ class Pacemaker:
 
     def watch(self, waits: Sequence[JobWait], deadline: float) -> Group:
         """Look at the jobs of these waits, each when it is due, until :meth:`forget` is called."""
+        if self._heart is None or self._heart.done():
+            raise RuntimeError("the pacemaker has stopped")
         group = Group(waits, deadline)
         self._groups.add(group)
         for wait in waits:
@@ -224,8 +227,9 @@ class Pacemaker:
             self._set_timer(wait, group)
             return
         try:
+            key = (await self._hook.aoptions()).key
             reply = await self._hook.alook(wait.job, session)
-            if reply.verdict is Verdict.INVALID_KEY and await self._found_new_key():
+            if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(key):
                 reply = await self._hook.alook(wait.job, session)
         except Exception as defect:
             group.defect = defect
@@ -251,17 +255,22 @@ class Pacemaker:
         group.finished.append(wait)
         group.tell()
 
-    async def _found_new_key(self) -> bool:
-        """Read the connection again after its key was refused; return whether it has another key now."""
-        if time.monotonic() - self._key_renewed < KEY_RENEWAL_GAP:
-            return False
-        self._key_renewed = time.monotonic()
-        refused = (await self._hook.aoptions()).key
-        renewed = ModelsLabHook(self._hook.modelslab_conn_id)
-        if (await renewed.aoptions()).key == refused:
-            return False
-        self._hook = renewed
-        return True
+    async def _has_other_key_than(self, refused: str) -> bool:
+        """Return whether there is another key than the one refused, reading the connection anew if need be."""
+        async with self._renewing:
+            if (await self._hook.aoptions()).key != refused:
+                return True  # others were refused at the same time, and one of them has found it
+            if time.monotonic() - self._renewed < KEY_RENEWAL_GAP:
+                return False
+            self._renewed = time.monotonic()
+            renewed = ModelsLabHook(self._hook.modelslab_conn_id)
+            try:
+                if (await renewed.aoptions()).key == refused:
+                    return False
+            except Exception:
+                return False
+            self._hook = renewed
+            return True
 
 
 _PACEMAKERS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Pacemaker]] = WeakKeyDictionary()

@@ -142,6 +142,7 @@ def test_no_reply_is_transient():
         (429, {"retry_after": "12.5"}, None, 12.5),
         (429, {"retry_after": 12}, "99", 12),
         (429, {}, "99", 99),
+        (429, {"retry_after": 10**9}, None, 3600),
         (429, {}, "garbage", 30),
         (429, {"retry_after": -1}, None, 30),
         (429, {"retry_after": True}, None, 30),

@@ -216,6 +216,23 @@ def test_a_rotated_key_is_picked_up(raw_server: RawServer, monkeypatch):
     assert [b"the-new-key" in request for request in raw_server.requests] == [False, False, True]
 
 
+def test_many_jobs_refused_at_the_same_time_all_get_the_new_key(sandbox: Sandbox, monkeypatch):
+    """The first that is refused reads the connection anew; the others must not take that for a refusal of the new key."""
+    jobs = submitted(sandbox, 30)
+
+    async def scenario() -> list[dict]:
+        running = [asyncio.create_task(outcome([job])) for job in jobs]
+        await await_until(lambda: fetches(sandbox) > 60)
+        sandbox.rotate_key("the-rotated-key")
+        limit(monkeypatch, sandbox, 10_000)
+        so_far = fetches(sandbox)
+        await await_until(lambda: fetches(sandbox) > so_far + 60)
+        sandbox.finish_all()
+        return await asyncio.gather(*running)
+
+    assert [event["status"] for event in asyncio.run(scenario())] == ["finished"] * 30
+
+
 def test_durations_are_learned(sandbox: Sandbox):
     jobs = submitted(sandbox, 3)
 

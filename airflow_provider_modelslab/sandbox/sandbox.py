@@ -214,6 +214,16 @@ class Sandbox:
         with self._lock:
             self._api.faults.set_probabilities(faults)
 
+    def rotate_key(self, key: str) -> None:
+        """
+        Take another key than before, for all but the enterprise families if those have one of their own.
+
+        :param key: the key that clients must send from now on; :attr:`connection` has it.
+        """
+        with self._lock:
+            self.key = self._keys[STANDARD] = key
+            self._api.ledger.accounts[STANDARD].key = key
+
     def script(self, kind: str, faults: Iterable[str | None]) -> None:
         """
         Say what the next replies of one kind meet, in turn; this replaces what is left of an earlier script.
