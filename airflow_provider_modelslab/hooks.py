@@ -18,7 +18,6 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowNotFoundException,
     BaseHook,
-    mask_secret,
 )
 
 from airflow_provider_modelslab import transport
@@ -57,6 +56,11 @@ from airflow_provider_modelslab.jobs import (
 )
 from airflow_provider_modelslab.provider_info import CONNECTION_FIELDS, CONNECTION_TYPE, FIELD_BEHAVIOUR
 from airflow_provider_modelslab.waits import ACCOUNT_VERDICTS, JobWait
+
+try:  # common.compat has it, too, but only in releases that need Python 3.11
+    from airflow.sdk.log import mask_secret
+except ImportError:  # Airflow 2
+    from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found, no-redef]
 
 if TYPE_CHECKING:
     import aiohttp
