@@ -175,10 +175,10 @@ class Pacemaker:
                 await self._sleep(pause)
                 continue
             wait, group = self._take_turn()
-            self._next_request = time.monotonic() + 1 / (await self._hook.aoptions()).requests_per_second
             task = asyncio.ensure_future(self._look(wait, group, session))
             self._looks.add(task)
             task.add_done_callback(self._look_done)
+            await asyncio.sleep(0)  # the look begins, and with it the time until the next one may
 
     async def _sleep(self, seconds: float) -> None:
         handle = asyncio.get_running_loop().call_later(max(0.0, seconds), self._wake.set)
@@ -227,9 +227,10 @@ class Pacemaker:
             self._set_timer(wait, group)
             return
         try:
-            key = (await self._hook.aoptions()).key
+            options = await self._hook.aoptions()
+            self._next_request = time.monotonic() + 1 / options.requests_per_second
             reply = await self._hook.alook(wait.job, session)
-            if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(key):
+            if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(options.key):
                 reply = await self._hook.alook(wait.job, session)
         except Exception as defect:
             group.defect = defect

@@ -130,8 +130,8 @@ def test_the_ceiling_holds_for_all_triggers_together(sandbox: Sandbox, monkeypat
     asyncio.run(scenario())
     gaps = [later - earlier for earlier, later in pairwise(sent)]
     assert len(sent) >= 100
-    assert min(gaps) > 0
-    assert all(later - earlier >= 0.9 for earlier, later in zip(sent, sent[50:], strict=False))
+    assert min(gaps) >= 0.9 / 50
+    assert all(later - earlier >= 0.98 for earlier, later in zip(sent, sent[50:], strict=False))
 
 
 def test_a_trigger_with_many_jobs_does_not_keep_one_with_a_single_job_waiting(sandbox: Sandbox, monkeypatch):
