@@ -30,7 +30,7 @@ PROMPTS = ["a lighthouse at dusk", "a fox in the snow", "a harbour in the rain"]
 )
 def modelslab_images():
     # No retries: a second submission is a second job, and is billed again.
-    @task(retries=0, map_index_template="{{ prompt }}")
+    @task(retries=0, multiple_outputs=False, map_index_template="{{ prompt }}")
     def submit(prompt: str, params: dict | None = None) -> dict:
         payload = {"model_id": params["model_id"], "prompt": prompt, "width": 512, "height": 512, "samples": 1}
         return ModelsLabHook().submit("v6/images/text2img", payload).to_dict()

@@ -15,7 +15,7 @@ from airflow_provider_modelslab.hooks import ModelsLabHook
 
 @dag(schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False, tags=["modelslab"])
 def modelslab_plain_python():
-    @task(retries=0)
+    @task(retries=0, multiple_outputs=False)
     def submit() -> dict:
         return ModelsLabHook().submit("v6/3d/text_to_3d", {"prompt": "a chess knight, carved from oak"}).to_dict()
 

@@ -23,12 +23,12 @@ from airflow_provider_modelslab.sensors import ModelsLabJobSensor
     tags=["modelslab"],
 )
 def modelslab_video_with_audio():
-    @task(retries=0)
+    @task(retries=0, multiple_outputs=False)
     def submit_video(params: dict | None = None) -> dict:
         payload = {"model_id": "cogvideox", "prompt": params["scene"], "num_frames": 25, "fps": 8}
         return ModelsLabHook().submit("v6/video/text2video", payload).to_dict()
 
-    @task(retries=0)
+    @task(retries=0, multiple_outputs=False)
     def submit_audio(params: dict | None = None) -> dict:
         return ModelsLabHook().submit("v6/voice/sfx", {"prompt": params["scene"], "duration": 10}).to_dict()
 
