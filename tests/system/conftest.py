@@ -7,26 +7,48 @@ from pathlib import Path
 
 import pytest
 from airflow_instance import AirflowInstance
+from postgres import Postgres
 
 from airflow_provider_modelslab.sandbox import Sandbox
+from tests.conftest import unhurried
 
 TESTS = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def slow_sandbox() -> Iterator[Sandbox]:
-    """A sandbox whose jobs take long enough that the sensor must defer."""
+    """A sandbox whose jobs take long enough that the sensor must defer; the connection ``modelslab_default``."""
     with Sandbox(duration=6.0) as sandbox:
         yield sandbox
 
 
-@pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory, slow_sandbox: Sandbox) -> Iterator[AirflowInstance]:
+@pytest.fixture(scope="session")
+def held_sandbox() -> Iterator[Sandbox]:
+    """A sandbox whose jobs end only when the test says so; the connection ``modelslab_held``."""
+    with Sandbox(duration=float("inf")) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def installation(
+    tmp_path_factory: pytest.TempPathFactory, slow_sandbox: Sandbox, held_sandbox: Sandbox
+) -> Iterator[AirflowInstance]:
+    """One Airflow on PostgreSQL for all tests: its start takes long."""
     home = tmp_path_factory.mktemp("airflow")
     dags = home / "dags"
     dags.mkdir()
     (dags / "examples").symlink_to(TESTS.parent / "example_dags")
     (dags / "tests").symlink_to(TESTS / "dags")
-    connection = {"AIRFLOW_CONN_MODELSLAB_DEFAULT": slow_sandbox.connection}
-    with AirflowInstance(home, dags, connection) as instance:
+    connections = {
+        "AIRFLOW_CONN_MODELSLAB_DEFAULT": slow_sandbox.connection,
+        "AIRFLOW_CONN_MODELSLAB_HELD": unhurried(held_sandbox.connection),
+    }
+    with Postgres() as postgres, AirflowInstance(home, dags, connections, database=postgres.url) as instance:
         yield instance
+
+
+@pytest.fixture
+def airflow(installation: AirflowInstance) -> AirflowInstance:
+    """The Airflow for a test, complete again whatever components the tests before have killed or launched."""
+    installation.restore()
+    return installation

@@ -1,0 +1,19 @@
+"""
+A real Airflow 3 on this machine, started and stopped from Python.
+
+:class:`AirflowInstance` runs the api-server, the scheduler, the dag-processor and the triggerer as separate
+processes over one ``AIRFLOW_HOME`` and talks to them through the REST API, as a user would. Only such an
+installation shows what ``dag.test()`` hides: deferral, restarts of triggers, timeouts, retries, masking.
+
+For Airflow 3 only (written against 3.3): Airflow 2 has other components and another API.
+
+- ``instance`` starts, kills and asks the components, with the ``settings`` that are the same for all instances;
+- ``rest`` carries the questions, ``database`` reads what no API shows;
+- ``processes`` finds and ends processes, ``network`` finds ports, ``logs`` writes Airflow's messages as text.
+"""
+
+from airflow_instance.database import Database
+from airflow_instance.instance import AirflowInstance, AirflowInstanceError
+from airflow_instance.network import HOST, free_port, port_is_free
+
+__all__ = ["HOST", "AirflowInstance", "AirflowInstanceError", "Database", "free_port", "port_is_free"]

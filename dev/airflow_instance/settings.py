@@ -1,0 +1,75 @@
+"""How Airflow is configured here: settings, environment and keys."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+from airflow_instance.network import HOST
+
+#: The settings that are the same for every instance.
+SETTINGS = {
+    "AIRFLOW__API__HOST": HOST,
+    "AIRFLOW__API__WORKERS": "1",
+    "AIRFLOW__CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+    "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+    # The executor starts all its workers at once; more than a few only compete for the processor and for SQLite.
+    "AIRFLOW__CORE__PARALLELISM": "4",
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    # The default asks the resolver for the host's full name, which takes seconds where there is no network.
+    "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
+    # start() migrates; a check by every process would only keep the api-server from starting meanwhile.
+    "AIRFLOW__DATABASE__CHECK_MIGRATIONS": "False",
+    "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+    # New and changed DAG files are noticed at every refresh; unchanged ones are parsed every 30 s, as by default.
+    "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "1",
+    "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+    "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
+    # How long a task must be silent until it counts as dead, and how often that is looked at.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+    # How long a triggerer must be silent until others take over its triggers.
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+    # A task that has ended often occupies its worker until its next heartbeat, after 5 s by default.
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+}
+
+if sys.platform == "linux":
+    # The default until Python 3.13. With that of 3.14 every worker imports Airflow anew before its first task.
+    SETTINGS["AIRFLOW__CORE__MP_START_METHOD"] = "fork"
+
+
+def inherited_env() -> dict[str, str]:
+    """Select what the processes get of the caller's environment."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+    # Airflow calls "airflow" itself in places, and shall find this one.
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
+    # Tasks call the api-server over HTTP, not to be sent through a proxy; it calls the log servers by host name.
+    for name in ("NO_PROXY", "no_proxy"):
+        env[name] = ",".join(filter(None, [env.get(name), HOST, "localhost", socket.gethostname()]))
+    # Without compiled modules every single process starts 6 s later.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    return env
+
+
+def write_config(home: Path) -> None:
+    """Give a new home its keys, which must outlive a restart; Airflow's own would be too short for its tokens."""
+    path = home / "airflow.cfg"
+    if path.exists():
+        return
+    keys = [
+        ("core", "fernet_key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()),
+        ("api", "secret_key", secrets.token_hex(32)),
+        ("api_auth", "jwt_secret", secrets.token_hex(64)),
+    ]
+    path.touch(mode=0o600)
+    path.write_text("".join(f"[{section}]\n{option} = {key}\n" for section, option, key in keys))
