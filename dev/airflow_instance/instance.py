@@ -235,6 +235,29 @@ class AirflowInstance:
             raise AirflowInstanceError(f"airflow {command} failed:\n{_tail(done.stdout)}\n{_tail(done.stderr)}")
         return done.stdout
 
+    def wait_until(
+        self, condition: Callable[[], T | None], timeout: float, problem: str, logs: Iterable[str] = ()
+    ) -> T:
+        """
+        Wait until a condition returns something true, and return that.
+
+        :param condition: what is asked again and again.
+        :param timeout: seconds that it may take.
+        :param problem: what is wrong if it takes longer, as the beginning of a sentence.
+        :param logs: the components whose logs tell why; all, unless told otherwise.
+        :raises AirflowInstanceError: if it takes longer, or a component dies meanwhile.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            # The api-server may be about to start again; if not, the next line tells.
+            with suppress(requests.ConnectionError):
+                if result := condition():
+                    return result
+            self.check()
+            if time.monotonic() > deadline:
+                raise AirflowInstanceError(f"{problem} after {timeout:g} s\n{self._tails(logs or self._processes)}")
+            time.sleep(POLL_INTERVAL)
+
     # DAGs, runs and what they leave behind.
 
     def wait_for_dag(self, dag_id: str, timeout: float = 60.0) -> None:
@@ -253,7 +276,7 @@ class AirflowInstance:
                 raise AirflowInstanceError(f"no DAG {dag_id!r}, but import errors:\n{errors}")
             return False
 
-        self._wait(parsed, timeout, f"the dag-processor has not found DAG {dag_id!r}")
+        self.wait_until(parsed, timeout, f"the dag-processor has not found DAG {dag_id!r}")
 
     def store_connection(self, connection_id: str, connection: Mapping[str, Any]) -> None:
         """
@@ -303,7 +326,7 @@ class AirflowInstance:
             return state if state in FINAL_RUN_STATES else None
 
         try:
-            return self._wait(final_state, timeout, f"run {run_id!r} of DAG {dag_id!r} has not ended")
+            return self.wait_until(final_state, timeout, f"run {run_id!r} of DAG {dag_id!r} has not ended")
         except AirflowInstanceError as error:
             raise AirflowInstanceError(f"{error}\n{self._states_of_tasks(dag_id, run_id)}") from error
 
@@ -331,7 +354,7 @@ class AirflowInstance:
 
         :raises AirflowInstanceError: if it does not get there in time.
         """
-        self._wait(
+        self.wait_until(
             lambda: self.task_instance(dag_id, run_id, task_id, map_index)["state"] == state,
             timeout,
             f"task {task_id!r} of run {run_id!r} of DAG {dag_id!r} is not {state}",
@@ -412,25 +435,12 @@ class AirflowInstance:
             job_type = JOB_TYPES[_kind(component)]
             return self._has_job(job_type, started) if job_type else self._rest.serves_tasks()
 
-        self._wait(healthy, self.start_timeout, f"{component} is not healthy", [component])
+        self.wait_until(healthy, self.start_timeout, f"{component} is not healthy", [component])
 
     def _has_job(self, job_type: str, started: datetime) -> bool:
         """Tell whether a component has reported since: the jobs of dead predecessors look alive for a while."""
         jobs = self._rest.get("jobs", job_type=job_type, job_state="running", start_date_gte=started.isoformat())
         return bool(jobs["jobs"])
-
-    def _wait(self, condition: Callable[[], T | None], timeout: float, problem: str, logs: Iterable[str] = ()) -> T:
-        """Wait until a condition returns something true, and return that."""
-        deadline = time.monotonic() + timeout
-        while True:
-            # The api-server may be about to start again; if not, the next line tells.
-            with suppress(requests.ConnectionError):
-                if result := condition():
-                    return result
-            self.check()
-            if time.monotonic() > deadline:
-                raise AirflowInstanceError(f"{problem} after {timeout:g} s\n{self._tails(logs or self._processes)}")
-            time.sleep(POLL_INTERVAL)
 
     def _tails(self, components: Iterable[str]) -> str:
         logs = {component: self._log_file(component) for component in components}

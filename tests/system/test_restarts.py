@@ -10,7 +10,6 @@ from airflow_instance import AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sandbox.replies import output_urls
-from tests.waiting import wait_until
 
 DAG = "restarts"
 
@@ -22,18 +21,21 @@ def submit(sandbox: Sandbox, count: int) -> list[int]:
     return [sandbox.submit("v6/video/text2video", {"prompt": "a fox"})["id"] for _ in range(count)]
 
 
-def wait_until_asked_for(sandbox: Sandbox, ids: Iterable[int], since: float) -> None:
+def wait_until_asked_for(airflow: AirflowInstance, sandbox: Sandbox, ids: Iterable[int], since: float) -> None:
     """Wait until each job has been asked for since a moment of ``time.monotonic()``."""
     paths = {f"/api/v6/video/fetch/{job_id}" for job_id in ids}
-    wait_until(lambda: paths <= {request.path for request in sandbox.requests if request.at > since}, PATIENCE)
+
+    def asked_for() -> bool:
+        return paths <= {request.path for request in sandbox.requests if request.at > since}
+
+    airflow.wait_until(asked_for, PATIENCE, "not all jobs are asked for")
 
 
 def wait_until_deferred(airflow: AirflowInstance, run_id: str, count: int) -> None:
     def deferred() -> bool:
-        airflow.check()
         return [task["state"] for task in airflow.task_instances(DAG, run_id)].count("deferred") == count
 
-    wait_until(deferred, PATIENCE)
+    airflow.wait_until(deferred, PATIENCE, f"not all {count} sensors are deferred")
 
 
 def urls_of(sandbox: Sandbox, ids: Iterable[int]) -> list[str]:
@@ -45,7 +47,7 @@ def test_a_killed_triggerer_loses_nothing(airflow: AirflowInstance, held_sandbox
     group, singles = submit(held_sandbox, 40), submit(held_sandbox, 10)
     run_id = airflow.trigger(DAG, {"group": json.dumps(group), "singles": json.dumps(singles)})
     wait_until_deferred(airflow, run_id, 1 + len(singles))
-    wait_until_asked_for(held_sandbox, [*group, *singles], since=time.monotonic())
+    wait_until_asked_for(airflow, held_sandbox, [*group, *singles], since=time.monotonic())
 
     seen, unseen = group[:10], [*group[10:20], *singles[:5]]
     finishing = time.monotonic()
@@ -62,9 +64,8 @@ def test_a_killed_triggerer_loses_nothing(airflow: AirflowInstance, held_sandbox
 
     killed = time.monotonic()
     airflow.launch("triggerer-2")
-    wait_until_asked_for(
-        held_sandbox, [*group[20:], *singles[5:]], since=killed
-    )  # the second triggerer has taken all over
+    # The second triggerer has taken all over.
+    wait_until_asked_for(airflow, held_sandbox, [*group[20:], *singles[5:]], since=killed)
     held_sandbox.finish_all()
 
     assert airflow.wait_for_run(DAG, run_id, PATIENCE) == "success"
