@@ -53,9 +53,8 @@ def test_a_killed_triggerer_loses_nothing(airflow: AirflowInstance, held_sandbox
     finishing = time.monotonic()
     for job_id in seen:
         held_sandbox.finish(job_id)
-    wait_until_asked_for(
-        held_sandbox, seen, since=finishing
-    )  # the triggerer knows of these, and its knowledge dies with it
+    # The triggerer knows of these, and its knowledge dies with it.
+    wait_until_asked_for(airflow, held_sandbox, seen, since=finishing)
     airflow.kill("triggerer")
     for job_id in unseen:
         held_sandbox.finish(job_id)
