@@ -349,7 +349,7 @@ class ModelsLabHook(BaseHook):
         """Return the job of a submission, or raise where there is none."""
         if reply.verdict in (Verdict.SUCCESS, Verdict.PROCESSING):
             self.log.info("Submitted to %s: job %s, %s, ETA %s s", path, reply.job, reply.job.status, reply.job.eta)
-            return reply.job
+            return replace(reply.job, submitted=round(time.time(), 3))
         if reply.verdict is Verdict.FAILED:
             raise ModelsLabJobFailed(f"The submission to {path} failed: {reply.job.message}", jobs=[reply.job])
         message = f"submission to {path}: {reply.job.message or 'an error without a reason'}"

@@ -9,12 +9,15 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from airflow_provider_modelslab.endpoints import parse_endpoint, parse_job_id
 from airflow_provider_modelslab.jobs import JOB_STATUSES, Job, job_of_reply
 
 _MAX_DEPTH = 10
+
+_YEAR_5000 = 1e11
 
 
 def parse_jobs(value: Any, endpoint: Any = None, base_url: str | None = None, key: str = "") -> list[Job]:
@@ -107,4 +110,11 @@ def _job_of_mapping(item: Mapping[str, Any], endpoint: str | None, base_url: str
         "output": item.get("outputs"),
         "generationTime": item.get("generation_time"),
     }
-    return job_of_reply(reply, parse_endpoint(item["endpoint"]) if item["endpoint"] else "", base_url, key)
+    job = job_of_reply(reply, parse_endpoint(item["endpoint"]) if item["endpoint"] else "", base_url, key)
+    return replace(job, submitted=_moment(item.get("submitted")))
+
+
+def _moment(value: Any) -> float | None:
+    """Return seconds since the epoch, or ``None`` for what is no such number."""
+    known = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _YEAR_5000
+    return float(value) if known else None

@@ -54,6 +54,8 @@ class Job:
     :param nsfw_content_detected: whether an output was blanked as unsafe, for all or per output.
     :param generation_time: seconds that the generation took.
     :param meta: the parameters of the generation, as ModelsLab echoes them.
+    :param submitted: when it was submitted, in seconds since the epoch, where that is known: its ``eta`` counts from
+        there.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Job:
     nsfw_content_detected: bool | list[bool] | None = None
     generation_time: float | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    submitted: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as a JSON-serialisable record, one key per field: what travels in XComs."""

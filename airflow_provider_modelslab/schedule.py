@@ -25,8 +25,8 @@ MAX_DELAY = 120.0
 MAX_BACKOFF = 60.0
 """Seconds to stay away after faults, at the most."""
 
-SECONDS_PER_REQUEST = 0.2
-"""What one request more must save, in seconds of latency, to be worth it."""
+SECONDS_PER_REQUEST = 0.4
+"""What one request more must save, in seconds of latency, to be worth it: about six requests to a job of a minute."""
 
 _JITTER = 0.1
 

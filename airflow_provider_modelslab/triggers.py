@@ -51,6 +51,7 @@ class ModelsLabJobTrigger(BaseTrigger):
     :param deadline: when it ends at the latest, in seconds since the epoch. Absolute, so that a restart of the
         triggerer does not prolong it.
     :param poke_interval: a fixed number of seconds between two looks at a job; ``None`` lets the schedule decide.
+    :param seconds_per_request: what one request more must save, in seconds of latency, to be worth it.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class ModelsLabJobTrigger(BaseTrigger):
         started: float,
         deadline: float,
         poke_interval: float | None = None,
+        seconds_per_request: float = schedule.SECONDS_PER_REQUEST,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.modelslab_conn_id = modelslab_conn_id
@@ -68,6 +70,7 @@ class ModelsLabJobTrigger(BaseTrigger):
         self.started = started
         self.deadline = deadline
         self.poke_interval = poke_interval
+        self.seconds_per_request = seconds_per_request
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments, all plain data."""
@@ -79,6 +82,7 @@ class ModelsLabJobTrigger(BaseTrigger):
                 "started": self.started,
                 "deadline": self.deadline,
                 "poke_interval": self.poke_interval,
+                "seconds_per_request": self.seconds_per_request,
             },
         )
 
@@ -93,7 +97,9 @@ class ModelsLabJobTrigger(BaseTrigger):
                 pacemaker = await self._join(stack)
                 if pacemaker is None:
                     return {"status": "timeout", "jobs": _records(jobs)}
-                waits = JobWaits(jobs, self.started, self.poke_interval, pacemaker.experience_with)
+                waits = JobWaits(
+                    jobs, self.started, self.poke_interval, self.seconds_per_request, pacemaker.experience_with
+                )
                 account_reply = await self._wait(pacemaker, waits)
         except ModelsLabArgumentError as error:
             # Our own words about the connection; they never hold the key.

@@ -41,6 +41,7 @@ class JobWait:
     :param job: the job as it is known when the wait starts.
     :param started: when the wait started, in seconds since the epoch.
     :param poke_interval: a fixed pace in seconds; ``None`` lets the schedule find the moments.
+    :param seconds_per_request: what one request more must save, in seconds of latency, to be worth it.
     :param experience: what is known about how long jobs of this endpoint take.
     """
 
@@ -51,7 +52,9 @@ class JobWait:
         "_faults",
         "_last_look",
         "_poke_interval",
+        "_seconds_per_request",
         "_started",
+        "_submitted",
         "due",
         "duration",
         "first_eta",
@@ -64,6 +67,7 @@ class JobWait:
         job: Job,
         started: float,
         poke_interval: float | None = None,
+        seconds_per_request: float = schedule.SECONDS_PER_REQUEST,
         experience: schedule.Experience = schedule.NO_EXPERIENCE,
     ) -> None:
         self.job = job
@@ -71,12 +75,15 @@ class JobWait:
         self.duration: float | None = None
         self.last_verdict: Verdict | None = None
         self._started = started
+        # The schedule counts from the submission; one that is in the future is a clock that goes wrong.
+        self._submitted = started if job.submitted is None else min(job.submitted, started)
         self._last_look = started
         self._poke_interval = poke_interval
+        self._seconds_per_request = seconds_per_request
         self._experience = experience
         self._faults = self._doubts = 0
         self._doubt: Verdict | None = None
-        self.due = started + (schedule.first_delay(job.eta, experience) if poke_interval is None else poke_interval)
+        self.due = self._first_look()
 
     @property
     def doubtful(self) -> bool:
@@ -116,6 +123,16 @@ class JobWait:
             self.job = replace(self.job, status="failed", eta=None, message=disbelief)
         self.due = now + self._delay(reply, now)
 
+    def _first_look(self) -> float:
+        if self._poke_interval is not None:
+            return self._started + self._poke_interval
+        planned = self._submitted + schedule.first_delay(self.job.eta, self._experience)
+        return max(planned, self._started + schedule.MIN_DELAY)
+
+    def _gap(self, now: float) -> float:
+        elapsed = now - self._submitted
+        return schedule.next_delay(elapsed, self.first_eta, self._experience, self._seconds_per_request)
+
     def _count(self, verdict: Verdict) -> None:
         """Count faults and doubts in a row; a fault says nothing about the job, so it leaves the doubts as they are."""
         self._faults = self._faults + 1 if verdict is Verdict.TRANSIENT else 0
@@ -130,7 +147,7 @@ class JobWait:
         if verdict is Verdict.PROCESSING:
             self._last_look = now
         elif verdict is Verdict.SUCCESS:
-            self.duration = schedule.duration_between(self._last_look - self._started, now - self._started)
+            self.duration = schedule.duration_between(self._last_look - self._submitted, now - self._submitted)
 
     def _disbelieved(self, verdict: Verdict, now: float) -> str:
         """Return why a doubtful verdict now counts as a failure; empty while it does not."""
@@ -156,7 +173,7 @@ class JobWait:
         elif reply.verdict in _DOUBTFUL:
             delay = schedule.backoff_delay(self._doubts)
         else:
-            delay = schedule.next_delay(now - self._started, self.first_eta, self._experience)
+            delay = self._gap(now)
         return max(schedule.jittered(delay, _RANDOM), pause)
 
 
@@ -167,6 +184,7 @@ class JobWaits:
     :param jobs: the jobs, in the user's order; those already done may be among them.
     :param started: when the wait started, in seconds since the epoch.
     :param poke_interval: a fixed pace in seconds; ``None`` lets the schedule find the moments.
+    :param seconds_per_request: what one request more must save, in seconds of latency, to be worth it.
     :param experience_with: what is known about how long the jobs of an endpoint take.
     """
 
@@ -175,12 +193,13 @@ class JobWaits:
         jobs: Sequence[Job],
         started: float,
         poke_interval: float | None = None,
+        seconds_per_request: float = schedule.SECONDS_PER_REQUEST,
         experience_with: Callable[[str], schedule.Experience] = lambda endpoint: schedule.NO_EXPERIENCE,
     ) -> None:
         # A job without an id is done already, and is like no other.
         self._order = [(job.endpoint, job.id or f"#{position}") for position, job in enumerate(jobs)]
         self._waits = {
-            address: JobWait(job, started, poke_interval, experience_with(job.endpoint))
+            address: JobWait(job, started, poke_interval, seconds_per_request, experience_with(job.endpoint))
             for address, job in zip(self._order, jobs, strict=True)
         }
 

@@ -78,16 +78,20 @@ Looks = Callable[[float | None], Iterator[float]]
 
 
 def fixed_interval(interval: float) -> Looks:
+    """Look at once and then at a fixed pace, as Airflow's sensors do."""
+
     def looks(eta: float | None) -> Iterator[float]:
         moment = 0.0
         while True:
-            moment += max(interval, schedule.MIN_DELAY)
             yield moment
+            moment += max(interval, schedule.MIN_DELAY)
 
     return looks
 
 
 def eta_then_interval(interval: float) -> Looks:
+    """Sleep until the ETA and then look at a fixed pace, as a loop with ``time.sleep(eta)`` does."""
+
     def looks(eta: float | None) -> Iterator[float]:
         moment = eta or interval
         while True:
@@ -174,20 +178,29 @@ def main() -> None:
     parser.add_argument("--requests", type=float, default=5.0, help="requests a job")
     options = parser.parse_args()
     write = sys.stdout.write
+    unlearned = schedule.Experience()
+    write(f"Mean seconds from ready to noticed at {options.requests:g} requests a job, {options.jobs} jobs each.\n\n")
     write("| scenario | fixed interval | ETA, then interval | ours, nothing learned | ours, learned | optimum |\n")
     write("|---|---|---|---|---|---|\n")
     for name, scenario in SCENARIOS.items():
         jobs = scenario.jobs(options.jobs, seed=1)
-        unlearned = schedule.Experience()
         row = [
             latency_at(options.requests, jobs, fixed_interval),
             latency_at(options.requests, jobs, eta_then_interval),
-            latency_at(options.requests, jobs, lambda number: provider(unlearned, number)),  # noqa: B023
+            latency_at(options.requests, jobs, lambda number: provider(unlearned, number)),
             latency_at(options.requests, jobs, lambda number: provider(learned(scenario, number), number)),  # noqa: B023
             latency_at(options.requests, jobs, lambda number: optimum(scenario, number)),  # noqa: B023
         ]
         write(f"| {name} | {' | '.join(f'{latency:.2f}' for latency in row)} |\n")
         sys.stdout.flush()
+    write("\nThe default trade-off: mean requests a job and mean seconds from ready to noticed.\n\n")
+    write("| scenario | nothing learned | learned |\n|---|---|---|\n")
+    for name, scenario in SCENARIOS.items():
+        jobs = scenario.jobs(options.jobs, seed=1)
+        default = schedule.SECONDS_PER_REQUEST
+        outcomes = [play(jobs, provider(known, default)) for known in (unlearned, learned(scenario, default))]
+        cells = (f"{requests:.1f} requests, {latency:.1f} s" for latency, requests in outcomes)
+        write(f"| {name} | {' | '.join(cells)} |\n")
 
 
 if __name__ == "__main__":

@@ -137,3 +137,12 @@ def test_anything_is_jobs_or_a_value_error(value):
     except ValueError:
         return
     assert all(job.id or job.finished for job in jobs)
+
+
+@pytest.mark.parametrize(
+    ("submitted", "kept"),
+    [(1_790_000_000.5, 1_790_000_000.5), (0, None), (-5, None), (True, None), ("now", None), (10**400, None)],
+)
+def test_the_time_of_submission_is_kept_where_it_is_one(submitted, kept):
+    record = Job("1", "v6/video").to_dict() | {"submitted": submitted}
+    assert parse_jobs([record])[0].submitted == kept

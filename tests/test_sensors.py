@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -24,7 +25,7 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabJobFailed,
     ModelsLabTimeout,
 )
-from airflow_provider_modelslab.hooks import LOOKS_AT_A_TIME
+from airflow_provider_modelslab.hooks import LOOKS_AT_A_TIME, ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sensors import TRIGGER_GRACE, ModelsLabJobSensor
 from tests.raw_server import RawServer, reply
@@ -93,6 +94,9 @@ def event_of(deferred: TaskDeferred) -> dict:
         ({"jobs": {"id": 5}, "endpoint": None}, "endpoint"),
         ({"jobs": 5, "endpoint": "a b"}, "endpoint"),
         ({"jobs": "{{ x }}", "endpoint": 7}, "endpoint"),
+        ({"jobs": 5, "seconds_per_request": 0}, "seconds_per_request"),
+        ({"jobs": 5, "seconds_per_request": float("nan")}, "seconds_per_request"),
+        ({"jobs": 5, "seconds_per_request": "fast"}, "seconds_per_request"),
     ],
 )
 def test_bad_arguments_are_refused_when_the_dag_is_parsed(arguments, name):
@@ -214,6 +218,14 @@ def test_the_pace_is_the_users_only_when_given(sandbox: Sandbox, context):
     assert deferral(sensor(job), context).trigger.poke_interval is None
     assert deferral(sensor(job, poke_interval=7), context).trigger.poke_interval == 7
     assert deferral(sensor(job, poke_interval=timedelta(seconds=8)), context).trigger.poke_interval == 8
+
+
+def test_the_trigger_learns_what_a_request_is_worth_and_when_the_job_was_submitted(sandbox: Sandbox, context):
+    before = time.time()
+    job = ModelsLabHook().submit("v6/images/text2img", {"prompt": "a lighthouse"})
+    trigger = deferral(sensor(job.to_dict(), seconds_per_request=1.5), context).trigger
+    assert trigger.seconds_per_request == 1.5
+    assert before - 0.001 <= trigger.jobs[0]["submitted"] <= time.time()
 
 
 def test_a_timeout_that_is_over_at_once(sandbox: Sandbox, context):

@@ -140,3 +140,29 @@ def test_one_who_keeps_his_own_pace_waits_out_a_rate_limit():
     look(wait, Verdict.RATE_LIMITED, START, retry_after=30)
     assert not wait.may_look(START + 29)
     assert wait.may_look(START + 100)
+
+
+def test_the_schedule_counts_from_the_submission():
+    eta = 300.0
+    fresh = JobWait(Job("1", "v6/video", eta=eta), START)
+    half_way = JobWait(Job("1", "v6/video", eta=eta, submitted=START - (fresh.due - START) / 2), START)
+    assert half_way.due - START == pytest.approx((fresh.due - START) / 2)
+    long_ago = JobWait(Job("1", "v6/video", eta=eta, submitted=START - 86_400), START)
+    assert long_ago.due - START == MIN_DELAY
+    from_the_future = JobWait(Job("1", "v6/video", eta=eta, submitted=START + 86_400), START)
+    assert from_the_future.due == fresh.due
+
+
+def test_a_duration_counts_from_the_submission():
+    wait = JobWait(Job("1", "v6/video", eta=60.0, submitted=START - 100), START)
+    look(wait, Verdict.PROCESSING, START + 20)
+    look(wait, Verdict.SUCCESS, START + 25)
+    assert 120 <= wait.duration <= 125
+
+
+def test_what_a_request_is_worth_moves_the_gaps():
+    waits = [JobWait(JOB, START, seconds_per_request=seconds) for seconds in (1.0, 4.0)]
+    for wait in waits:
+        look(wait, Verdict.PROCESSING, START + 20)
+    near, far = (wait.due - START - 20 for wait in waits)
+    assert far == pytest.approx(2 * near, rel=0.25)  # with a tenth of jitter each
