@@ -55,7 +55,7 @@ from airflow_provider_modelslab.jobs import (
     read_submission_reply,
 )
 from airflow_provider_modelslab.provider_info import CONNECTION_FIELDS, CONNECTION_TYPE, FIELD_BEHAVIOUR
-from airflow_provider_modelslab.waits import ACCOUNT_VERDICTS, JobWait
+from airflow_provider_modelslab.waits import ACCOUNT_VERDICTS, JobWait, JobWaits
 
 try:  # common.compat has it, too, but only in releases that need Python 3.11
     from airflow.sdk.log import mask_secret
@@ -191,19 +191,36 @@ class ModelsLabHook(BaseHook):
         """
         job = job_id if isinstance(job_id, Job) else self._one_job(job_id, endpoint)
         started = time.time()
-        deadline = started + timeout
-        wait = JobWait(job, started, poke_interval)
-        while not wait.job.finished:
-            wait.take(self._about_job(self.look(wait.job)), time.time())
-            if wait.job.finished:
-                break
+        waits = JobWaits([job], started, poke_interval)
+        self.look_at_waits(waits.unfinished())
+        self.wait_for(waits, started + timeout)
+        (job,) = waits.jobs()
+        if not job.finished:
+            raise ModelsLabTimeout(f"Job {job} was not done within {timeout:g} s", jobs=[job])
+        if job.status == "failed":
+            raise ModelsLabJobFailed(f"Job {job} failed: {job.message}", jobs=[job])
+        return job
+
+    def wait_for(self, waits: JobWaits, deadline: float, until_unfinished: int = 0) -> None:
+        """
+        Block while more than so many jobs are unfinished, and look at each when it is due, and at the deadline.
+
+        :param waits: the waits; afterwards they tell how the jobs stand.
+        :param deadline: when to stop at the latest, in seconds since the epoch.
+        :param until_unfinished: stop when no more jobs than these are unfinished; -1 waits for the deadline.
+        :raises AirflowException: the account is refused: key, credits or plan.
+        """
+        now = time.time()
+        moments = {wait: now + wait.delay(now, deadline) for wait in waits.unfinished()}
+        while len(moments) > until_unfinished and now < deadline:
+            time.sleep(max(0.0, min([deadline, *moments.values()]) - now))
             now = time.time()
-            if now >= deadline:
-                raise ModelsLabTimeout(f"Job {job} was not done within {timeout:g} s", jobs=[wait.job])
-            time.sleep(min(wait.delay(now, deadline), deadline - now))
-        if wait.job.status == "failed":
-            raise ModelsLabJobFailed(f"Job {job} failed: {wait.job.message}", jobs=[wait.job])
-        return wait.job
+            due = [wait for wait, moment in moments.items() if moment <= now or now >= deadline]
+            self.look_at_waits(due)
+            now = time.time()
+            for wait in due:
+                del moments[wait]
+            moments |= {wait: now + wait.delay(now, deadline) for wait in due if not wait.job.finished}
 
     def look(self, job: Job) -> Reply:
         """Ask for a job with one request, and return its reply whatever it says: what waits are made of."""
@@ -226,6 +243,19 @@ class ModelsLabHook(BaseHook):
         look = partial(self._look, options=self.options, session=self._session)
         with ThreadPoolExecutor(max_workers=LOOKS_AT_A_TIME) as pool:
             return list(pool.map(look, jobs))
+
+    def look_at_waits(self, waits: Sequence[JobWait]) -> None:
+        """
+        Look once at the jobs of some waits, and let the waits take the replies.
+
+        :raises AirflowException: the account is refused: key, credits or plan.
+        """
+        replies = self.look_at_all([wait.job for wait in waits])
+        for wait, reply in zip(waits, replies, strict=True):
+            if reply.verdict not in ACCOUNT_VERDICTS:
+                wait.take(reply, time.time())
+        for reply in replies:
+            self._about_job(reply)
 
     # --- the connection ---------------------------------------------------------------------------------
 

@@ -18,35 +18,20 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
     conf,
 )
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from airflow_provider_modelslab.deferral import deadline_of, defer, read_event, records_of
 from airflow_provider_modelslab.endpoints import ForeignHostError, parse_endpoint
-from airflow_provider_modelslab.exceptions import (
-    ModelsLabArgumentError,
-    ModelsLabJobFailed,
-    ModelsLabTimeout,
-    argument_errors,
-)
-from airflow_provider_modelslab.hooks import LOOKS_AT_A_TIME, ModelsLabHook, error_of
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, argument_errors
+from airflow_provider_modelslab.hooks import LOOKS_AT_A_TIME, ModelsLabHook
 from airflow_provider_modelslab.job_arguments import parse_jobs
-from airflow_provider_modelslab.jobs import Job, Verdict
+from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.results import hand_over, push_jobs, time_out
 from airflow_provider_modelslab.schedule import SECONDS_PER_REQUEST
-from airflow_provider_modelslab.triggers import EVENT_STATUSES, ModelsLabJobTrigger
-from airflow_provider_modelslab.waits import ACCOUNT_VERDICTS, JobWait, JobWaits
+from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
+from airflow_provider_modelslab.waits import JobWait, JobWaits
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-
-TRIGGER_GRACE = timedelta(minutes=2)
-"""How much later than the trigger's own deadline Airflow may end a deferral: a backstop, should the trigger be lost."""
-
-TIME_TO_RESUME = 20.0
-"""Seconds that Airflow 2 may need to resume a task: so much before its ``execution_timeout`` the wait ends."""
-
-JOBS_KEY = "jobs"
-"""The XCom key of the job records."""
-
-_LISTED_JOBS = 10
 
 
 class ModelsLabJobSensor(BaseSensorOperator):
@@ -124,7 +109,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
                 return self._finish(context, [])
         if not self.deferrable:
             return self._wait_here(context, hook, waits)
-        deadline = self._deadline(context, started)
+        deadline = deadline_of(context, self, self.timeout, started)
         with self._failures_skipped():
             self._look_until_one_is_unfinished(context, hook, waits)
             if not waits.unfinished():
@@ -132,29 +117,28 @@ class ModelsLabJobSensor(BaseSensorOperator):
             if time.time() >= deadline:
                 self._time_out(context, waits.jobs())
         self.log.info("Deferring: %s", waits.summary())
-        self.defer(
-            trigger=ModelsLabJobTrigger(
+        defer(
+            self,
+            ModelsLabJobTrigger(
                 modelslab_conn_id=self.modelslab_conn_id,
-                jobs=[job.to_compact_dict() for job in waits.jobs()],
+                jobs=records_of(waits.jobs()),
                 started=started,
                 deadline=deadline,
                 poke_interval=self.poke_interval if self.paced_by_user else None,
                 seconds_per_request=self.seconds_per_request,
             ),
-            method_name=self.execute_complete.__name__,
-            timeout=timedelta(seconds=deadline - time.time()) + TRIGGER_GRACE,
         )
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> list[str]:
         """Take the trigger's event: return the output URLs, or fail with what ended the wait."""
         with self._failures_skipped():
-            status, jobs = _read_event(event)
-            if status == "finished":
-                return self._finish(context, jobs)
-            if status == "timeout":
-                self._time_out(context, jobs)
-            self._push_jobs(context, jobs)
-            raise self._error_in(event or {})
+            taken = read_event(event)
+            if taken.status == "finished":
+                return self._finish(context, taken.jobs)
+            if taken.status == "error":
+                push_jobs(context, taken.jobs)
+                raise taken.error(self.modelslab_conn_id)
+            self._time_out(context, taken.jobs)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once at each job in progress: how the modes ``poke`` and ``reschedule`` wait."""
@@ -190,20 +174,16 @@ class ModelsLabJobSensor(BaseSensorOperator):
             with self._failures_skipped():
                 self._time_out(context, waits.jobs())
         except AirflowSkipException:
-            self._push_jobs(context, waits.jobs())
+            push_jobs(context, waits.jobs())
             raise
 
     def _look(self, context: Context, hook: ModelsLabHook, waits: JobWaits, at: Sequence[JobWait]) -> None:
         """Look once at the jobs of some waits, as far as they may be asked for now."""
-        due = [wait for wait in at if wait.may_look(time.time())]
-        replies = hook.look_at_all([wait.job for wait in due])
-        for wait, reply in zip(due, replies, strict=True):
-            if reply.verdict not in ACCOUNT_VERDICTS:
-                wait.take(reply, time.time())
-        for reply in replies:
-            if reply.verdict in ACCOUNT_VERDICTS:
-                self._push_jobs(context, waits.jobs())
-                raise error_of(reply.verdict, reply.job.message, self.modelslab_conn_id)
+        try:
+            hook.look_at_waits([wait for wait in at if wait.may_look(time.time())])
+        except AirflowException:
+            push_jobs(context, waits.jobs())
+            raise
 
     def _look_until_one_is_unfinished(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> None:
         """Find out whether all jobs are done; if one is not, the triggerer asks for the rest, at its own pace."""
@@ -214,48 +194,12 @@ class ModelsLabJobSensor(BaseSensorOperator):
             if not all(wait.job.finished for wait in batch):
                 return
 
-    def _deadline(self, context: Context, started: float) -> float:
-        """Return when the wait ends at the latest: Airflow 3 does not watch over a deferred task itself."""
-        if self.execution_timeout is None:
-            return started + self.timeout
-        limit = self.execution_timeout.total_seconds()
-        if not AIRFLOW_V_3_0_PLUS:
-            # Airflow 2 counts from the start of the try and ends a task that resumes too late without asking it.
-            started_before = max(0.0, started - context["ti"].start_date.timestamp())
-            limit = max(0.0, limit - started_before - min(TIME_TO_RESUME, limit / 4))
-        return started + min(self.timeout, limit)
-
     def _finish(self, context: Context, jobs: Sequence[Job]) -> list[str]:
-        """Push the records of the finished jobs; return all URLs, or fail for the jobs that failed."""
-        self._push_jobs(context, jobs)
-        failed = [job for job in jobs if job.status == "failed"]
-        urls = [url for job in jobs for url in job.outputs]
-        self.log.info("%d of %d jobs succeeded, with %d outputs", len(jobs) - len(failed), len(jobs), len(urls))
-        if not failed:
-            return urls
-        message = f"{len(failed)} of {len(jobs)} jobs failed: {_listed(failed)}"
-        if self.fail_on_partial_error:
-            raise ModelsLabJobFailed(message, jobs=failed)
-        self.log.warning("%s", message)
-        return urls
+        return hand_over(context, jobs, fail_on_partial_error=self.fail_on_partial_error, log=self.log)
 
     def _time_out(self, context: Context, jobs: Sequence[Job]) -> NoReturn:
-        self._push_jobs(context, jobs)
-        unfinished = [job for job in jobs if not job.finished]
-        raise ModelsLabTimeout(
-            f"{len(unfinished)} of {len(jobs)} jobs were not done in time: {_listed(unfinished)}. They live on at "
-            "ModelsLab: clear the task, with a longer timeout or execution_timeout, to wait for them again",
-            jobs=jobs,
-        )
-
-    def _error_in(self, event: Mapping[str, Any]) -> AirflowException:
-        verdict, message = str(event.get("verdict")), str(event.get("message"))
-        if verdict in Verdict.__members__:
-            return error_of(Verdict[verdict], message, self.modelslab_conn_id)
-        return AirflowException(message)
-
-    def _push_jobs(self, context: Context, jobs: Sequence[Job]) -> None:
-        context["ti"].xcom_push(key=JOBS_KEY, value=[job.to_dict() for job in jobs])
+        push_jobs(context, jobs)
+        raise time_out(jobs)
 
     @contextmanager
     def _failures_skipped(self) -> Iterator[None]:
@@ -304,16 +248,3 @@ def _is_known(value: Any) -> bool:
     if isinstance(value, (list, tuple, set)):
         return all(map(_is_known, value))
     return True
-
-
-def _read_event(event: Mapping[str, Any] | None) -> tuple[str, list[Job]]:
-    """Return the status and the jobs of a trigger's event; one that is not understood never counts as success."""
-    if isinstance(event, Mapping) and event.get("status") in EVENT_STATUSES and isinstance(event.get("jobs"), list):
-        return event["status"], [Job.from_dict(record) for record in event["jobs"]]
-    raise AirflowException("The trigger's event is not understood; the jobs live on, so the task may be cleared")
-
-
-def _listed(jobs: Sequence[Job]) -> str:
-    """Name jobs with what ModelsLab said of them, the first ten."""
-    named = "; ".join(f"{job} ({job.message or job.status})" for job in jobs[:_LISTED_JOBS])
-    return f"{named}; and {len(jobs) - _LISTED_JOBS} more" if len(jobs) > _LISTED_JOBS else named

@@ -16,7 +16,10 @@ from airflow_provider_modelslab.jobs import Job, Reply
 from airflow_provider_modelslab.pacemaker import Pacemaker, pacemaker_of
 from airflow_provider_modelslab.waits import JobWaits
 
-EVENT_STATUSES = ("finished", "timeout", "error")
+EVENT_STATUSES = ("finished", "partial", "timeout", "error")
+
+LINGER = 5.0
+"""Seconds that a wait for some of its jobs goes on after that, so that a task is resumed once for several."""
 
 FIRST_PROGRESS_LINE = 30.0
 """Seconds from the start of a wait to the first line about its progress; each further one takes twice as long."""
@@ -40,10 +43,10 @@ class ModelsLabJobTrigger(BaseTrigger):
     the deadline. Fetching is read-only, so a trigger that is restarted, or runs twice, does no harm. There is no
     ``on_kill``: ModelsLab cannot cancel a generation.
 
-    The event's payload has ``status`` (``"finished"``, ``"timeout"`` or ``"error"``), ``jobs`` (one record per
-    job, in the order given, as :meth:`Job.from_dict <airflow_provider_modelslab.jobs.Job.from_dict>` takes it)
-    and, of an error, ``verdict`` and ``message``. No key and no text of an exception is in it, nor in the
-    arguments, which Airflow stores as they are.
+    The event's payload has ``status`` (``"finished"``, ``"partial"``, ``"timeout"`` or ``"error"``), ``jobs`` (one
+    record per job, in the order given, as :meth:`Job.from_dict <airflow_provider_modelslab.jobs.Job.from_dict>`
+    takes it), ``carried`` and, of an error, ``verdict`` and ``message``. No key and no text of an exception is in
+    it, nor in the arguments, which Airflow stores as they are.
 
     :param modelslab_conn_id: the connection.
     :param jobs: records of the jobs; those already done may be among them.
@@ -52,6 +55,9 @@ class ModelsLabJobTrigger(BaseTrigger):
         triggerer does not prolong it.
     :param poke_interval: a fixed number of seconds between two looks at a job; ``None`` lets the schedule decide.
     :param seconds_per_request: what one request more must save, in seconds of latency, to be worth it.
+    :param until_unfinished: the wait is over (``"partial"``) when no more than so many jobs are unfinished: an
+        operator then has places in the queue to fill. -1 waits for the deadline whatever gets done.
+    :param carried: plain data that the event hands back as it is.
     """
 
     def __init__(
@@ -63,6 +69,8 @@ class ModelsLabJobTrigger(BaseTrigger):
         deadline: float,
         poke_interval: float | None = None,
         seconds_per_request: float = schedule.SECONDS_PER_REQUEST,
+        until_unfinished: int = 0,
+        carried: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.modelslab_conn_id = modelslab_conn_id
@@ -71,6 +79,8 @@ class ModelsLabJobTrigger(BaseTrigger):
         self.deadline = deadline
         self.poke_interval = poke_interval
         self.seconds_per_request = seconds_per_request
+        self.until_unfinished = until_unfinished
+        self.carried = dict(carried or {})
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments, all plain data."""
@@ -83,12 +93,14 @@ class ModelsLabJobTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "poke_interval": self.poke_interval,
                 "seconds_per_request": self.seconds_per_request,
+                "until_unfinished": self.until_unfinished,
+                "carried": self.carried,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event. Raises nothing but the cancellation that Airflow asks for."""
-        yield TriggerEvent(await self._outcome())  # type: ignore[no-untyped-call]
+        yield TriggerEvent({**await self._outcome(), "carried": self.carried})  # type: ignore[no-untyped-call]
 
     async def _outcome(self) -> dict[str, Any]:
         jobs = [Job.from_dict(record) for record in self.jobs]
@@ -112,7 +124,12 @@ class ModelsLabJobTrigger(BaseTrigger):
         if account_reply is not None:
             verdict, message = account_reply.verdict.name, account_reply.job.message
             return {"status": "error", "verdict": verdict, "message": message, "jobs": _records(waits.jobs())}
-        return {"status": "timeout" if waits.unfinished() else "finished", "jobs": _records(waits.jobs())}
+        return {"status": self._status(waits), "jobs": _records(waits.jobs())}
+
+    def _status(self, waits: JobWaits) -> str:
+        if not waits.unfinished() and self.until_unfinished >= 0:
+            return "finished"
+        return "timeout" if time.time() >= self.deadline else "partial"
 
     async def _join(self, stack: AsyncExitStack) -> Pacemaker | None:
         """Return the pacemaker of the connection, or ``None`` if that could not be read until the deadline."""
@@ -138,7 +155,12 @@ class ModelsLabJobTrigger(BaseTrigger):
         report = _Report(self.log, waits)
         group = pacemaker.watch(waits.unfinished(), self.deadline)
         try:
-            while group.left and group.account_reply is None and (left := self.deadline - time.time()) > 0:
+            end = self.deadline
+            while (group.left or self.until_unfinished < 0) and group.account_reply is None:
+                if group.left <= self.until_unfinished:
+                    end = min(end, time.time() + LINGER)
+                if (left := end - time.time()) <= 0:
+                    break
                 finished = await group.news(min(left, report.due - time.time()))
                 report.changed += [wait.job for wait in finished]
                 if time.time() >= report.due:

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from airflow_provider_modelslab.deferral import TRIGGER_GRACE
 from airflow_provider_modelslab.endpoints import FetchEndpoint
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
@@ -27,7 +28,7 @@ from airflow_provider_modelslab.exceptions import (
 )
 from airflow_provider_modelslab.hooks import LOOKS_AT_A_TIME, ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
-from airflow_provider_modelslab.sensors import TRIGGER_GRACE, ModelsLabJobSensor
+from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.raw_server import RawServer, reply
 
 VIDEO = "v6/video/text2video"

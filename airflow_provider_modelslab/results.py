@@ -1,0 +1,84 @@
+"""
+What a task makes of jobs that are done: its XComs, its asset events, its last log lines, or its failure.
+
+The same for the sensor and for the operator, so that what a downstream task receives does not depend on which of
+them, or which mode, has waited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import Asset
+
+from airflow_provider_modelslab.exceptions import ModelsLabJobFailed, ModelsLabTimeout
+from airflow_provider_modelslab.jobs import Job
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+JOBS_KEY = "jobs"
+"""The XCom key of the job records."""
+
+_LISTED_JOBS = 10
+
+_LISTED_OUTPUTS = 100
+
+
+def push_jobs(context: Context, jobs: Sequence[Job]) -> None:
+    """Push one record per job, failed ones included."""
+    context["ti"].xcom_push(key=JOBS_KEY, value=[job.to_dict() for job in jobs])
+
+
+def outputs_of(jobs: Sequence[Job]) -> list[str]:
+    """Return the output URLs of all jobs as one flat list, in the order of the jobs."""
+    return [url for job in jobs for url in job.outputs]
+
+
+def hand_over(context: Context, jobs: Sequence[Job], *, fail_on_partial_error: bool, log: Any) -> list[str]:
+    """
+    Return the output URLs of jobs that are done; push their records, and tell outlets and log of them.
+
+    :param context: the task's context.
+    :param jobs: the jobs, all of them done.
+    :param fail_on_partial_error: whether one failed job fails the task.
+    :param log: the task's log.
+    :raises ModelsLabJobFailed: jobs failed, and that is not to be tolerated.
+    """
+    push_jobs(context, jobs)
+    failed = [job for job in jobs if job.status == "failed"]
+    urls = outputs_of(jobs)
+    log.info("%d of %d jobs succeeded, with %d outputs", len(jobs) - len(failed), len(jobs), len(urls))
+    for url in urls[:_LISTED_OUTPUTS]:
+        log.info("Output: %s", url)
+    if failed:
+        message = f"{len(failed)} of {len(jobs)} jobs failed: {listed(failed)}"
+        if fail_on_partial_error:
+            raise ModelsLabJobFailed(message, jobs=failed)
+        log.warning("%s", message)
+    _tell_outlets(context, {"urls": urls})
+    return urls
+
+
+def time_out(jobs: Sequence[Job]) -> ModelsLabTimeout:
+    """Return the error of jobs that were not all done in time."""
+    unfinished = [job for job in jobs if not job.finished]
+    return ModelsLabTimeout(
+        f"{len(unfinished)} of {len(jobs)} jobs were not done in time: {listed(unfinished)}. They live on at "
+        "ModelsLab: clear the task, with a longer timeout or execution_timeout, to wait for them again",
+        jobs=jobs,
+    )
+
+
+def listed(jobs: Sequence[Job]) -> str:
+    """Name jobs with what ModelsLab said of them, the first ten."""
+    named = "; ".join(f"{job} ({job.message or job.status})" for job in jobs[:_LISTED_JOBS])
+    return f"{named}; and {len(jobs) - _LISTED_JOBS} more" if len(jobs) > _LISTED_JOBS else named
+
+
+def _tell_outlets(context: Context, extra: dict[str, Any]) -> None:
+    """Let the events of the task's assets carry what was generated."""
+    for outlet in context["task"].outlets if "task" in context else ():
+        if isinstance(outlet, Asset):
+            context["outlet_events"][outlet].extra = extra
