@@ -45,6 +45,7 @@ from airflow_provider_modelslab.exceptions import (
 )
 from airflow_provider_modelslab.job_arguments import parse_jobs
 from airflow_provider_modelslab.jobs import (
+    Balance,
     HttpReply,
     Job,
     NoReply,
@@ -279,15 +280,26 @@ class ModelsLabHook(BaseHook):
                 self._options = self._options_from_environment()
         return self._options
 
+    def balance(self) -> float:
+        """
+        Return what the account's wallet holds, in its currency.
+
+        :raises AirflowException: ModelsLab does not tell; of an enterprise key, for example, which has no wallet.
+        """
+        balance = self._balance(self.options)
+        if balance.verdict is not Verdict.SUCCESS:
+            raise error_of(balance.verdict, f"wallet_balance: {balance.message}", self.modelslab_conn_id)
+        if balance.amount is None:
+            raise ModelsLabRequestError(f"ModelsLab does not tell the balance of connection {self.modelslab_conn_id!r}")
+        return balance.amount
+
     def test_connection(self) -> tuple[bool, str]:
         """Ask for the account's balance, which costs nothing, and say what the answer means."""
         try:
             options = self.options
         except ModelsLabArgumentError as error:
             return False, str(error)
-        url = api_url("wallet_balance", base_url=options.base_url)
-        received = transport.post(self._session, url, {"key": options.key}, options.request_timeout)
-        balance = read_balance_reply(received, options.key)
+        balance = self._balance(options)
         if balance.verdict is Verdict.SUCCESS:
             return True, f"ModelsLab accepts the API key. Balance: {balance.message}"
         if balance.verdict in (Verdict.INVALID_KEY, Verdict.NOT_IN_PLAN):
@@ -325,6 +337,11 @@ class ModelsLabHook(BaseHook):
     @cached_property
     def _session(self) -> requests.Session:
         return transport.open_session()
+
+    def _balance(self, options: ClientOptions) -> Balance:
+        url = api_url("wallet_balance", base_url=options.base_url)
+        received = transport.post(self._session, url, {"key": options.key}, options.request_timeout)
+        return read_balance_reply(received, options.key)
 
     def _read_connection(self, connection: Any) -> ClientOptions:
         with argument_errors(f"Connection {self.modelslab_conn_id!r} cannot be used: "):
@@ -423,6 +440,15 @@ class _Submission:
 
     def read(self, received: HttpReply | NoReply, options: ClientOptions) -> Reply:
         return read_submission_reply(received, self.path, options.base_url, options.key)
+
+
+def check_submission(path: object, payload: object) -> None:
+    """
+    Refuse what :meth:`ModelsLabHook.submit` would refuse to send.
+
+    :raises ModelsLabArgumentError: the path is none, or the payload is no JSON object without ``key``.
+    """
+    _Submission.of(path, payload)
 
 
 def error_of(verdict: Verdict, message: str, conn_id: str, retry_after: float | None = None) -> AirflowException:

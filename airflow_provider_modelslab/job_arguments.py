@@ -6,14 +6,13 @@ Pure: whatever is no job is refused with a ``ValueError`` that says which item i
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from airflow_provider_modelslab.endpoints import parse_endpoint, parse_job_id
 from airflow_provider_modelslab.jobs import JOB_STATUSES, Job, job_of_reply
+from airflow_provider_modelslab.templating import literal
 
 _MAX_DEPTH = 10
 
@@ -45,7 +44,7 @@ def _flat(value: Any, depth: int) -> Iterable[Any]:
     if isinstance(value, str):
         text = value.strip()
         if text[:1] in ("[", "{", "(", '"', "'"):
-            yield from _flat(_literal(text), depth + 1)
+            yield from _flat(literal(text, "jobs"), depth + 1)
             return
     if isinstance(value, Iterator):
         raise ValueError("jobs is an iterator, which can be read only once: pass a list")
@@ -63,21 +62,6 @@ def _items(value: Iterable[Any]) -> Iterable[Any]:
         return items
     except TypeError:
         return value
-
-
-def _literal(text: str) -> Any:
-    """Return the value of a JSON text, or of the Python literal that a template makes of a list or a dict."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        # Without the text itself: it may be a whole request, with the key in it.
-        raise ValueError(
-            f"jobs is a text of {len(text)} characters that is neither JSON nor a Python literal"
-        ) from None
 
 
 def _parse_job(item: Any, position: int, endpoint: str | None, base_url: str | None, key: str) -> Job:

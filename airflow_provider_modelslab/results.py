@@ -61,12 +61,17 @@ def hand_over(context: Context, jobs: Sequence[Job], *, fail_on_partial_error: b
     return urls
 
 
-def time_out(jobs: Sequence[Job]) -> ModelsLabTimeout:
-    """Return the error of jobs that were not all done in time."""
+def time_out(jobs: Sequence[Job], advice: str) -> ModelsLabTimeout:
+    """
+    Return the error of jobs that were not all done in time.
+
+    :param jobs: all jobs, as they stand.
+    :param advice: how to get at them later.
+    """
     unfinished = [job for job in jobs if not job.finished]
     return ModelsLabTimeout(
-        f"{len(unfinished)} of {len(jobs)} jobs were not done in time: {listed(unfinished)}. They live on at "
-        "ModelsLab: clear the task, with a longer timeout or execution_timeout, to wait for them again",
+        f"{len(unfinished)} of {len(jobs)} jobs were not done in time: {listed(unfinished)}. Those that were submitted "
+        f"live on at ModelsLab: {advice}",
         jobs=jobs,
     )
 

@@ -27,6 +27,7 @@ from airflow_provider_modelslab.job_arguments import parse_jobs
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.results import hand_over, push_jobs, time_out
 from airflow_provider_modelslab.schedule import SECONDS_PER_REQUEST
+from airflow_provider_modelslab.templating import is_known
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 from airflow_provider_modelslab.waits import JobWait, JobWaits
 
@@ -199,7 +200,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
 
     def _time_out(self, context: Context, jobs: Sequence[Job]) -> NoReturn:
         push_jobs(context, jobs)
-        raise time_out(jobs)
+        raise time_out(jobs, "clear the task, with a longer timeout or execution_timeout, to wait for them again")
 
     @contextmanager
     def _failures_skipped(self) -> Iterator[None]:
@@ -223,11 +224,11 @@ class ModelsLabJobSensor(BaseSensorOperator):
 
 def _refuse_bad_arguments(jobs: Any, endpoint: Any) -> None:
     """Refuse at parse time what is wrong whatever the connection, the upstreams and the templates hold."""
-    endpoint_known = _is_known(endpoint)
+    endpoint_known = is_known(endpoint)
     with argument_errors():
         if endpoint is not None and endpoint_known:
             parse_endpoint(endpoint)
-        if not _is_known(jobs):
+        if not is_known(jobs):
             return
         if jobs is None or (isinstance(jobs, Collection) and not jobs):
             raise ValueError("jobs is empty: pass at least one job id or submission reply")
@@ -235,16 +236,3 @@ def _refuse_bad_arguments(jobs: Any, endpoint: Any) -> None:
             parse_jobs(jobs, endpoint if endpoint_known else "known/later")
         except ForeignHostError:
             return  # It may be the connection's own host, which is only known when the task runs.
-
-
-def _is_known(value: Any) -> bool:
-    """Whether a value is final at parse time: no XComArg, no mapped argument, no template in it."""
-    if hasattr(value, "resolve"):
-        return False
-    if isinstance(value, str):
-        return "{{" not in value and "{%" not in value
-    if isinstance(value, Mapping):
-        return all(map(_is_known, value.values()))
-    if isinstance(value, (list, tuple, set)):
-        return all(map(_is_known, value))
-    return True

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import (
@@ -13,7 +12,6 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
-    TaskDeferred,
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
@@ -30,21 +28,10 @@ from airflow_provider_modelslab.hooks import LOOKS_AT_A_TIME, ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.raw_server import RawServer, reply
+from tests.tasks import RecordingTaskInstance, deferral_of, event_of
 
 VIDEO = "v6/video/text2video"
 PROMPT = {"prompt": "a lighthouse at dusk"}
-
-
-class RecordingTaskInstance:
-    """Stands where Airflow's task instance does, and keeps the XComs that are pushed."""
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, object] = {}
-        self.start_date = datetime.now(timezone.utc)
-
-    def xcom_push(self, key: str, value: object) -> None:
-        json.dumps(value, allow_nan=False)
-        self.xcoms[key] = value
 
 
 @pytest.fixture
@@ -58,21 +45,6 @@ def sensor(jobs: object, **kwargs: object) -> ModelsLabJobSensor:
 
 def submitted(sandbox: Sandbox, count: int = 1) -> list[int]:
     return [sandbox.submit(VIDEO, PROMPT)["id"] for _ in range(count)]
-
-
-def deferral(of: ModelsLabJobSensor, context) -> TaskDeferred:
-    with pytest.raises(TaskDeferred) as caught:
-        of.execute(context)
-    return caught.value
-
-
-def event_of(deferred: TaskDeferred) -> dict:
-    async def first_event() -> dict:
-        async for event in deferred.trigger.run():
-            return event.payload
-        raise AssertionError("no event")
-
-    return asyncio.run(first_event())
 
 
 # --- arguments ---
@@ -165,7 +137,7 @@ def test_a_hundred_jobs_are_one_trigger_one_deferral_and_one_event(sandbox: Sand
     ids = submitted(sandbox, 100)
     sandbox.finish(ids[7])
     waiting = sensor(ids, poke_interval=0.01)
-    deferred = deferral(waiting, context)
+    deferred = deferral_of(waiting, context)
     sandbox.finish_all()
     urls = waiting.execute_complete(context, event_of(deferred))
     assert len(urls) == 100
@@ -178,7 +150,7 @@ def test_the_first_look_goes_on_while_all_are_done(sandbox: Sandbox, context):
     ids = submitted(sandbox, 5 * LOOKS_AT_A_TIME)
     for job_id in ids[: 2 * LOOKS_AT_A_TIME]:
         sandbox.finish(job_id)
-    deferred = deferral(sensor(ids), context)
+    deferred = deferral_of(sensor(ids), context)
     assert sum(job.get("status") == "success" for job in deferred.trigger.jobs) == 2 * LOOKS_AT_A_TIME
     assert sandbox.state()["requests"]["fetch"] == 3 * LOOKS_AT_A_TIME
 
@@ -187,7 +159,7 @@ def test_the_record_is_the_same_deferred_or_not(sandbox: Sandbox):
     job = submitted(sandbox)
     here, there = RecordingTaskInstance(), RecordingTaskInstance()
     waiting = sensor(job, poke_interval=0.01)
-    deferred = deferral(waiting, {"ti": there})
+    deferred = deferral_of(waiting, {"ti": there})
     sandbox.finish_all()
     deferred_urls = waiting.execute_complete({"ti": there}, event_of(deferred))
     assert sensor(job).execute({"ti": here}) == deferred_urls
@@ -195,7 +167,7 @@ def test_the_record_is_the_same_deferred_or_not(sandbox: Sandbox):
 
 
 def test_what_is_stored_holds_no_secret(sandbox: Sandbox, context):
-    deferred = deferral(sensor(submitted(sandbox)), context)
+    deferred = deferral_of(sensor(submitted(sandbox)), context)
     assert sandbox.key not in json.dumps(deferred.trigger.serialize())
 
 
@@ -206,7 +178,7 @@ def test_the_deadline_is_the_shorter_of_both_timeouts(sandbox: Sandbox, context)
         ({"timeout": 100, "execution_timeout": timedelta(seconds=50)}, 50),
         ({"timeout": 30, "execution_timeout": timedelta(seconds=50)}, 30),
     ):
-        deferred = deferral(sensor(job, **timeouts), context)
+        deferred = deferral_of(sensor(job, **timeouts), context)
         kwargs = deferred.trigger.serialize()[1]
         # Airflow 2 must be left time to resume the task before its execution_timeout.
         low = patience if AIRFLOW_V_3_0_PLUS else min(patience, 0.7 * 50)
@@ -216,15 +188,15 @@ def test_the_deadline_is_the_shorter_of_both_timeouts(sandbox: Sandbox, context)
 
 def test_the_pace_is_the_users_only_when_given(sandbox: Sandbox, context):
     job = submitted(sandbox)
-    assert deferral(sensor(job), context).trigger.poke_interval is None
-    assert deferral(sensor(job, poke_interval=7), context).trigger.poke_interval == 7
-    assert deferral(sensor(job, poke_interval=timedelta(seconds=8)), context).trigger.poke_interval == 8
+    assert deferral_of(sensor(job), context).trigger.poke_interval is None
+    assert deferral_of(sensor(job, poke_interval=7), context).trigger.poke_interval == 7
+    assert deferral_of(sensor(job, poke_interval=timedelta(seconds=8)), context).trigger.poke_interval == 8
 
 
 def test_the_trigger_learns_what_a_request_is_worth_and_when_the_job_was_submitted(sandbox: Sandbox, context):
     before = time.time()
     job = ModelsLabHook().submit("v6/images/text2img", {"prompt": "a lighthouse"})
-    trigger = deferral(sensor(job.to_dict(), seconds_per_request=1.5), context).trigger
+    trigger = deferral_of(sensor(job.to_dict(), seconds_per_request=1.5), context).trigger
     assert trigger.seconds_per_request == 1.5
     assert before - 0.001 <= trigger.jobs[0]["submitted"] <= time.time()
 

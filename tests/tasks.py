@@ -1,0 +1,76 @@
+"""Running a sensor or an operator step by step, as a worker and a triggerer do, without Airflow's own machinery."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
+
+
+class RecordingTaskInstance:
+    """Stands where Airflow's task instance does, and keeps the XComs that are pushed."""
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+        self.start_date = datetime.now(timezone.utc)
+
+    def xcom_push(self, key: str, value: object) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value, allow_nan=False))
+
+
+class StateStore:
+    """Stands where Airflow's task state store does: keeps JSON, and outlives the tries of a task."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+
+    def get(self, key: str) -> Any:
+        return json.loads(self.texts[key]) if key in self.texts else None
+
+    def set(self, key: str, value: object) -> None:
+        assert value is not None
+        self.texts[key] = json.dumps(value, allow_nan=False)
+
+
+def deferral_of(task: Any, context: Any) -> TaskDeferred:
+    """Return the deferral in which the execution of a task must end."""
+    with pytest.raises(TaskDeferred) as caught:
+        task.execute(context)
+    return caught.value
+
+
+def event_of(deferred: TaskDeferred) -> dict[str, Any]:
+    """Return the event that the trigger of a deferral yields, after the ways through the database that both take."""
+    trigger = ModelsLabJobTrigger(**json.loads(json.dumps(deferred.trigger.serialize()[1])))
+
+    async def first_event() -> dict[str, Any]:
+        async for event in trigger.run():
+            return json.loads(json.dumps(event.payload))
+        raise AssertionError("no event")
+
+    return asyncio.run(first_event())
+
+
+def run(task: Any, context: Any, meanwhile: Callable[[int], None] = lambda deferrals: None) -> Any:
+    """
+    Execute a task, with its deferrals, until it returns or raises.
+
+    :param meanwhile: called with the number of deferrals so far, each time the task is deferred.
+    """
+    deferrals = 0
+    step: Callable[[], Any] = lambda: task.execute(context)  # noqa: E731
+    while True:
+        try:
+            return step()
+        except TaskDeferred as deferred:
+            deferrals += 1
+            meanwhile(deferrals)
+            event = event_of(deferred)
+            step = lambda event=event: task.execute_complete(context, event)  # noqa: E731
