@@ -26,6 +26,7 @@ from airflow_provider_modelslab.exceptions import (
 )
 from airflow_provider_modelslab.hooks import ModelsLabHook, check_submission
 from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.links import ModelsLabOutputLink
 from airflow_provider_modelslab.results import hand_over, push_jobs, time_out
 from airflow_provider_modelslab.submissions import Submissions
 from airflow_provider_modelslab.templating import is_known
@@ -86,6 +87,7 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("endpoint", "payload", "payloads", "modelslab_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"payload": "json", "payloads": "json"}
+    operator_extra_links = (ModelsLabOutputLink(),)
     ui_color = "#e7e3ff"
 
     def __init__(

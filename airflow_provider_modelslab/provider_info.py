@@ -52,8 +52,13 @@ def provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [_modules("hooks")],
+        "operators": [_modules("operators")],
         "sensors": [_modules("sensors")],
         "triggers": [_modules("triggers")],
+        "task-decorators": [
+            {"class-name": "airflow_provider_modelslab.decorators.modelslab_task", "name": "modelslab"},
+        ],
+        "extra-links": ["airflow_provider_modelslab.links.ModelsLabOutputLink"],
         "connection-types": [
             {
                 "connection-type": CONNECTION_TYPE,

@@ -25,6 +25,7 @@ from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, argume
 from airflow_provider_modelslab.hooks import LOOKS_AT_A_TIME, ModelsLabHook
 from airflow_provider_modelslab.job_arguments import parse_jobs
 from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.links import ModelsLabOutputLink
 from airflow_provider_modelslab.results import hand_over, push_jobs, time_out
 from airflow_provider_modelslab.schedule import SECONDS_PER_REQUEST
 from airflow_provider_modelslab.templating import is_known
@@ -71,6 +72,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("jobs", "endpoint", "modelslab_conn_id")
+    operator_extra_links = (ModelsLabOutputLink(),)
     ui_color = "#e7e3ff"
 
     def __init__(

@@ -1,0 +1,42 @@
+"""
+Pictures as an asset: one DAG draws them, another one runs when there are new ones.
+
+The asset's event carries the URLs, so the second DAG needs to know nothing of the first. Needs Airflow 3.
+"""
+
+from __future__ import annotations
+
+import pendulum
+from airflow.providers.common.compat.sdk import Asset, dag, task
+
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+
+GALLERY = Asset("modelslab_gallery")
+START = pendulum.datetime(2026, 1, 1, tz="UTC")
+
+
+@dag(schedule=None, start_date=START, catchup=False, tags=["modelslab"])
+def modelslab_gallery():
+    ModelsLabGenerateOperator(
+        task_id="draw",
+        endpoint="v6/images/text2img",
+        payload={"model_id": "flux", "prompt": "a harbour in the rain", "samples": 2},
+        deferrable=True,
+        timeout=1800,
+        outlets=[GALLERY],
+    )
+
+
+@dag(schedule=[GALLERY], start_date=START, catchup=False, tags=["modelslab"])
+def modelslab_gallery_visitor():
+    @task
+    def look(triggering_asset_events=None) -> list[str]:
+        urls = [url for events in triggering_asset_events.values() for event in events for url in event.extra["urls"]]
+        print("New in the gallery:", *urls)
+        return urls
+
+    look()
+
+
+modelslab_gallery()
+modelslab_gallery_visitor()

@@ -1,0 +1,37 @@
+"""DAGs for the operator under ``dag.test()``: what needs Airflow's own machinery around it."""
+
+from __future__ import annotations
+
+import pendulum
+from airflow.providers.common.compat.sdk import DAG, Asset, task
+
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+
+START = pendulum.datetime(2026, 1, 1, tz="UTC")
+PATH = "v6/images/text2img"
+
+for name, deferrable in {"deferrable": True, "blocking": False}.items():
+    with DAG(f"decorated_{name}", schedule=None, start_date=START, catchup=False, params={"many": False}) as dag:
+
+        @task.modelslab(endpoint=PATH, deferrable=deferrable, poke_interval=0.2, timeout=60)
+        def draw(animal: str, params: dict | None = None) -> dict:
+            payload = {"prompt": f"a {animal}"}
+            return [payload, {"prompt": f"two {animal}s"}] if params["many"] else payload
+
+        @task
+        def received(urls):
+            return list(urls)
+
+        received(draw("fox"))
+    globals()[f"decorated_{name}"] = dag
+
+with DAG("with_outlet", schedule=None, start_date=START, catchup=False) as with_outlet:
+    ModelsLabGenerateOperator(
+        task_id="draw",
+        endpoint=PATH,
+        payload={"prompt": "a harbour"},
+        deferrable=True,
+        poke_interval=0.2,
+        timeout=60,
+        outlets=[Asset("gallery")],
+    )
