@@ -13,7 +13,7 @@ import binascii
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
@@ -119,10 +119,15 @@ class Downloader:
         self._started = time.monotonic()
         self._stopping = threading.Event()
         self._session = _Session()
+        self._responses: set[requests.Response] = set()
 
     def stop(self) -> None:
-        """Let all downloads that are under way raise :class:`Stopped`, at their next byte."""
+        """Let all downloads that are under way raise :class:`Stopped`, also those that wait for a byte."""
         self._stopping.set()
+        for response in list(self._responses):
+            # Wakes the thread that reads; urllib3 before 2.3 cannot, and there it notices at its next byte.
+            with suppress(Exception):
+                response.raw.shutdown()
 
     def close(self) -> None:
         """Close all connections."""
@@ -181,13 +186,13 @@ class Downloader:
     def _response(self, url: str) -> Iterator[requests.Response]:
         try:
             response = self._session.get(url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS))
-        except _UNUSABLE_URL as error:
+        except ValueError as error:  # what requests raises for a malformed URL, that of a redirect included
             raise NoFile(f"not a URL that can be fetched ({type(error).__name__})", Prospect.NEVER) from None
         except requests.exceptions.TooManyRedirects:
             raise NoFile(f"more than {_MAX_REDIRECTS} redirects", Prospect.NEVER) from None
         except _BROKEN as error:
             raise NoFile(f"no reply ({type(error).__name__})", Prospect.FAULT) from None
-        with response:
+        with response, self._interruptible(response):
             if response.status_code not in (200, 203):
                 retry_after = header_seconds(response.headers.get("Retry-After"))
                 raise NoFile(f"HTTP {response.status_code}", _prospect(response.status_code), retry_after)
@@ -196,10 +201,18 @@ class Downloader:
             _refuse_oversize(_content_length(response) or 0)
             yield response
 
+    @contextmanager
+    def _interruptible(self, response: requests.Response) -> Iterator[None]:
+        self._responses.add(response)
+        try:
+            yield
+        finally:
+            self._responses.discard(response)
+
     def _body(self, response: requests.Response) -> Iterator[bytes]:
         """Return the bytes of a body; it ends only where the body ends that the headers promised."""
-        # What has arrived, instead of waiting for a full chunk: a trickle must not outlast the deadline. urllib3 1 has
-        # no such method.
+        # What has arrived, instead of waiting for a full chunk: a trickle must not outlast the deadline. (urllib3 1 has
+        # no such method.)
         read = getattr(response.raw, "read1", response.raw.read)
         size = 0
         while True:
@@ -207,6 +220,7 @@ class Downloader:
             try:
                 chunk = read(_CHUNK_BYTES, decode_content=True)
             except _BROKEN as error:
+                self._check()
                 raise NoFile(f"broke off after {size} bytes ({type(error).__name__})", Prospect.FAULT) from None
             if not chunk:
                 break
@@ -253,13 +267,6 @@ class _Session(requests.Session):
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Add nothing to a redirected request, where requests would look into ``~/.netrc``."""
 
-
-_UNUSABLE_URL = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.MissingSchema,
-    UnicodeError,
-)
 
 _BROKEN = (requests.exceptions.RequestException, HTTPError, OSError)
 
