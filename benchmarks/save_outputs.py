@@ -141,16 +141,13 @@ STORES = {"local": local_store, "s3": s3_store}
 
 def measure(store: str, sizes: list[int]) -> dict[str, object]:
     """Return what storing takes: from nothing, and again in a process that has stored before."""
-    with (
-        tempfile.TemporaryDirectory(prefix="save-outputs-") as folder,
-        process(serve_films) as films,
-        STORES[store](folder) as output_path,
-    ):
+    with tempfile.TemporaryDirectory(prefix="save-outputs-") as folder:
         os.environ["TMPDIR"] = folder  # where moto keeps what it is given
         os.environ["AIRFLOW_HOME"] = folder
-        run = partial(process, store_films, films)
-        with run(f"{output_path}cold", sizes, False) as cold, run(f"{output_path}warm", sizes, True) as warm:
-            return {"store": store, "files": len(sizes), "megabytes": sum(sizes) / MB, "cold": cold, "warm": warm}
+        with process(serve_films) as films, STORES[store](folder) as output_path:
+            run = partial(process, store_films, films)
+            with run(f"{output_path}cold", sizes, False) as cold, run(f"{output_path}warm", sizes, True) as warm:
+                return {"store": store, "files": len(sizes), "megabytes": sum(sizes) / MB, "cold": cold, "warm": warm}
 
 
 def main() -> None:

@@ -33,7 +33,9 @@ def test_names_are_readable():
     assert output_stem(Job("9", "v1/enterprise/flux_headshot"), 12) == "v1.enterprise.flux_headshot.9-12"
 
 
-ids = st.one_of(st.text(max_size=200), st.sampled_from(["147", "147-0", "fusion-147", "..", "a/b", "~2e", ".", "0.job"]))
+ids = st.one_of(
+    st.text(max_size=200), st.sampled_from(["147", "147-0", "fusion-147", "..", "a/b", "~2e", ".", "0.job"])
+)
 endpoints = st.one_of(
     st.text(max_size=200), st.sampled_from(["v7/video", "v7/video-fusion", "v7/video/fusion", "", "../..", "v7.video"])
 )
