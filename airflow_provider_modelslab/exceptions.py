@@ -100,3 +100,17 @@ class ModelsLabTimeout(AirflowSensorTimeout):
     def __init__(self, message: str, jobs: Sequence[Job] = ()) -> None:
         super().__init__(message)
         self.jobs = tuple(jobs)
+
+
+class ModelsLabSaveError(AirflowException):
+    """
+    Outputs could not be stored; the generation itself is done. Do: retry or clear the task soon.
+
+    Only the saving is repeated. The URLs of outputs may expire, after 24 hours in some cases.
+
+    :param message: which outputs of which jobs were not stored, and why.
+    """
+
+
+class ModelsLabOutputExists(AirflowFailException):
+    """Outputs are stored already and must not be replaced. Do: name another ``output_path`` or ``if_exists``."""

@@ -412,7 +412,7 @@ def _reply(verdict: Verdict, job: Job, received: HttpReply, document: dict[str, 
 
 
 def _retry_after(verdict: Verdict, received: HttpReply, document: dict[str, Any]) -> float | None:
-    for told in (_number(document.get("retry_after")), _header_seconds(received.retry_after)):
+    for told in (_number(document.get("retry_after")), header_seconds(received.retry_after)):
         if told is not None:
             return min(told, LONGEST_PAUSE)
     if verdict is Verdict.RATE_LIMITED or received.status == 429:
@@ -427,7 +427,7 @@ def _seconds_in(text: str) -> float | None:
     return float(match[1]) if match else None
 
 
-def _header_seconds(header: str | None) -> float | None:
+def header_seconds(header: str | None) -> float | None:
     """Return the seconds of a ``Retry-After`` header, which is a number or a date."""
     if not header:
         return None

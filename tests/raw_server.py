@@ -98,7 +98,10 @@ class RawServer:
                 if answer == RESET:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                     return
-                connection.sendall(answer)
+                try:
+                    connection.sendall(answer)
+                except OSError:
+                    return  # a client that is gone does not want the rest
                 declared = re.search(rb"Content-Length: (\d+)\r\n", answer)
                 if not declared or len(answer.partition(b"\r\n\r\n")[2]) < int(declared[1]):
                     while self.drips and not self._closing.wait(0.1):

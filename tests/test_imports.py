@@ -16,7 +16,8 @@ MODULES = sorted(
     if not module.name.endswith("__main__")
 )
 PURE = [
-    f"airflow_provider_modelslab.{name}" for name in "endpoints jobs job_arguments schedule waits connection".split()
+    f"airflow_provider_modelslab.{name}"
+    for name in "endpoints jobs job_arguments schedule waits connection output_names".split()
 ]
 
 
