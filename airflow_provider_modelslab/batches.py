@@ -48,17 +48,19 @@ def items_of(payload: Any, payloads: Any) -> list[Item]:
     return [_item(str(index), item, f"payloads[{index}]") for index, item in enumerate(payloads)]
 
 
-def manifest(items: Sequence[Item], jobs: Sequence[Job]) -> dict[str, Any]:
+def manifest(items: Sequence[Item], jobs: Sequence[Job], files: Sequence[str] | None = None) -> dict[str, Any]:
     """
     Return what became of a batch.
 
     :param items: the items.
     :param jobs: the job of each.
+    :param files: where the outputs of all jobs were stored, in their order, if they were.
     :return: ``total``, ``succeeded`` and ``failed``, and ``items``: one record per item with its ``name``, its
-        ``payload`` (long texts shortened), and its job's ``status``, ``outputs``, ``message`` and ``job_id``.
+        ``payload`` (long texts shortened), its job's ``status``, ``outputs``, ``message`` and ``job_id``, and its
+        ``files``, if any were stored.
     """
     succeeded = sum(job.status == "success" for job in jobs)
-    records = [
+    records: list[dict[str, Any]] = [
         {
             "name": item.name,
             "payload": _shortened(item.payload),
@@ -69,6 +71,10 @@ def manifest(items: Sequence[Item], jobs: Sequence[Job]) -> dict[str, Any]:
         }
         for item, job in zip(items, jobs, strict=True)
     ]
+    if files is not None:
+        remaining = iter(files)
+        for record, job in zip(records, jobs, strict=True):
+            record["files"] = [next(remaining) for _ in job.outputs]
     return {"total": len(jobs), "succeeded": succeeded, "failed": len(jobs) - succeeded, "items": records}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
 
 from airflow_provider_modelslab import schedule
 from airflow_provider_modelslab.batches import Item, items_of, manifest
@@ -21,13 +21,14 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabCreditsError,
     ModelsLabJobFailed,
     ModelsLabRequestError,
+    ModelsLabSaveError,
     ModelsLabTransientError,
     argument_errors,
 )
 from airflow_provider_modelslab.hooks import ModelsLabHook, check_submission
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.links import ModelsLabOutputLink
-from airflow_provider_modelslab.results import hand_over, push_jobs, time_out
+from airflow_provider_modelslab.results import hand_over, push_jobs, store, time_out
 from airflow_provider_modelslab.submissions import Submissions
 from airflow_provider_modelslab.templating import is_known
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
@@ -35,6 +36,8 @@ from airflow_provider_modelslab.waits import JobWaits
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_modelslab.outputs import IfExists
 
 DEFAULT_TIMEOUT = 86_400.0
 """Seconds that an operator waits when it is not told otherwise."""
@@ -62,7 +65,7 @@ class ModelsLabGenerateOperator(BaseOperator):
     XComs as of :class:`~airflow_provider_modelslab.sensors.ModelsLabJobSensor`: ``return_value`` is the flat list of
     output URLs, ``jobs`` holds one record per job. A batch (``payloads``) has a ``manifest`` besides: ``total``,
     ``succeeded``, ``failed`` and ``items``, in which each item has its ``name``, ``payload``, ``status``,
-    ``outputs``, ``message`` and ``job_id``.
+    ``outputs``, ``message`` and ``job_id``, and ``files`` where ``output_path`` is given.
 
     Nothing is paid for twice: a job's id is stored in Airflow's task state store before the wait starts (Airflow 3.3
     and later), and a retry, or a cleared task, goes on with that job. Where the queue of the account is full, the
@@ -80,12 +83,17 @@ class ModelsLabGenerateOperator(BaseOperator):
     :param fail_on_partial_error: fail the task when a job of a batch failed, after all others are done. When false,
         the task succeeds with the URLs of those that succeeded.
     :param durable: find the jobs of earlier tries again instead of submitting anew. Needs Airflow 3.3.
+    :param output_path: a folder to store the outputs in, for example ``"s3://aws_default@bucket/{{ ds }}/"``: anything
+        that Airflow's ``ObjectStoragePath`` takes. The XCom ``files`` then has the paths of the files, in the order of
+        the URLs. Templated.
+    :param if_exists: what to do about stored files of the same jobs: ``"skip"`` reuses, ``"overwrite"`` replaces
+        them, ``"error"`` fails.
     :param min_balance: submit nothing when the account's balance is below this.
     :param poke_interval: a fixed number of seconds between two looks at a job; by default the moments suit each job.
     :param seconds_per_request: what one request more must save, in seconds of latency, to be worth it.
     """
 
-    template_fields: Sequence[str] = ("endpoint", "payload", "payloads", "modelslab_conn_id")
+    template_fields: Sequence[str] = ("endpoint", "payload", "payloads", "modelslab_conn_id", "output_path")
     template_fields_renderers: ClassVar[dict[str, str]] = {"payload": "json", "payloads": "json"}
     operator_extra_links = (ModelsLabOutputLink(),)
     ui_color = "#e7e3ff"
@@ -103,6 +111,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         fail_on_partial_error: bool = True,
         durable: bool = True,
+        output_path: str | None = None,
+        if_exists: IfExists = "skip",
         min_balance: float | None = None,
         poke_interval: float | None = None,
         seconds_per_request: float = schedule.SECONDS_PER_REQUEST,
@@ -119,6 +129,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         self.max_in_flight = max_in_flight
         self.fail_on_partial_error = fail_on_partial_error
         self.durable = durable
+        self.output_path = output_path
+        self.if_exists = if_exists
         self.min_balance = min_balance
         self.poke_interval = poke_interval
         self.seconds_per_request = seconds_per_request
@@ -308,9 +320,21 @@ class ModelsLabGenerateOperator(BaseOperator):
     def _finish(self, context: Context, run: _Run) -> list[str]:
         run.submissions.settle()
         jobs = run.jobs()
+        files = self._store(context, jobs, run.submissions.durable)
         if self.payloads is not None:
-            context["ti"].xcom_push(key=MANIFEST_KEY, value=manifest(run.items, jobs))
-        return hand_over(context, jobs, fail_on_partial_error=self.fail_on_partial_error, log=self.log)
+            context["ti"].xcom_push(key=MANIFEST_KEY, value=manifest(run.items, jobs, files))
+        return hand_over(context, jobs, files=files, fail_on_partial_error=self.fail_on_partial_error, log=self.log)
+
+    def _store(self, context: Context, jobs: Sequence[Job], durable: bool) -> list[str] | None:
+        try:
+            return store(context, jobs, output_path=self.output_path, if_exists=self.if_exists, log=self.log)
+        except ModelsLabSaveError as error:
+            if durable:
+                raise
+            raise AirflowFailException(
+                f"{error}. Not retried, because another try would generate, and pay, anew: store them with "
+                "ModelsLabJobSensor(jobs=<the XCom 'jobs' of this task>, output_path=...)"
+            ) from error
 
     def _return_records(self, context: Context, run: _Run) -> Any:
         jobs = run.jobs()

@@ -18,8 +18,13 @@ from airflow_provider_modelslab.jobs import Job
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_modelslab.outputs import IfExists
+
 JOBS_KEY = "jobs"
 """The XCom key of the job records."""
+
+FILES_KEY = "files"
+"""The XCom key of the stored files' paths."""
 
 _LISTED_JOBS = 10
 
@@ -36,12 +41,38 @@ def outputs_of(jobs: Sequence[Job]) -> list[str]:
     return [url for job in jobs for url in job.outputs]
 
 
-def hand_over(context: Context, jobs: Sequence[Job], *, fail_on_partial_error: bool, log: Any) -> list[str]:
+def store(
+    context: Context, jobs: Sequence[Job], *, output_path: str | None, if_exists: IfExists, log: Any
+) -> list[str] | None:
+    """
+    Store the outputs of jobs that are done; push the paths of the files, and return them.
+
+    :param context: the task's context.
+    :param jobs: the jobs; those that failed have no outputs.
+    :param output_path: the folder; ``None`` stores nothing and returns ``None``.
+    :param if_exists: what to do about files that are there.
+    :param log: the task's log.
+    :raises ModelsLabSaveError: some could not be stored; repeating the task repeats only that.
+    """
+    if output_path is None:
+        return None
+    from airflow_provider_modelslab.outputs import save_outputs  # fsspec is not for those who only parse DAGs
+
+    push_jobs(context, jobs)
+    files = save_outputs(jobs, output_path, if_exists=if_exists, log=log)
+    context["ti"].xcom_push(key=FILES_KEY, value=files)
+    return files
+
+
+def hand_over(
+    context: Context, jobs: Sequence[Job], *, files: Sequence[str] | None, fail_on_partial_error: bool, log: Any
+) -> list[str]:
     """
     Return the output URLs of jobs that are done; push their records, and tell outlets and log of them.
 
     :param context: the task's context.
     :param jobs: the jobs, all of them done.
+    :param files: where the outputs were stored, if they were.
     :param fail_on_partial_error: whether one failed job fails the task.
     :param log: the task's log.
     :raises ModelsLabJobFailed: jobs failed, and that is not to be tolerated.
@@ -50,14 +81,14 @@ def hand_over(context: Context, jobs: Sequence[Job], *, fail_on_partial_error: b
     failed = [job for job in jobs if job.status == "failed"]
     urls = outputs_of(jobs)
     log.info("%d of %d jobs succeeded, with %d outputs", len(jobs) - len(failed), len(jobs), len(urls))
-    for url in urls[:_LISTED_OUTPUTS]:
-        log.info("Output: %s", url)
+    for output in (files or urls)[:_LISTED_OUTPUTS]:
+        log.info("Output: %s", output)
     if failed:
         message = f"{len(failed)} of {len(jobs)} jobs failed: {listed(failed)}"
         if fail_on_partial_error:
             raise ModelsLabJobFailed(message, jobs=failed)
         log.warning("%s", message)
-    _tell_outlets(context, {"urls": urls})
+    _tell_outlets(context, {"urls": urls} | ({} if files is None else {"files": list(files)}))
     return urls
 
 

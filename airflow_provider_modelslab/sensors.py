@@ -26,7 +26,7 @@ from airflow_provider_modelslab.hooks import LOOKS_AT_A_TIME, ModelsLabHook
 from airflow_provider_modelslab.job_arguments import parse_jobs
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.links import ModelsLabOutputLink
-from airflow_provider_modelslab.results import hand_over, push_jobs, time_out
+from airflow_provider_modelslab.results import hand_over, push_jobs, store, time_out
 from airflow_provider_modelslab.schedule import SECONDS_PER_REQUEST
 from airflow_provider_modelslab.templating import is_known
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
@@ -34,6 +34,8 @@ from airflow_provider_modelslab.waits import JobWait, JobWaits
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_modelslab.outputs import IfExists
 
 
 class ModelsLabJobSensor(BaseSensorOperator):
@@ -47,6 +49,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
     XComs, the same in every mode:
 
     - ``return_value``: the output URLs of all jobs as one flat list, in the order of ``jobs``.
+    - ``files``: where ``output_path`` is given, the paths of the stored outputs in the same order.
     - ``jobs``: a list with one record per job, as
       :meth:`Job.to_dict <airflow_provider_modelslab.jobs.Job.to_dict>` returns it. It is there when the task
       fails, too, so that what was generated is not lost.
@@ -63,6 +66,11 @@ class ModelsLabJobSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer. ``mode`` is then without meaning.
     :param fail_on_partial_error: fail the task when a job failed. When false, the task succeeds with the URLs
         of the jobs that succeeded, which may be none; the failures are in the XCom ``jobs``.
+    :param output_path: a folder to store the outputs in, for example ``"s3://aws_default@bucket/{{ ds }}/"``: anything
+        that Airflow's ``ObjectStoragePath`` takes. The XCom ``files`` then has the paths of the files, in the order of
+        the URLs. Templated.
+    :param if_exists: what to do about stored files of the same jobs: ``"skip"`` reuses, ``"overwrite"`` replaces
+        them, ``"error"`` fails.
     :param poke_interval: seconds between two looks. When it is not given, a deferred sensor chooses moments that
         suit each job; the other modes look every 60 s.
     :param seconds_per_request: how a deferred sensor that chooses its moments weighs requests against latency: what
@@ -71,7 +79,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
     :param kwargs: ``timeout``, ``soft_fail``, ``mode`` and all else that ``BaseSensorOperator`` takes.
     """
 
-    template_fields: Sequence[str] = ("jobs", "endpoint", "modelslab_conn_id")
+    template_fields: Sequence[str] = ("jobs", "endpoint", "modelslab_conn_id", "output_path")
     operator_extra_links = (ModelsLabOutputLink(),)
     ui_color = "#e7e3ff"
 
@@ -83,6 +91,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
         modelslab_conn_id: str = ModelsLabHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fail_on_partial_error: bool = True,
+        output_path: str | None = None,
+        if_exists: IfExists = "skip",
         poke_interval: timedelta | float | None = None,
         seconds_per_request: float = SECONDS_PER_REQUEST,
         **kwargs: Any,
@@ -93,6 +103,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
         self.modelslab_conn_id = modelslab_conn_id
         self.deferrable = deferrable
         self.fail_on_partial_error = fail_on_partial_error
+        self.output_path = output_path
+        self.if_exists = if_exists
         self.paced_by_user = poke_interval is not None
         self.seconds_per_request = seconds_per_request
         self._running: tuple[ModelsLabHook, JobWaits] | None = None
@@ -198,7 +210,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
                 return
 
     def _finish(self, context: Context, jobs: Sequence[Job]) -> list[str]:
-        return hand_over(context, jobs, fail_on_partial_error=self.fail_on_partial_error, log=self.log)
+        files = store(context, jobs, output_path=self.output_path, if_exists=self.if_exists, log=self.log)
+        return hand_over(context, jobs, files=files, fail_on_partial_error=self.fail_on_partial_error, log=self.log)
 
     def _time_out(self, context: Context, jobs: Sequence[Job]) -> NoReturn:
         push_jobs(context, jobs)

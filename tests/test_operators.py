@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from threading import Thread
 
 import pytest
+import requests
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_modelslab.batches import items_of
@@ -20,6 +22,7 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabCreditsError,
     ModelsLabJobFailed,
     ModelsLabRequestError,
+    ModelsLabSaveError,
     ModelsLabTimeout,
 )
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
@@ -315,6 +318,43 @@ def test_a_manifest_holds_no_pictures(quick_sandbox: Sandbox, context):
     (item,) = context["ti"].xcoms["manifest"]["items"]
     assert item["payload"]["prompt"] == "a fox"
     assert len(item["payload"]["init_image"][0]) < 300
+
+
+# --- stored outputs ---
+
+
+@BOTH_WAYS
+def test_outputs_are_stored_and_told(quick_sandbox: Sandbox, context, deferrable, tmp_path):
+    payloads = {name: {"prompt": name, "samples": 2} for name in ("fox", "owl")}
+    urls = run(operator(payloads=payloads, deferrable=deferrable, output_path=str(tmp_path), max_in_flight=2), context)
+    files = context["ti"].xcoms["files"]
+    assert [requests.get(url, timeout=10).content for url in urls] == [Path(file).read_bytes() for file in files]
+    assert [item["files"] for item in context["ti"].xcoms["manifest"]["items"]] == [files[:2], files[2:]]
+
+
+def test_a_retry_of_the_saving_generates_nothing(quick_sandbox: Sandbox, tmp_path):
+    store = StateStore()
+    blocked = tmp_path / "blocked"
+    blocked.touch()  # a file where the folder is to be
+    task = operator(output_path=str(blocked / "outputs"))
+    with pytest.raises(ModelsLabSaveError):
+        run(task, new_try(store))
+    blocked.unlink()
+    context = new_try(store)
+    run(task, context)
+    assert all(Path(file).stat().st_size for file in context["ti"].xcoms["files"])
+    assert len(submissions_at(quick_sandbox)) == 1
+
+
+def test_where_a_retry_would_generate_anew_a_failed_saving_is_not_retried(quick_sandbox: Sandbox, tmp_path):
+    (tmp_path / "blocked").touch()
+    context = new_try()
+    with pytest.raises(AirflowFailException, match="ModelsLabJobSensor"):
+        run(operator(output_path=str(tmp_path / "blocked" / "outputs")), context)
+    sensor = ModelsLabJobSensor(task_id="wait", jobs=context["ti"].xcoms["jobs"], output_path=str(tmp_path / "new"))
+    context = new_try()
+    run(sensor, context)
+    assert [Path(file).parent for file in context["ti"].xcoms["files"]] == [tmp_path / "new"]
 
 
 # --- account, time, arguments ---
