@@ -39,7 +39,7 @@ def titled(blocks: list[str]) -> list:
 
 def test_all_blocks_are_accounted_for():
     assert {language for language, _ in BLOCKS} == {"python", "bash", "console", "text"}
-    assert (len(DAG_BLOCKS), len(TEST_BLOCKS), len(PLAIN_BLOCKS), len(BASH_BLOCKS)) == (2, 1, 1, 3)
+    assert (len(DAG_BLOCKS), len(TEST_BLOCKS), len(PLAIN_BLOCKS), len(BASH_BLOCKS)) == (3, 1, 1, 4)
 
 
 @pytest.mark.usefixtures("airflow_database")
@@ -47,6 +47,10 @@ def test_all_blocks_are_accounted_for():
 def test_dags_run(quick_sandbox: Sandbox, code: str):
     if sys.modules["airflow"].__version__ < "3":
         code = code.replace("from airflow.sdk import dag, task", "from airflow.decorators import dag, task")
+        code = code.replace(
+            "from airflow.sdk import Asset, dag",
+            "from airflow.datasets import Dataset as Asset\nfrom airflow.decorators import dag",
+        )
         code = code.replace("from airflow.sdk import DAG", "from airflow import DAG")
     file = DAGS_FOLDER / f"readme_{len(code)}.py"
     file.write_text(code)
@@ -89,6 +93,18 @@ def test_the_connection_on_the_command_line():
     subprocess.run(
         ["airflow", "connections", "delete", "modelslab_default"], env=environment, check=True, capture_output=True
     )
+
+
+@pytest.mark.usefixtures("airflow_database")
+def test_the_pool_on_the_command_line():
+    (command,) = (block for block in BASH_BLOCKS if "pools" in block)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-ec", command], env=environment, check=True, capture_output=True)
+    shown = subprocess.run(
+        ["airflow", "pools", "get", "modelslab", "-o", "json"], env=environment, check=True, capture_output=True
+    )
+    (pool,) = json.loads(shown.stdout)
+    assert (str(pool["slots"]), str(pool["include_deferred"])) == ("5", "True")
 
 
 def test_the_connection_as_a_variable(monkeypatch):
