@@ -30,7 +30,7 @@ from airflow_provider_modelslab.sandbox.media import make
 from tests.raw_server import RESET, RawServer, reply
 from tests.waiting import wait_until
 
-PNG = make("png", "a lighthouse")
+PNG = make("png", "a lighthouse") + bytes(5000)  # longer than what is looked at before it is stored
 HURRIED = Patience(absent=60, faults=60, pause=0.001, longest_pause=0.01)
 RESIGNED = Patience(absent=0, faults=0, pause=0.001, longest_pause=0.01)
 
@@ -234,7 +234,7 @@ def test_base64_behind_a_url(sandbox: Sandbox, folder: Path):
 
 TRUNCATED = picture()[:-10]
 HALF = picture(PNG + bytes(200_000))[:-100_000]
-TRUNCATED_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (100, PNG[:100])
+TRUNCATED_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (2000, PNG[:2000])
 PAGE = reply(b"<!doctype html><html>Just a moment</html>", headers={"Content-Type": "text/html"})
 
 ABSENT = {
@@ -329,7 +329,7 @@ def test_a_trickle_ends_with_the_time_for_saving(raw_server: RawServer, folder: 
 @pytest.mark.parametrize("declared", [True, False])
 def test_a_file_without_an_end_is_refused(raw_server: RawServer, folder: Path, declared: bool, monkeypatch):
     monkeypatch.setattr(downloads, "MAX_FILE_BYTES", 100)
-    raw_server.answer(picture() if declared else TRUNCATED_CHUNKED.replace(b"64\r\n", b"200\r\n") + PNG + PNG)
+    raw_server.answer(picture() if declared else TRUNCATED_CHUNKED)
     with pytest.raises(ModelsLabSaveError, match="which is no generated file"):
         save_outputs([job(f"{raw_server.url}/a.png")], str(folder), patience=RESIGNED)
     assert files(folder) == {}
