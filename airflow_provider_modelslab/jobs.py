@@ -409,13 +409,13 @@ def _reply(verdict: Verdict, job: Job, received: HttpReply, document: dict[str, 
 
 
 def _retry_after(verdict: Verdict, received: HttpReply, document: dict[str, Any]) -> float | None:
-    for told in (_number(document.get("retry_after")), _header_seconds(received.retry_after)):
-        if told is not None:
-            return min(told, LONGEST_PAUSE)
-    if verdict is Verdict.RATE_LIMITED or received.status == 429:
+    told = _number(document.get("retry_after"))
+    if told is None:
+        told = _header_seconds(received.retry_after)
+    if told is None and (verdict is Verdict.RATE_LIMITED or received.status == 429):
         told = _seconds_in(_all_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS)))
-        return RATE_LIMIT_PAUSE if told is None else told
-    return None
+        told = RATE_LIMIT_PAUSE if told is None else told
+    return None if told is None else min(told, LONGEST_PAUSE)
 
 
 def _seconds_in(text: str) -> float | None:
