@@ -107,4 +107,4 @@ def _job_of_mapping(item: Mapping[str, Any], endpoint: str | None, base_url: str
         "output": item.get("outputs"),
         "generationTime": item.get("generation_time"),
     }
-    return job_of_reply(reply, parse_endpoint(item["endpoint"]) if item["endpoint"] else "", base_url, key)
+    return job_of_reply(reply, parse_endpoint(item["endpoint"]) if item["endpoint"] else endpoint, base_url, key)
