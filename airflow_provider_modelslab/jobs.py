@@ -32,6 +32,8 @@ RATE_LIMIT_PAUSE = 30.0
 LONGEST_PAUSE = 3600.0
 """Seconds to stay away at the most, whatever a reply asks for: a broken proxy must not silence an account for ever."""
 
+_LONGEST_ETA = 7 * 86400.0
+
 _MAX_DEPTH = 30
 """Nesting that is kept: enough for any parameters of a generation."""
 
@@ -73,7 +75,10 @@ class Job:
 
     def to_compact_dict(self) -> dict[str, Any]:
         """Return the record without what is empty: what travels in triggers and events, once per job."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, "", [], {}, "processing")}
+        record = {name: value for name, value in asdict(self).items() if value not in (None, "", [], {})}
+        if not self.finished:
+            del record["status"]
+        return record
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Job:
@@ -366,7 +371,7 @@ def _job_after(job: Job, verdict: Verdict, document: dict[str, Any], http_status
     told = replace(
         job,
         # Sparse replies leave out what earlier ones told.
-        eta=_number(document.get("eta")) if "eta" in document else job.eta,
+        eta=_eta(document["eta"]) if "eta" in document else job.eta,
         message=_error_text(document),
         proxy_links=_strings(document.get("proxy_links")) or job.proxy_links,
         nsfw_content_detected=_flags(document.get("nsfw_content_detected")),
@@ -472,14 +477,24 @@ def _clean(value: Any, key: str, depth: int = 0) -> Any:
         return {_clean(str(name), key): _clean(item, key, depth + 1) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_clean(item, key, depth + 1) for item in value]
-    return value
+    return value if isinstance(value, (bool, int)) else None
 
 
 def _spellings(key: str) -> list[str]:
     """Return the forms in which a server may echo a key, longest first."""
     if len(key) < 5:  # as Airflow's own masker: so short a text is no secret, and stands everywhere
         return []
-    forms = {key, quote(key, safe=""), quote_plus(key), html.escape(key), json.dumps(key)[1:-1]}
+    in_html = html.escape(key)
+    forms = {
+        key,
+        quote(key, safe=""),
+        quote_plus(key),
+        in_html,
+        in_html.replace("&#x27;", "&#039;"),
+        html.escape(key, quote=False),
+        json.dumps(key)[1:-1],
+        json.dumps(key, ensure_ascii=False)[1:-1],
+    }
     return sorted(forms, key=len, reverse=True)
 
 
@@ -541,7 +556,13 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
+def _eta(value: Any) -> float | None:
+    """Return an estimate in seconds; none of so long a time that it cannot be meant."""
+    seconds = _number(value)
+    return None if seconds is None or seconds > _LONGEST_ETA else seconds
+
+
 def _flags(value: Any) -> bool | list[bool] | None:
     if isinstance(value, list):
-        return [bool(item) for item in value]
+        return [bool(item) for item in value] or None
     return value if isinstance(value, bool) else None

@@ -101,7 +101,8 @@ def test_optional_fields():
 
 
 @pytest.mark.parametrize(
-    ("eta", "seconds"), [(960, 960.0), ("12.5", 12.5), (None, None), ("soon", None), (-1, None), (True, None)]
+    ("eta", "seconds"),
+    [(1.7e308, None), (960, 960.0), ("12.5", 12.5), (None, None), ("soon", None), (-1, None), (True, None)],
 )
 def test_etas(eta, seconds):
     assert read_fetch_reply(http(200, {"status": "processing", "eta": eta}), JOB).job.eta == seconds
@@ -241,6 +242,8 @@ def test_a_job_survives_both_kinds_of_record():
     assert Job.from_dict(json.loads(json.dumps(job.to_compact_dict()))) == job
     assert Job.from_dict({**job.to_dict(), "from_tomorrow": 1}) == job
     assert JOB.to_compact_dict() == {"id": "147", "endpoint": "v6/video"}
+    odd = Job(id="processing", endpoint="v6/video", status="failed", message="processing")
+    assert Job.from_dict(odd.to_compact_dict()) == odd
 
 
 @pytest.mark.parametrize(
