@@ -260,6 +260,7 @@ def test_a_fetch_url_is_refused_or_leads_to_a_host_that_may_know_the_key(text):
         except ValueError as error:
             check_naming(error, "fetch_result|job id|endpoint")
             continue
+        assert urlsplit(url.strip()).hostname in {*OFFICIAL_HOSTS, "127.0.0.1"}
         assert parse_endpoint(address.endpoint) == address.endpoint
         assert address.job_id is None or parse_job_id(address.job_id) == address.job_id
         official, _ = fetch_request(address.endpoint, address.job_id or "1", "k")
