@@ -20,6 +20,9 @@ from airflow_provider_modelslab.endpoints import MODELSLAB
 DEFAULT_REQUEST_TIMEOUT = 30.0
 """Seconds for one request and its whole reply."""
 
+LONGEST_REQUEST_TIMEOUT = 86400.0
+"""Seconds that ``request_timeout`` may be; operating systems refuse to wait for ages."""
+
 DEFAULT_RETRIES = 3
 """How many times a request that failed for a passing reason is repeated by ``fetch``."""
 
@@ -70,7 +73,7 @@ def read_connection(connection: ConnectionFields) -> ClientOptions:
     return ClientOptions(
         key=key,
         base_url=_base_url(connection.host, connection.port, connection.schema),
-        request_timeout=_positive_number(extra, "request_timeout", DEFAULT_REQUEST_TIMEOUT),
+        request_timeout=_positive_number(extra, "request_timeout", DEFAULT_REQUEST_TIMEOUT, LONGEST_REQUEST_TIMEOUT),
         retries=_count(extra, "retries", DEFAULT_RETRIES),
         requests_per_second=_positive_number(extra, "requests_per_second", DEFAULT_REQUESTS_PER_SECOND),
     )
@@ -94,13 +97,18 @@ def _base_url(host: str | None, port: int | None, schema: str | None) -> str | N
         own_port = parts.port or port
     except ValueError:
         raise ValueError(f"its host {host!r:.200} is not a URL") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or any(char.isspace() for char in url):
+    if parts.scheme not in ("http", "https") or not parts.hostname or not _is_plain(url):
         raise ValueError(f"its host {host!r:.200} is not an http(s) URL such as 'http://127.0.0.1:8787'")
     path = parts.path.rstrip("/").removesuffix("/api")
     if parts.hostname == MODELSLAB and not path and own_port in (None, 443):
         return None
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{name}{f':{own_port}' if own_port else ''}{path}"
+
+
+def _is_plain(url: str) -> bool:
+    """Whether a URL is without blanks, control characters, and what some take for a slash."""
+    return url.isprintable() and not any(char.isspace() or char == "\\" for char in url)
 
 
 def _usual_scheme(host: str) -> str:
@@ -119,7 +127,7 @@ def _extra(text: str | None) -> dict[str, Any]:
     return extra
 
 
-def _positive_number(extra: Mapping[str, Any], name: str, default: float) -> float:
+def _positive_number(extra: Mapping[str, Any], name: str, default: float, limit: float = math.inf) -> float:
     value = extra.get(name)
     if value is None or value == "":
         return default
@@ -127,8 +135,9 @@ def _positive_number(extra: Mapping[str, Any], name: str, default: float) -> flo
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not (number > 0 and math.isfinite(number)):
-        raise ValueError(f"its extra field {name!r} must be a number above 0")
+    if not (0 < number <= limit and math.isfinite(number)):
+        most = "" if limit == math.inf else f" and at most {limit:g}"
+        raise ValueError(f"its extra field {name!r} must be a number above 0{most}")
     return number
 
 

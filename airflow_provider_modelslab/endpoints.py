@@ -166,6 +166,8 @@ def parse_job_id(value: object) -> str:
     if isinstance(value, float):
         if not value.is_integer():
             raise ValueError(f"job id {value!r} is not a whole number")
+        if abs(value) >= 2**53:
+            raise ValueError(f"job id {value!r} has lost digits as a floating-point number: pass it as a string")
         value = int(value)
     if isinstance(value, int):
         if not 0 <= value < 10**128:

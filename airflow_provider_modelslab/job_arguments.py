@@ -94,7 +94,7 @@ def _job_of_mapping(item: Mapping[str, Any], endpoint: str | None, base_url: str
         "output": item.get("outputs"),
         "generationTime": item.get("generation_time"),
     }
-    job = job_of_reply(reply, parse_endpoint(item["endpoint"]) if item["endpoint"] else "", base_url, key)
+    job = job_of_reply(reply, parse_endpoint(item["endpoint"]) if item["endpoint"] else endpoint, base_url, key)
     return replace(job, submitted=_moment(item.get("submitted")))
 
 

@@ -32,6 +32,8 @@ RATE_LIMIT_PAUSE = 30.0
 LONGEST_PAUSE = 3600.0
 """Seconds to stay away at the most, whatever a reply asks for: a broken proxy must not silence an account for ever."""
 
+_LONGEST_ETA = 7 * 86400.0
+
 _MAX_DEPTH = 30
 """Nesting that is kept: enough for any parameters of a generation."""
 
@@ -76,7 +78,10 @@ class Job:
 
     def to_compact_dict(self) -> dict[str, Any]:
         """Return the record without what is empty: what travels in triggers and events, once per job."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, "", [], {}, "processing")}
+        record = {name: value for name, value in asdict(self).items() if value not in (None, "", [], {})}
+        if not self.finished:
+            del record["status"]
+        return record
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Job:
@@ -369,7 +374,7 @@ def _job_after(job: Job, verdict: Verdict, document: dict[str, Any], http_status
     told = replace(
         job,
         # Sparse replies leave out what earlier ones told.
-        eta=_number(document.get("eta")) if "eta" in document else job.eta,
+        eta=_eta(document["eta"]) if "eta" in document else job.eta,
         message=_error_text(document),
         proxy_links=_strings(document.get("proxy_links")) or job.proxy_links,
         nsfw_content_detected=_flags(document.get("nsfw_content_detected")),
@@ -412,13 +417,13 @@ def _reply(verdict: Verdict, job: Job, received: HttpReply, document: dict[str, 
 
 
 def _retry_after(verdict: Verdict, received: HttpReply, document: dict[str, Any]) -> float | None:
-    for told in (_number(document.get("retry_after")), header_seconds(received.retry_after)):
-        if told is not None:
-            return min(told, LONGEST_PAUSE)
-    if verdict is Verdict.RATE_LIMITED or received.status == 429:
+    told = _number(document.get("retry_after"))
+    if told is None:
+        told = header_seconds(received.retry_after)
+    if told is None and (verdict is Verdict.RATE_LIMITED or received.status == 429):
         told = _seconds_in(_all_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS)))
-        return RATE_LIMIT_PAUSE if told is None else told
-    return None
+        told = RATE_LIMIT_PAUSE if told is None else told
+    return None if told is None else min(told, LONGEST_PAUSE)
 
 
 def _seconds_in(text: str) -> float | None:
@@ -475,14 +480,24 @@ def _clean(value: Any, key: str, depth: int = 0) -> Any:
         return {_clean(str(name), key): _clean(item, key, depth + 1) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_clean(item, key, depth + 1) for item in value]
-    return value
+    return value if isinstance(value, (bool, int)) else None
 
 
 def _spellings(key: str) -> list[str]:
     """Return the forms in which a server may echo a key, longest first."""
     if len(key) < 5:  # as Airflow's own masker: so short a text is no secret, and stands everywhere
         return []
-    forms = {key, quote(key, safe=""), quote_plus(key), html.escape(key), json.dumps(key)[1:-1]}
+    in_html = html.escape(key)
+    forms = {
+        key,
+        quote(key, safe=""),
+        quote_plus(key),
+        in_html,
+        in_html.replace("&#x27;", "&#039;"),
+        html.escape(key, quote=False),
+        json.dumps(key)[1:-1],
+        json.dumps(key, ensure_ascii=False)[1:-1],
+    }
     return sorted(forms, key=len, reverse=True)
 
 
@@ -544,7 +559,13 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
+def _eta(value: Any) -> float | None:
+    """Return an estimate in seconds; none of so long a time that it cannot be meant."""
+    seconds = _number(value)
+    return None if seconds is None or seconds > _LONGEST_ETA else seconds
+
+
 def _flags(value: Any) -> bool | list[bool] | None:
     if isinstance(value, list):
-        return [bool(item) for item in value]
+        return [bool(item) for item in value] or None
     return value if isinstance(value, bool) else None

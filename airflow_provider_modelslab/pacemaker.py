@@ -232,13 +232,12 @@ class Pacemaker:
             reply = await self._hook.alook(wait.job, session)
             if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(options.key):
                 reply = await self._hook.alook(wait.job, session)
+            if reply.verdict is Verdict.RATE_LIMITED:
+                self._quiet_until = max(self._quiet_until, time.monotonic() + (reply.retry_after or 0.0))
+            self._deliver(reply, wait, group)
         except Exception as defect:
             group.defect = defect
             group.tell()
-            return
-        if reply.verdict is Verdict.RATE_LIMITED:
-            self._quiet_until = max(self._quiet_until, time.monotonic() + (reply.retry_after or 0.0))
-        self._deliver(reply, wait, group)
 
     def _deliver(self, reply: Reply, wait: JobWait, group: Group) -> None:
         if group.closed:

@@ -9,14 +9,20 @@ are never followed, since the key is in the body.
 
 from __future__ import annotations
 
+import socket
 import ssl
+import struct
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
+from requests.exceptions import InvalidSchema, InvalidURL
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import LocationValueError, NewConnectionError, ReadTimeoutError
 
 from airflow_provider_modelslab import __version__
 from airflow_provider_modelslab.jobs import HttpReply, NoReply
@@ -42,13 +48,20 @@ def timed_out(timeout: float) -> NoReply:
     return NoReply(f"no whole reply from ModelsLab within {timeout:g} s", sent=True)
 
 
+class _Session(requests.Session):
+    """A session to which no reply is a redirect: even when requests is not to follow one, it reads its whole body."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
 def open_session() -> requests.Session:
     """Return a session; it may be used by :data:`MAX_CONNECTIONS` threads at a time."""
-    session = requests.Session()
+    session = _Session()
     session.headers.update(HEADERS)
     # Without this, requests adds what ~/.netrc holds for the host as an Authorization header.
     session.auth = lambda request: request
-    adapter = HTTPAdapter(pool_maxsize=MAX_CONNECTIONS)
+    adapter = _Adapter(pool_maxsize=MAX_CONNECTIONS)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
@@ -63,25 +76,71 @@ def post(session: requests.Session, url: str, body: Mapping[str, object], timeou
     :param body: the JSON body.
     :param timeout: seconds for the whole exchange.
     """
-    # In a thread that may be left behind: requests bounds each read, not their sum, and a server that sends a byte now
-    # and then could hold a worker for hours.
+    # In a thread whose connection can be cut off: requests bounds each read, not their sum, and a server that sends a
+    # byte now and then could hold a worker for hours.
     outcome: SimpleQueue[HttpReply | NoReply] = SimpleQueue()
-    threading.Thread(
-        target=lambda: outcome.put(_exchange(session, url, body, timeout)), name="modelslab-request", daemon=True
-    ).start()
+    connections: list[HTTPConnection] = []
+
+    def exchange() -> None:
+        _HERE.connections = connections
+        outcome.put(_exchange(session, url, body, timeout))
+
+    threading.Thread(target=exchange, name="modelslab-request", daemon=True).start()
     try:
         return outcome.get(timeout=timeout + _MARGIN)
     except Empty:
+        for connection in connections:
+            _cut_off(connection)
         return timed_out(timeout)
 
 
 _MARGIN = 0.25
 """Seconds that a thread has to tell of its own timeout, which it knows more about."""
 
+_HERE = threading.local()
+"""``connections``: what the exchange of this thread travels over."""
+
+
+class _NotesItself:
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        _HERE.connections.append(self)
+        super().request(*args, **kwargs)  # type: ignore[misc]
+
+
+class _Connection(_NotesItself, HTTPConnection):
+    pass
+
+
+class _SecureConnection(_NotesItself, HTTPSConnection):
+    pass
+
+
+class _Adapter(HTTPAdapter):
+    """An adapter whose connections are known to the exchange that uses them."""
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = _SecureConnection if pool.scheme == "https" else _Connection
+        return pool
+
+
+def _cut_off(connection: HTTPConnection) -> None:
+    """End what another thread reads of a connection."""
+    if isinstance(connection.sock, socket.socket):
+        with suppress(OSError):
+            # The other side is to be told by a reset, which nobody who goes on sending can overlook.
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # Not the method of TLS sockets, which would change them under the hands of that thread.
+            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+
 
 def _exchange(session: requests.Session, url: str, body: Mapping[str, object], timeout: float) -> HttpReply | NoReply:
     try:
         with session.post(url, json=body, timeout=timeout, allow_redirects=False, stream=True) as response:
+            if response.status_code < 200:
+                # An interim reply, which http.client takes for the last one. The true one is still to come: another
+                # request must not find it on this connection.
+                return CONNECTION_LOST
             chunks = bytearray()
             for chunk in response.iter_content(CHUNK_BYTES):
                 chunks += chunk
@@ -94,7 +153,7 @@ def _exchange(session: requests.Session, url: str, body: Mapping[str, object], t
         return timed_out(timeout)
     except requests.exceptions.ConnectionError as error:
         return _fault_behind(error, timeout)
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, HTTPError, UnicodeError) as error:
+    except (InvalidURL, InvalidSchema, LocationValueError, UnicodeError) as error:
         return NoReply(f"the host or the proxy cannot be addressed ({type(error).__name__})", sent=False)
     except Exception as error:  # a thread has nobody to raise to
         return NoReply(f"the exchange broke off ({type(error).__name__})", sent=True)

@@ -12,6 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run; HYPOTHESIS_PROFILE=search looks for new ones, for much longer.
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=400)
+settings.register_profile("search", deadline=None, max_examples=20_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 for name in [name for name in os.environ if name.startswith(("AIRFLOW", "MODELSLAB"))]:
     del os.environ[name]

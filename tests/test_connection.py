@@ -51,6 +51,8 @@ def test_hosts(fields, base_url):
         "http://[::1",
         "http://x:99999",
         "a b",
+        "a\x1bb",
+        "modelslab.com\\.evil.example",
     ],
 )
 def test_bad_hosts_are_refused_by_name(host):
@@ -81,6 +83,7 @@ def test_extras():
         ("[]", "extra"),
         (json.dumps({"request_timeout": 0}), "request_timeout"),
         (json.dumps({"request_timeout": "soon"}), "request_timeout"),
+        (json.dumps({"request_timeout": 1e300}), "request_timeout"),
         (json.dumps({"request_timeout": True}), "request_timeout"),
         (json.dumps({"request_timeout": [1]}), "request_timeout"),
         ('{"request_timeout": 1e999}', "request_timeout"),

@@ -3,11 +3,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from airflow_provider_modelslab.endpoints import (
-    OFFICIAL_HOSTS,
     FetchEndpoint,
     ForeignHostError,
     JobAddress,
@@ -117,23 +114,11 @@ def test_job_ids(value, job_id):
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, False, 1.5, float("nan"), float("inf"), -1, 10**200, "", " ", "..", ".", "../wallet_balance", "a/b", "a%2fb", "a?b", "a#b", "é", b"1", [1], {}],
+    [None, True, False, 1.5, float(2**53), float("nan"), float("inf"), -1, 10**200, "", " ", "..", ".", "../wallet_balance", "a/b", "a%2fb", "a?b", "a#b", "é", b"1", [1], {}],
 )  # fmt: skip
 def test_bad_job_ids_are_refused(value):
     with pytest.raises(ValueError, match="job id"):
         parse_job_id(value)
-
-
-@given(st.one_of(st.text(), st.integers(), st.floats(), st.binary(), st.none(), st.booleans()))
-def test_an_id_never_leaves_its_own_segment_of_the_url(value):
-    try:
-        job_id = parse_job_id(value)
-    except ValueError:
-        return
-    url, _ = fetch_request("v6/video", job_id, "k")
-    assert url == f"https://modelslab.com/api/v6/video/fetch/{job_id}"
-    assert job_id.strip(".")
-    assert not set(job_id) & set("/?#%\\ ")
 
 
 @pytest.mark.parametrize(
@@ -197,17 +182,6 @@ def test_what_is_no_fetch_url_is_refused(url):
     with pytest.raises(ValueError, match=r"fetch_result|job id") as caught:
         parse_fetch_url(url)
     assert "secret" not in str(caught.value)
-
-
-@given(st.text())
-def test_a_fetch_url_is_parsed_or_refused(text):
-    for url in (text, f"https://{text}/api/v6/video/fetch/1", f"https://modelslab.com/api/v6/video/fetch/{text}"):
-        try:
-            address = parse_fetch_url(url)
-        except ValueError:
-            continue
-        target, _ = fetch_request(address.endpoint, address.job_id or "1", "k")
-        assert target.split("/")[2] in OFFICIAL_HOSTS
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.outputs import ABANDONED_SECONDS, save_outputs
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sandbox.media import make
-from tests.raw_server import RESET, RawServer, reply
+from tests.raw_server import RESET, RawServer, dripping, reply, stalling
 from tests.waiting import wait_until
 
 PNG = make("png", "a lighthouse") + bytes(5000)  # longer than what is looked at before it is stored
@@ -319,8 +319,7 @@ def test_the_proxy_has_it(folder: Path):
 
 
 def test_a_trickle_ends_with_the_time_for_saving(raw_server: RawServer, folder: Path):
-    raw_server.answer(TRUNCATED.replace(b"Content-Length: ", b"Content-Length: 9"))
-    raw_server.drips = True
+    raw_server.answer(dripping(TRUNCATED.replace(b"Content-Length: ", b"Content-Length: 9")))
     with pytest.raises(ModelsLabSaveError, match="the 1 s for saving are over"):
         save_outputs([job(f"{raw_server.url}/a.png")], str(folder), timeout=1)
     assert files(folder) == {}
@@ -499,8 +498,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 
 
 def test_a_worker_killed_leaves_nothing_under_the_name(raw_server: RawServer, folder: Path):
-    raw_server.answer(HALF, picture())
-    raw_server.holds = True
+    raw_server.answer(stalling(HALF), picture())
     process = run_python(saving(f"{raw_server.url}/a.png", str(folder)))
     wait_until(lambda: folder.exists() and any(path.name.endswith(".part") for path in folder.iterdir()), 120)
     process.kill()
@@ -536,8 +534,7 @@ def test_a_task_that_is_ended_ends_its_downloads(raw_server: RawServer, folder: 
     def end(*_: object) -> None:
         raise Ended
 
-    raw_server.answer(HALF)
-    raw_server.holds = True
+    raw_server.answer(stalling(HALF))
     previous = signal.signal(signal.SIGUSR1, end)
     main = threading.main_thread().ident
     assert main
@@ -673,8 +670,7 @@ def test_s3_shows_no_half_of_a_file(bucket: Bucket, raw_server: RawServer, conte
 
 
 def test_s3_and_a_worker_killed(bucket: Bucket, raw_server: RawServer):
-    raw_server.answer(picture(LARGE)[:-10])
-    raw_server.holds = True
+    raw_server.answer(stalling(picture(LARGE)[:-10]))
     code = f"import os; os.environ['AIRFLOW_CONN_AWS_DEFAULT'] = {bucket.connection!r}\n"
     process = run_python(code + saving(f"{raw_server.url}/a.png", "s3://aws_default@bucket/"))
     try:

@@ -15,6 +15,7 @@ from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
+from airflow_provider_modelslab.waits import JobWait
 from tests.raw_server import RawServer, reply
 from tests.waiting import await_until
 
@@ -229,6 +230,14 @@ def test_a_defect_is_an_event_without_the_text_of_the_exception(sandbox: Sandbox
     event = only_event(trigger(submitted(sandbox, 1)))
     assert event["status"] == "error"
     assert "the-api-key" not in json.dumps(event)
+
+
+def test_a_defect_in_taking_a_reply_does_not_leave_the_wait_hanging(sandbox: Sandbox, monkeypatch):
+    def broken(self, reply, now):
+        raise OverflowError("math range error")
+
+    monkeypatch.setattr(JobWait, "take", broken)
+    assert only_event(trigger(submitted(sandbox, 1)))["status"] == "error"
 
 
 def test_cancellation_passes_through_and_leaves_nothing_behind(sandbox: Sandbox):
