@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Literal, get_args
 from urllib.parse import quote, quote_plus
 
@@ -475,12 +476,13 @@ def _clean(value: Any, key: str, depth: int = 0) -> Any:
     return value
 
 
-def _spellings(key: str) -> list[str]:
+@lru_cache(maxsize=64)  # asked for with every text of every reply
+def _spellings(key: str) -> tuple[str, ...]:
     """Return the forms in which a server may echo a key, longest first."""
     if len(key) < 5:  # as Airflow's own masker: so short a text is no secret, and stands everywhere
-        return []
+        return ()
     forms = {key, quote(key, safe=""), quote_plus(key), html.escape(key), json.dumps(key)[1:-1]}
-    return sorted(forms, key=len, reverse=True)
+    return tuple(sorted(forms, key=len, reverse=True))
 
 
 def _not_json(received: HttpReply) -> str:
