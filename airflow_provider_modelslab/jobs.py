@@ -461,19 +461,25 @@ def _clean(value: Any, key: str, depth: int = 0) -> Any:
     if depth > _MAX_DEPTH:
         return None
     if isinstance(value, str):
-        text = value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
-        for spelling in _spellings(key):
-            text = text.replace(spelling, "***")
-        return text
+        return _clean_text(value, key)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return str(value) if abs(value) < 10**100 else None
     if isinstance(value, dict):
-        return {_clean(str(name), key): _clean(item, key, depth + 1) for name, item in value.items()}
+        return {_clean_text(str(name), key): _clean(item, key, depth + 1) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_clean(item, key, depth + 1) for item in value]
     return value
+
+
+def _clean_text(text: str, key: str) -> str:
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    text = text.replace("\0", "")
+    for spelling in _spellings(key):
+        text = text.replace(spelling, "***")
+    return text
 
 
 @lru_cache(maxsize=64)  # asked for with every text of every reply
