@@ -72,6 +72,11 @@ class Group:
         """Wake the trigger."""
         self._news.set()
 
+    def fail(self, defect: Exception) -> None:
+        """Wake the trigger with a defect of this provider, which ends its wait."""
+        self.defect = defect
+        self.tell()
+
 
 class Pacemaker:
     """
@@ -90,13 +95,15 @@ class Pacemaker:
         self._users = 0
         self._opening = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
-        self._heart: asyncio.Task[None] | None = None
         self._groups: set[Group] = set()
         self._looks: set[asyncio.Task[None]] = set()
         self._timers: list[tuple[float, int, JobWait, Group]] = []
         self._counter = itertools.count()
         self._round: deque[Group] = deque()
-        self._wake = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        # An empty one: otherwise log lines of a look would belong to the trigger that happened to be there.
+        self._context = Context()
+        self._beginning = False
         self._next_request = 0.0
         self._quiet_until = 0.0
         self._renewing = asyncio.Lock()
@@ -119,13 +126,10 @@ class Pacemaker:
 
     def watch(self, waits: Sequence[JobWait], deadline: float) -> Group:
         """Look at the jobs of these waits, each when it is due, until :meth:`forget` is called."""
-        if self._heart is None or self._heart.done():
-            raise RuntimeError("the pacemaker has stopped")
         group = Group(waits, deadline)
         self._groups.add(group)
         for wait in waits:
             self._set_timer(wait, group)
-        self._wake.set()
         return group
 
     def forget(self, group: Group) -> None:
@@ -144,54 +148,70 @@ class Pacemaker:
         from airflow_provider_modelslab import async_transport  # not for those who only parse DAGs
 
         self._session = async_transport.open_session((await self._hook.aoptions()).request_timeout)
-        # In an empty context: otherwise its log lines would belong to the trigger that happened to come first.
-        self._heart = Context().run(asyncio.ensure_future, self._beat(self._session))
-        self._heart.add_done_callback(self._heart_stopped)
 
     async def _close(self) -> None:
         async with self._opening:
             if self._users or self._session is None:
                 return
-            tasks = [*self._looks, *([self._heart] if self._heart else [])]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            looks = list(self._looks)
+            for look in looks:
+                look.cancel()
+            await asyncio.gather(*looks, return_exceptions=True)
             await self._session.close()
-            self._session = self._heart = None
+            self._session = None
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
             self._timers.clear()
             self._round.clear()
+            self._beginning = False
             # The next to come reads the connection anew.
             self._hook = ModelsLabHook(self._hook.modelslab_conn_id)
 
-    async def _beat(self, session: aiohttp.ClientSession) -> None:
-        """Send one request after the other, each when it is its turn and the account allows it."""
-        while True:
+    def _beat(self) -> None:
+        """Begin the look whose turn it is, if the account allows one now; beat again when that may change."""
+        self._alarm = None
+        try:
             self._collect_due(time.time())
-            if not self._round or len(self._looks) >= MAX_CONNECTIONS:
-                await self._sleep(self._timers[0][0] - time.time() if self._timers else 3600.0)
-                continue
+            if self._beginning or len(self._looks) >= MAX_CONNECTIONS:
+                return  # until the one has begun, or one of them has ended
+            if not self._round:
+                if self._timers:
+                    self._beat_in(self._timers[0][0] - time.time())
+                return
             pause = max(self._next_request, self._quiet_until) - time.monotonic()
             if pause > 0:
-                await self._sleep(pause)
-                continue
-            wait, group = self._take_turn()
-            task = asyncio.ensure_future(self._look(wait, group, session))
-            self._looks.add(task)
-            task.add_done_callback(self._look_done)
-            await asyncio.sleep(0)  # the look begins, and with it the time until the next one may
+                self._beat_in(pause)
+                return
+            self._begin_look(*self._take_turn())
+        except Exception as defect:
+            # It must not leave the triggers waiting for ever.
+            for group in self._groups:
+                group.fail(defect)
 
-    async def _sleep(self, seconds: float) -> None:
-        handle = asyncio.get_running_loop().call_later(max(0.0, seconds), self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            handle.cancel()
-        self._wake.clear()
+    def _beat_in(self, seconds: float) -> None:
+        """Beat after so many seconds, unless a beat comes earlier anyway."""
+        loop = asyncio.get_running_loop()
+        moment = loop.time() + max(0.0, seconds)
+        if self._alarm is not None:
+            if self._alarm.when() <= moment:
+                return
+            self._alarm.cancel()
+        self._alarm = loop.call_at(moment, self._beat, context=self._context)
+
+    def _begin_look(self, wait: JobWait, group: Group) -> None:
+        if self._session is None:
+            raise RuntimeError("the pacemaker has no session")
+        self._beginning = True
+        look = asyncio.ensure_future(self._look(wait, group, self._session))
+        self._looks.add(look)
+        look.add_done_callback(self._look_done)
 
     def _set_timer(self, wait: JobWait, group: Group) -> None:
         now = time.time()
         moment = now + wait.delay(now, group.deadline)
         heapq.heappush(self._timers, (moment, next(self._counter), wait, group))
+        self._beat_in(moment - now)
 
     def _collect_due(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
@@ -210,31 +230,27 @@ class Pacemaker:
             self._round.append(group)
         return wait, group
 
-    def _heart_stopped(self, heart: asyncio.Task[None]) -> None:
-        """Tell all triggers of a defect, which must not leave them waiting for ever."""
-        if not heart.cancelled() and (defect := heart.exception()) is not None:
-            for group in self._groups:
-                group.defect = defect
-                group.tell()
-
-    def _look_done(self, task: asyncio.Task[None]) -> None:
-        self._looks.discard(task)
-        self._wake.set()
+    def _look_done(self, look: asyncio.Task[None]) -> None:
+        self._looks.discard(look)
+        if len(self._looks) == MAX_CONNECTIONS - 1:
+            self._beat_in(0.0)
 
     async def _look(self, wait: JobWait, group: Group, session: aiohttp.ClientSession) -> None:
+        self._beginning = False
         if time.monotonic() < self._quiet_until:
             # ModelsLab has asked to stay away since this look was given its turn.
             self._set_timer(wait, group)
             return
+        options = self._hook.options  # looked up when the session was opened
+        gap = 1 / options.requests_per_second
+        self._next_request = time.monotonic() + gap
+        self._beat_in(gap)
         try:
-            options = await self._hook.aoptions()
-            self._next_request = time.monotonic() + 1 / options.requests_per_second
             reply = await self._hook.alook(wait.job, session)
             if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(options.key):
                 reply = await self._hook.alook(wait.job, session)
         except Exception as defect:
-            group.defect = defect
-            group.tell()
+            group.fail(defect)
             return
         if reply.verdict is Verdict.RATE_LIMITED:
             self._quiet_until = max(self._quiet_until, time.monotonic() + (reply.retry_after or 0.0))
