@@ -74,12 +74,14 @@ class Job:
 
     def to_compact_dict(self) -> dict[str, Any]:
         """Return the record without what is empty: what travels in triggers and events, once per job."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, "", [], {}, "processing")}
+        fields = ((name, getattr(self, name)) for name in self.__slots__)
+        return {name: value for name, value in fields if value not in (None, "", [], {}, "processing")}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Job:
         """Return the job of a record of either kind; fields that it does not know are left out."""
-        return cls(**{"id": "", "endpoint": "", **{name: record[name] for name in cls.__slots__ if name in record}})
+        known = {name: value for name, value in record.items() if name in cls.__slots__}
+        return cls(**{"id": "", "endpoint": "", **known})
 
     @property
     def finished(self) -> bool:

@@ -12,10 +12,10 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
+from importlib import import_module
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -46,7 +46,7 @@ class Group:
         self.account_reply: Reply | None = None
         self.defect: BaseException | None = None
         self.closed = False
-        self.ready: deque[JobWait] = deque()
+        self.ready: dict[JobWait, None] = {}
         self.left = len(waits)
         self._news = asyncio.Event()
 
@@ -82,8 +82,9 @@ class Pacemaker:
     """
     Looks at jobs for all triggers of one event loop and connection.
 
-    Turns go round among the triggers that have a job due, so that one with thousands of jobs does not keep one with
-    a single job waiting; within a trigger the job that is due longest comes first. No two requests leave closer
+    Every other turn goes round among the triggers that have a job due, so that one with thousands of jobs does not
+    keep one with a single job waiting; the turns between go to the job that is due longest, so that thousands of
+    triggers with a single job do not starve one with many. No two requests leave closer
     together than the connection's ``requests_per_second`` allows, and none at all while ModelsLab asks to stay away.
 
     :param conn_id: the connection.
@@ -99,7 +100,9 @@ class Pacemaker:
         self._looks: set[asyncio.Task[None]] = set()
         self._timers: list[tuple[float, int, JobWait, Group]] = []
         self._counter = itertools.count()
-        self._round: deque[Group] = deque()
+        self._due: dict[JobWait, Group] = {}
+        self._round: dict[Group, None] = {}
+        self._by_age = False
         self._alarm: asyncio.TimerHandle | None = None
         # An empty one: otherwise log lines of a look would belong to the trigger that happened to be there.
         self._context = Context()
@@ -136,17 +139,18 @@ class Pacemaker:
         """Look no more at the jobs of a group."""
         group.closed = True
         self._groups.discard(group)
-        if group.ready:
-            group.ready.clear()
-            self._round.remove(group)
+        self._round.pop(group, None)
+        for wait in group.ready:
+            del self._due[wait]
+        group.ready.clear()
 
     def experience_with(self, endpoint: str) -> Experience:
         """Return what has been learned about an endpoint; it grows with every job that gets done."""
         return self.experience.setdefault(endpoint, Experience())
 
     async def _open(self) -> None:
-        from airflow_provider_modelslab import async_transport  # not for those who only parse DAGs
-
+        # Not for those who only parse DAGs; in a thread, because aiohttp takes longer than an event loop may be held up.
+        async_transport = await asyncio.to_thread(import_module, "airflow_provider_modelslab.async_transport")
         self._session = async_transport.open_session((await self._hook.aoptions()).request_timeout)
 
     async def _close(self) -> None:
@@ -163,6 +167,7 @@ class Pacemaker:
                 self._alarm.cancel()
                 self._alarm = None
             self._timers.clear()
+            self._due.clear()
             self._round.clear()
             self._beginning = False
             # The next to come reads the connection anew.
@@ -218,16 +223,21 @@ class Pacemaker:
             _, _, wait, group = heapq.heappop(self._timers)
             if group.closed:
                 continue
-            if not group.ready:
-                self._round.append(group)
-            group.ready.append(wait)
+            group.ready[wait] = None
+            self._due[wait] = group
+            self._round.setdefault(group)
 
     def _take_turn(self) -> tuple[JobWait, Group]:
-        """Return the wait whose turn it is; its group goes to the end of the round if it has more."""
-        group = self._round.popleft()
-        wait = group.ready.popleft()
+        """Return the wait whose turn it is: the next trigger's and the one that is due longest take turns."""
+        self._by_age = not self._by_age
+        if self._by_age:
+            wait, group = next(iter(self._due.items()))
+        else:
+            group = next(iter(self._round))
+            wait = next(iter(group.ready))
+        del self._due[wait], group.ready[wait], self._round[group]
         if group.ready:
-            self._round.append(group)
+            self._round[group] = None  # at the end of the round
         return wait, group
 
     def _look_done(self, look: asyncio.Task[None]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -30,6 +30,9 @@ CHANGES_GAP = 2.0
 """Seconds between two lines about jobs that got done, at the least."""
 
 _NAMED_IN_A_LINE = 5
+
+_ITEMS_IN_A_ROW = 500
+"""Of thousands, before the event loop has a turn again."""
 
 
 class ModelsLabJobTrigger(BaseTrigger):
@@ -87,26 +90,29 @@ class ModelsLabJobTrigger(BaseTrigger):
         yield TriggerEvent(await self._outcome())  # type: ignore[no-untyped-call]
 
     async def _outcome(self) -> dict[str, Any]:
-        jobs = [Job.from_dict(record) for record in self.jobs]
+        jobs = [Job.from_dict(record) async for record in _unhurried(self.jobs)]
         try:
             async with AsyncExitStack() as stack:
                 pacemaker = await self._join(stack)
                 if pacemaker is None:
-                    return {"status": "timeout", "jobs": _records(jobs)}
+                    return {"status": "timeout", "jobs": await _records(jobs)}
+                await asyncio.sleep(0)  # with thousands of jobs, this step and the next take some time each
                 waits = JobWaits(jobs, self.started, self.poke_interval, pacemaker.experience_with)
                 account_reply = await self._wait(pacemaker, waits)
         except ModelsLabArgumentError as error:
             # Our own words about the connection; they never hold the key.
-            return {"status": "error", "verdict": None, "message": f"In the triggerer: {error}", "jobs": _records(jobs)}
+            message = f"In the triggerer: {error}"
+            return {"status": "error", "verdict": None, "message": message, "jobs": await _records(jobs)}
         except Exception:
             # A defect of this provider: the details go to the triggerer's log, where the key is masked.
             self.log.exception("The wait broke off")
             message = "The wait broke off inside the triggerer; its log says why"
-            return {"status": "error", "verdict": None, "message": message, "jobs": _records(jobs)}
+            return {"status": "error", "verdict": None, "message": message, "jobs": await _records(jobs)}
+        records = await _records(waits.jobs())
         if account_reply is not None:
             verdict, message = account_reply.verdict.name, account_reply.job.message
-            return {"status": "error", "verdict": verdict, "message": message, "jobs": _records(waits.jobs())}
-        return {"status": "timeout" if waits.unfinished() else "finished", "jobs": _records(waits.jobs())}
+            return {"status": "error", "verdict": verdict, "message": message, "jobs": records}
+        return {"status": "timeout" if waits.unfinished() else "finished", "jobs": records}
 
     async def _join(self, stack: AsyncExitStack) -> Pacemaker | None:
         """Return the pacemaker of the connection, or ``None`` if that could not be read until the deadline."""
@@ -130,6 +136,7 @@ class ModelsLabJobTrigger(BaseTrigger):
         """See jobs get done until all are, or the deadline comes, or the account is refused: return that reply."""
         self.log.info("Waiting for jobs: %s", waits.summary())
         report = _Report(self.log, waits)
+        await asyncio.sleep(0)
         group = pacemaker.watch(waits.unfinished(), self.deadline)
         try:
             while group.left and group.account_reply is None and (left := self.deadline - time.time()) > 0:
@@ -178,8 +185,19 @@ class _Report:
         self._progress_due = self._last + self._progress_gap
 
 
-def _records(jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    return [job.to_compact_dict() for job in jobs]
+async def _records(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    return [job.to_compact_dict() async for job in _unhurried(jobs)]
+
+
+_Item = TypeVar("_Item")
+
+
+async def _unhurried(items: Sequence[_Item]) -> AsyncIterator[_Item]:
+    """Go through thousands of items without holding up the event loop."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % _ITEMS_IN_A_ROW == 0:
+            await asyncio.sleep(0)
 
 
 def _changes(jobs: Sequence[Job]) -> str:

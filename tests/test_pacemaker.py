@@ -169,6 +169,22 @@ def test_every_job_gets_its_turn_when_there_are_more_than_the_ceiling_allows(san
     assert max(counts) <= 6
 
 
+def test_many_triggers_with_a_single_job_do_not_starve_one_with_many(sandbox: Sandbox, monkeypatch):
+    """Had each trigger the same share, the one with many would have had 10 of 1,000 looks for its 100 jobs."""
+    limit(monkeypatch, sandbox, 400)
+    many, singles = submitted(sandbox, 100), submitted(sandbox, 100)
+
+    async def scenario() -> None:
+        running = [asyncio.create_task(outcome(jobs)) for jobs in [*([job] for job in singles), many]]
+        await await_until(lambda: fetches(sandbox) >= 1000)
+        sandbox.finish_all()
+        await asyncio.gather(*running)
+
+    asyncio.run(scenario())
+    looked_at = [request.path.rpartition("/")[2] for request in sandbox.requests[:1000]]
+    assert min(looked_at.count(job["id"]) for job in [*many, *singles]) >= 2
+
+
 def test_a_rate_limit_silences_every_trigger_of_the_connection(monkeypatch):
     sent: list[float] = []
     limited: list[float] = []
