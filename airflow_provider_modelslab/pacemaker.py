@@ -12,8 +12,7 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from contextvars import Context
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -40,6 +39,9 @@ class Group:
     :param deadline: when the trigger gives up, in seconds since the epoch.
     """
 
+    # Thousands of triggers have one each.
+    __slots__ = ("_listener", "_told", "account_reply", "closed", "deadline", "defect", "finished", "left", "ready")
+
     def __init__(self, waits: Sequence[JobWait], deadline: float) -> None:
         self.deadline = deadline
         self.finished: list[JobWait] = []
@@ -48,7 +50,8 @@ class Group:
         self.closed = False
         self.ready: dict[JobWait, None] = {}
         self.left = len(waits)
-        self._news = asyncio.Event()
+        self._told = False
+        self._listener: asyncio.Future[None] | None = None
 
     async def news(self, timeout: float) -> list[JobWait]:
         """
@@ -56,12 +59,16 @@ class Group:
 
         :param timeout: seconds.
         """
-        handle = asyncio.get_running_loop().call_later(max(0.0, timeout), self._news.set)
-        try:
-            await self._news.wait()
-        finally:
-            handle.cancel()
-        self._news.clear()
+        if not self._told:
+            # No asyncio.Event, which weighs four times as much.
+            self._listener = asyncio.get_running_loop().create_future()
+            alarm = asyncio.get_running_loop().call_later(max(0.0, timeout), self.tell)
+            try:
+                await self._listener
+            finally:
+                alarm.cancel()
+                self._listener = None
+        self._told = False
         if self.defect is not None:
             raise self.defect
         finished, self.finished = self.finished, []
@@ -70,7 +77,9 @@ class Group:
 
     def tell(self) -> None:
         """Wake the trigger."""
-        self._news.set()
+        self._told = True
+        if self._listener is not None and not self._listener.done():
+            self._listener.set_result(None)
 
     def fail(self, defect: Exception) -> None:
         """Wake the trigger with a defect of this provider, which ends its wait."""
@@ -112,20 +121,23 @@ class Pacemaker:
         self._renewing = asyncio.Lock()
         self._renewed = float("-inf")
 
-    @asynccontextmanager
-    async def joined(self) -> AsyncIterator[Pacemaker]:
-        """Keep the session open inside the block; the connection is looked up by the first to come."""
+    async def join(self) -> None:
+        """Keep the session open until :meth:`leave`; the connection is looked up by the first to come."""
         self._users += 1
         try:
             async with self._opening:
                 if self._session is None:
                     await self._open()
-            yield self
-        finally:
-            self._users -= 1
-            if not self._users:
-                # To its end even when the trigger that leaves last is being cancelled.
-                await asyncio.shield(asyncio.ensure_future(self._close()))
+        except BaseException:
+            await self.leave()
+            raise
+
+    async def leave(self) -> None:
+        """Undo :meth:`join`; the last to leave closes the session."""
+        self._users -= 1
+        if not self._users:
+            # To its end even when the trigger that leaves last is being cancelled.
+            await asyncio.shield(asyncio.ensure_future(self._close()))
 
     def watch(self, waits: Sequence[JobWait], deadline: float) -> Group:
         """Look at the jobs of these waits, each when it is due, until :meth:`forget` is called."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -87,18 +86,20 @@ class ModelsLabJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event. Raises nothing but the cancellation that Airflow asks for."""
-        yield TriggerEvent(await self._outcome())  # type: ignore[no-untyped-call]
+        # In a task of its own: Airflow runs a trigger inside a greenlet, which keeps a piece of stack per nested call.
+        outcome = await asyncio.ensure_future(self._outcome())
+        yield TriggerEvent(outcome)  # type: ignore[no-untyped-call]
 
     async def _outcome(self) -> dict[str, Any]:
         jobs = [Job.from_dict(record) async for record in _unhurried(self.jobs)]
+        pacemaker = None
         try:
-            async with AsyncExitStack() as stack:
-                pacemaker = await self._join(stack)
-                if pacemaker is None:
-                    return {"status": "timeout", "jobs": await _records(jobs)}
-                await asyncio.sleep(0)  # with thousands of jobs, this step and the next take some time each
-                waits = JobWaits(jobs, self.started, self.poke_interval, pacemaker.experience_with)
-                account_reply = await self._wait(pacemaker, waits)
+            pacemaker = await self._join()
+            if pacemaker is None:
+                return {"status": "timeout", "jobs": await _records(jobs)}
+            await asyncio.sleep(0)  # with thousands of jobs, this step and the next take some time each
+            waits = JobWaits(jobs, self.started, self.poke_interval, pacemaker.experience_with)
+            account_reply = await self._wait(pacemaker, waits)
         except ModelsLabArgumentError as error:
             # Our own words about the connection; they never hold the key.
             message = f"In the triggerer: {error}"
@@ -108,18 +109,23 @@ class ModelsLabJobTrigger(BaseTrigger):
             self.log.exception("The wait broke off")
             message = "The wait broke off inside the triggerer; its log says why"
             return {"status": "error", "verdict": None, "message": message, "jobs": await _records(jobs)}
+        finally:
+            if pacemaker is not None:
+                await pacemaker.leave()
         records = await _records(waits.jobs())
         if account_reply is not None:
             verdict, message = account_reply.verdict.name, account_reply.job.message
             return {"status": "error", "verdict": verdict, "message": message, "jobs": records}
         return {"status": "timeout" if waits.unfinished() else "finished", "jobs": records}
 
-    async def _join(self, stack: AsyncExitStack) -> Pacemaker | None:
-        """Return the pacemaker of the connection, or ``None`` if that could not be read until the deadline."""
+    async def _join(self) -> Pacemaker | None:
+        """Join the pacemaker of the connection; return ``None`` if that could not be read until the deadline."""
+        pacemaker = pacemaker_of(self.modelslab_conn_id)
         failures = 0
         while True:
             try:
-                return await stack.enter_async_context(pacemaker_of(self.modelslab_conn_id).joined())
+                await pacemaker.join()
+                return pacemaker
             except Exception as error:
                 # Airflow's own services may be away for a while; what they say may hold anything. A connection that
                 # the worker has just read may seem undefined then, because secrets backends swallow their errors.
@@ -161,6 +167,8 @@ class _Report:
     :param log: where to.
     :param waits: the waits.
     """
+
+    __slots__ = ("_last", "_log", "_progress_due", "_progress_gap", "_waits", "changed")
 
     def __init__(self, log: Any, waits: JobWaits) -> None:
         self.changed: list[Job] = []
