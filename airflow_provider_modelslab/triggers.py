@@ -91,24 +91,25 @@ class ModelsLabJobTrigger(BaseTrigger):
         yield TriggerEvent(outcome)  # type: ignore[no-untyped-call]
 
     async def _outcome(self) -> dict[str, Any]:
-        jobs = [Job.from_dict(record) async for record in _unhurried(self.jobs)]
         pacemaker = None
         try:
             pacemaker = await self._join()
             if pacemaker is None:
-                return {"status": "timeout", "jobs": await _records(jobs)}
-            await asyncio.sleep(0)  # with thousands of jobs, this step and the next take some time each
+                return {"status": "timeout", "jobs": self.jobs}
+            jobs = [Job.from_dict(record) async for record in _unhurried(self.jobs)]
             waits = JobWaits(jobs, self.started, self.poke_interval, pacemaker.experience_with)
+            del jobs  # each look makes a new one, and the old ones need not stay
+            await asyncio.sleep(0)  # with thousands of jobs, this step and the next take some time each
             account_reply = await self._wait(pacemaker, waits)
         except ModelsLabArgumentError as error:
             # Our own words about the connection; they never hold the key.
             message = f"In the triggerer: {error}"
-            return {"status": "error", "verdict": None, "message": message, "jobs": await _records(jobs)}
+            return {"status": "error", "verdict": None, "message": message, "jobs": self.jobs}
         except Exception:
             # A defect of this provider: the details go to the triggerer's log, where the key is masked.
             self.log.exception("The wait broke off")
             message = "The wait broke off inside the triggerer; its log says why"
-            return {"status": "error", "verdict": None, "message": message, "jobs": await _records(jobs)}
+            return {"status": "error", "verdict": None, "message": message, "jobs": self.jobs}
         finally:
             if pacemaker is not None:
                 await pacemaker.leave()

@@ -185,7 +185,7 @@ def test_many_triggers_with_a_single_job_do_not_starve_one_with_many(sandbox: Sa
     assert min(looked_at.count(job["id"]) for job in [*many, *singles]) >= 2
 
 
-def test_a_rate_limit_silences_every_trigger_of_the_connection(monkeypatch):
+def test_a_rate_limit_in_the_midst_of_500_waits_silences_every_trigger_of_the_connection(monkeypatch):
     sent: list[float] = []
     limited: list[float] = []
     original = async_transport.post
@@ -200,8 +200,8 @@ def test_a_rate_limit_silences_every_trigger_of_the_connection(monkeypatch):
     monkeypatch.setattr(async_transport, "post", record)
 
     async def scenario(sandbox: Sandbox, jobs: list[dict]) -> None:
-        running = [asyncio.create_task(outcome([job])) for job in jobs]
-        await await_until(lambda: fetches(sandbox) > 100)
+        running = [asyncio.create_task(outcome(waits)) for waits in [*([job] for job in jobs[:250]), jobs[250:]]]
+        await await_until(lambda: fetches(sandbox) > 600)
         sandbox.script("fetch", ["rate_limit"])
         await await_until(lambda: bool(limited) and sent[-1] > limited[0])
         sandbox.finish_all()
@@ -209,7 +209,7 @@ def test_a_rate_limit_silences_every_trigger_of_the_connection(monkeypatch):
 
     with Sandbox(duration=float("inf"), retry_after=2) as sandbox:
         limit(monkeypatch, sandbox, 10_000)
-        asyncio.run(scenario(sandbox, submitted(sandbox, 40)))
+        asyncio.run(scenario(sandbox, submitted(sandbox, 500)))
     assert next(moment for moment in sent if moment > limited[0]) >= limited[0] + 2
 
 
