@@ -189,7 +189,13 @@ def table_of_arrivals(arrivals: list[tuple[float, str]], waits: int) -> str:
 
 
 def table_of_lateness(scenes: dict[str, list[Any]]) -> str:
-    names = ["scene", "phase", "late by the clock, ms", "longest turn (CPU), ms", "longest garbage collection (CPU), ms"]
+    names = [
+        "scene",
+        "phase",
+        "late by the clock, ms",
+        "longest turn (CPU), ms",
+        "longest garbage collection (CPU), ms",
+    ]
     lines = [f"| {' | '.join(names)} |\n|---|---|---|---|---|\n"]
     for scene, phases in scenes.items():
         for phase, figures in phases:
