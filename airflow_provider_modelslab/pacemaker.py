@@ -161,7 +161,7 @@ class Pacemaker:
         return self.experience.setdefault(endpoint, Experience())
 
     async def _open(self) -> None:
-        # Not for those who only parse DAGs; in a thread, because aiohttp takes longer than an event loop may be held up.
+        # Not for those who only parse DAGs; in a thread, because importing aiohttp would hold up the event loop.
         async_transport = await asyncio.to_thread(import_module, "airflow_provider_modelslab.async_transport")
         self._session = async_transport.open_session((await self._hook.aoptions()).request_timeout)
 
