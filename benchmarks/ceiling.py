@@ -2,7 +2,8 @@
 Measure whether the ceiling holds, whether anybody starves, and how long the event loop is blocked.
 
 Three scenes on one connection, over TLS, all of whose waits are due at once, as after a restart of the triggerer. In
-the first, 5,000 waits share 10 requests a second for some minutes; what arrives is recorded at the server. In the others
+the first, 5,000 waits share 10 requests a second for some minutes; what arrives is recorded at the server. In
+the others
 there is no ceiling, so that 5,000 waits are looked at and get done as fast as the machine can: as triggers with a
 single job, and as one trigger. A watchdog measures how long the event loop keeps others waiting.
 

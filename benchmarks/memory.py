@@ -2,8 +2,8 @@
 Measure what a waiting job weighs, and how long waits take to start, in Airflow's own trigger runner.
 
 For each kind of trigger a runner of its own is started (see runner.py), with one trigger of that kind in it, so that
-all is imported; then its memory is compared with what it is when all others have polled once and wait. The start of waits
-is measured from handing them over until the server has seen each job's first poll.
+all is imported; then its memory is compared with what it is when all others have polled once and wait. The start
+of waits is measured from handing them over until the server has seen each job's first poll.
 
     python benchmarks/memory.py [--waits 1000 10000] [--rounds 3]
 """
