@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Literal, get_args
 from urllib.parse import quote, quote_plus
 
@@ -78,7 +79,8 @@ class Job:
 
     def to_compact_dict(self) -> dict[str, Any]:
         """Return the record without what is empty: what travels in triggers and events, once per job."""
-        record = {name: value for name, value in asdict(self).items() if value not in (None, "", [], {})}
+        fields = ((name, getattr(self, name)) for name in self.__slots__)
+        record = {name: value for name, value in fields if value not in (None, "", [], {})}
         if not self.finished:
             del record["status"]
         return record
@@ -86,7 +88,8 @@ class Job:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Job:
         """Return the job of a record of either kind; fields that it does not know are left out."""
-        return cls(**{"id": "", "endpoint": "", **{name: record[name] for name in cls.__slots__ if name in record}})
+        known = {name: value for name, value in record.items() if name in cls.__slots__}
+        return cls(**{"id": "", "endpoint": "", **known})
 
     @property
     def finished(self) -> bool:
@@ -468,25 +471,32 @@ def _clean(value: Any, key: str, depth: int = 0) -> Any:
     if depth > _MAX_DEPTH:
         return None
     if isinstance(value, str):
-        text = value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
-        for spelling in _spellings(key):
-            text = text.replace(spelling, "***")
-        return text
+        return _clean_text(value, key)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return str(value) if abs(value) < 10**100 else None
     if isinstance(value, dict):
-        return {_clean(str(name), key): _clean(item, key, depth + 1) for name, item in value.items()}
+        return {_clean_text(str(name), key): _clean(item, key, depth + 1) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_clean(item, key, depth + 1) for item in value]
     return value if isinstance(value, (bool, int)) else None
 
 
-def _spellings(key: str) -> list[str]:
+def _clean_text(text: str, key: str) -> str:
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    text = text.replace("\0", "")
+    for spelling in _spellings(key):
+        text = text.replace(spelling, "***")
+    return text
+
+
+@lru_cache(maxsize=64)  # asked for with every text of every reply
+def _spellings(key: str) -> tuple[str, ...]:
     """Return the forms in which a server may echo a key, longest first."""
     if len(key) < 5:  # as Airflow's own masker: so short a text is no secret, and stands everywhere
-        return []
+        return ()
     in_html = html.escape(key)
     forms = {
         key,
@@ -498,7 +508,7 @@ def _spellings(key: str) -> list[str]:
         json.dumps(key)[1:-1],
         json.dumps(key, ensure_ascii=False)[1:-1],
     }
-    return sorted(forms, key=len, reverse=True)
+    return tuple(sorted(forms, key=len, reverse=True))
 
 
 def _not_json(received: HttpReply) -> str:

@@ -12,10 +12,9 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from contextvars import Context
+from importlib import import_module
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -40,15 +39,19 @@ class Group:
     :param deadline: when the trigger gives up, in seconds since the epoch.
     """
 
+    # Thousands of triggers have one each.
+    __slots__ = ("_listener", "_told", "account_reply", "closed", "deadline", "defect", "finished", "left", "ready")
+
     def __init__(self, waits: Sequence[JobWait], deadline: float) -> None:
         self.deadline = deadline
         self.finished: list[JobWait] = []
         self.account_reply: Reply | None = None
         self.defect: BaseException | None = None
         self.closed = False
-        self.ready: deque[JobWait] = deque()
+        self.ready: dict[JobWait, None] = {}
         self.left = len(waits)
-        self._news = asyncio.Event()
+        self._told = False
+        self._listener: asyncio.Future[None] | None = None
 
     async def news(self, timeout: float) -> list[JobWait]:
         """
@@ -56,12 +59,16 @@ class Group:
 
         :param timeout: seconds.
         """
-        handle = asyncio.get_running_loop().call_later(max(0.0, timeout), self._news.set)
-        try:
-            await self._news.wait()
-        finally:
-            handle.cancel()
-        self._news.clear()
+        if not self._told:
+            # No asyncio.Event, which weighs four times as much.
+            self._listener = asyncio.get_running_loop().create_future()
+            alarm = asyncio.get_running_loop().call_later(max(0.0, timeout), self.tell)
+            try:
+                await self._listener
+            finally:
+                alarm.cancel()
+                self._listener = None
+        self._told = False
         if self.defect is not None:
             raise self.defect
         finished, self.finished = self.finished, []
@@ -70,15 +77,23 @@ class Group:
 
     def tell(self) -> None:
         """Wake the trigger."""
-        self._news.set()
+        self._told = True
+        if self._listener is not None and not self._listener.done():
+            self._listener.set_result(None)
+
+    def fail(self, defect: Exception) -> None:
+        """Wake the trigger with a defect of this provider, which ends its wait."""
+        self.defect = defect
+        self.tell()
 
 
 class Pacemaker:
     """
     Looks at jobs for all triggers of one event loop and connection.
 
-    Turns go round among the triggers that have a job due, so that one with thousands of jobs does not keep one with
-    a single job waiting; within a trigger the job that is due longest comes first. No two requests leave closer
+    Every other turn goes round among the triggers that have a job due, so that one with thousands of jobs does not
+    keep one with a single job waiting; the turns between go to the job that is due longest, so that thousands of
+    triggers with a single job do not starve one with many. No two requests leave closer
     together than the connection's ``requests_per_second`` allows, and none at all while ModelsLab asks to stay away.
 
     :param conn_id: the connection.
@@ -90,145 +105,169 @@ class Pacemaker:
         self._users = 0
         self._opening = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
-        self._heart: asyncio.Task[None] | None = None
         self._groups: set[Group] = set()
         self._looks: set[asyncio.Task[None]] = set()
         self._timers: list[tuple[float, int, JobWait, Group]] = []
         self._counter = itertools.count()
-        self._round: deque[Group] = deque()
-        self._wake = asyncio.Event()
+        self._due: dict[JobWait, Group] = {}
+        self._round: dict[Group, None] = {}
+        self._by_age = False
+        self._alarm: asyncio.TimerHandle | None = None
+        # An empty one: otherwise log lines of a look would belong to the trigger that happened to be there.
+        self._context = Context()
+        self._beginning = False
         self._next_request = 0.0
         self._quiet_until = 0.0
         self._renewing = asyncio.Lock()
         self._renewed = float("-inf")
 
-    @asynccontextmanager
-    async def joined(self) -> AsyncIterator[Pacemaker]:
-        """Keep the session open inside the block; the connection is looked up by the first to come."""
+    async def join(self) -> None:
+        """Keep the session open until :meth:`leave`; the connection is looked up by the first to come."""
         self._users += 1
         try:
             async with self._opening:
                 if self._session is None:
                     await self._open()
-            yield self
-        finally:
-            self._users -= 1
-            if not self._users:
-                # To its end even when the trigger that leaves last is being cancelled.
-                await asyncio.shield(asyncio.ensure_future(self._close()))
+        except BaseException:
+            await self.leave()
+            raise
+
+    async def leave(self) -> None:
+        """Undo :meth:`join`; the last to leave closes the session."""
+        self._users -= 1
+        if not self._users:
+            # To its end even when the trigger that leaves last is being cancelled.
+            await asyncio.shield(asyncio.ensure_future(self._close()))
 
     def watch(self, waits: Sequence[JobWait], deadline: float) -> Group:
         """Look at the jobs of these waits, each when it is due, until :meth:`forget` is called."""
-        if self._heart is None or self._heart.done():
-            raise RuntimeError("the pacemaker has stopped")
         group = Group(waits, deadline)
         self._groups.add(group)
         for wait in waits:
             self._set_timer(wait, group)
-        self._wake.set()
         return group
 
     def forget(self, group: Group) -> None:
         """Look no more at the jobs of a group."""
         group.closed = True
         self._groups.discard(group)
-        if group.ready:
-            group.ready.clear()
-            self._round.remove(group)
+        self._round.pop(group, None)
+        for wait in group.ready:
+            del self._due[wait]
+        group.ready.clear()
 
     def experience_with(self, endpoint: str) -> Experience:
         """Return what has been learned about an endpoint; it grows with every job that gets done."""
         return self.experience.setdefault(endpoint, Experience())
 
     async def _open(self) -> None:
-        from airflow_provider_modelslab import async_transport  # not for those who only parse DAGs
-
+        # Not for those who only parse DAGs; in a thread, because importing aiohttp would hold up the event loop.
+        async_transport = await asyncio.to_thread(import_module, "airflow_provider_modelslab.async_transport")
         self._session = async_transport.open_session((await self._hook.aoptions()).request_timeout)
-        # In an empty context: otherwise its log lines would belong to the trigger that happened to come first.
-        self._heart = Context().run(asyncio.ensure_future, self._beat(self._session))
-        self._heart.add_done_callback(self._heart_stopped)
 
     async def _close(self) -> None:
         async with self._opening:
             if self._users or self._session is None:
                 return
-            tasks = [*self._looks, *([self._heart] if self._heart else [])]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            looks = list(self._looks)
+            for look in looks:
+                look.cancel()
+            await asyncio.gather(*looks, return_exceptions=True)
             await self._session.close()
-            self._session = self._heart = None
+            self._session = None
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
             self._timers.clear()
+            self._due.clear()
             self._round.clear()
+            self._beginning = False
             # The next to come reads the connection anew.
             self._hook = ModelsLabHook(self._hook.modelslab_conn_id)
 
-    async def _beat(self, session: aiohttp.ClientSession) -> None:
-        """Send one request after the other, each when it is its turn and the account allows it."""
-        while True:
+    def _beat(self) -> None:
+        """Begin the look whose turn it is, if the account allows one now; beat again when that may change."""
+        self._alarm = None
+        try:
             self._collect_due(time.time())
-            if not self._round or len(self._looks) >= MAX_CONNECTIONS:
-                await self._sleep(self._timers[0][0] - time.time() if self._timers else 3600.0)
-                continue
+            if self._beginning or len(self._looks) >= MAX_CONNECTIONS:
+                return  # until the one has begun, or one of them has ended
+            if not self._round:
+                if self._timers:
+                    self._beat_in(self._timers[0][0] - time.time())
+                return
             pause = max(self._next_request, self._quiet_until) - time.monotonic()
             if pause > 0:
-                await self._sleep(pause)
-                continue
-            wait, group = self._take_turn()
-            task = asyncio.ensure_future(self._look(wait, group, session))
-            self._looks.add(task)
-            task.add_done_callback(self._look_done)
-            await asyncio.sleep(0)  # the look begins, and with it the time until the next one may
+                self._beat_in(pause)
+                return
+            self._begin_look(*self._take_turn())
+        except Exception as defect:
+            # It must not leave the triggers waiting for ever.
+            for group in self._groups:
+                group.fail(defect)
 
-    async def _sleep(self, seconds: float) -> None:
-        handle = asyncio.get_running_loop().call_later(max(0.0, seconds), self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            handle.cancel()
-        self._wake.clear()
+    def _beat_in(self, seconds: float) -> None:
+        """Beat after so many seconds, unless a beat comes earlier anyway."""
+        loop = asyncio.get_running_loop()
+        moment = loop.time() + max(0.0, seconds)
+        if self._alarm is not None:
+            if self._alarm.when() <= moment:
+                return
+            self._alarm.cancel()
+        self._alarm = loop.call_at(moment, self._beat, context=self._context)
+
+    def _begin_look(self, wait: JobWait, group: Group) -> None:
+        if self._session is None:
+            raise RuntimeError("the pacemaker has no session")
+        self._beginning = True
+        look = asyncio.ensure_future(self._look(wait, group, self._session))
+        self._looks.add(look)
+        look.add_done_callback(self._look_done)
 
     def _set_timer(self, wait: JobWait, group: Group) -> None:
         now = time.time()
         moment = now + wait.delay(now, group.deadline)
         heapq.heappush(self._timers, (moment, next(self._counter), wait, group))
+        self._beat_in(moment - now)
 
     def _collect_due(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
             _, _, wait, group = heapq.heappop(self._timers)
             if group.closed:
                 continue
-            if not group.ready:
-                self._round.append(group)
-            group.ready.append(wait)
+            group.ready[wait] = None
+            self._due[wait] = group
+            self._round.setdefault(group)
 
     def _take_turn(self) -> tuple[JobWait, Group]:
-        """Return the wait whose turn it is; its group goes to the end of the round if it has more."""
-        group = self._round.popleft()
-        wait = group.ready.popleft()
+        """Return the wait whose turn it is: the next trigger's and the one that is due longest take turns."""
+        self._by_age = not self._by_age
+        if self._by_age:
+            wait, group = next(iter(self._due.items()))
+        else:
+            group = next(iter(self._round))
+            wait = next(iter(group.ready))
+        del self._due[wait], group.ready[wait], self._round[group]
         if group.ready:
-            self._round.append(group)
+            self._round[group] = None  # at the end of the round
         return wait, group
 
-    def _heart_stopped(self, heart: asyncio.Task[None]) -> None:
-        """Tell all triggers of a defect, which must not leave them waiting for ever."""
-        if not heart.cancelled() and (defect := heart.exception()) is not None:
-            for group in self._groups:
-                group.defect = defect
-                group.tell()
-
-    def _look_done(self, task: asyncio.Task[None]) -> None:
-        self._looks.discard(task)
-        self._wake.set()
+    def _look_done(self, look: asyncio.Task[None]) -> None:
+        self._looks.discard(look)
+        if len(self._looks) == MAX_CONNECTIONS - 1:
+            self._beat_in(0.0)
 
     async def _look(self, wait: JobWait, group: Group, session: aiohttp.ClientSession) -> None:
+        self._beginning = False
         if time.monotonic() < self._quiet_until:
             # ModelsLab has asked to stay away since this look was given its turn.
             self._set_timer(wait, group)
             return
+        options = self._hook.options  # looked up when the session was opened
+        gap = 1 / options.requests_per_second
+        self._next_request = time.monotonic() + gap
+        self._beat_in(gap)
         try:
-            options = await self._hook.aoptions()
-            self._next_request = time.monotonic() + 1 / options.requests_per_second
             reply = await self._hook.alook(wait.job, session)
             if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(options.key):
                 reply = await self._hook.alook(wait.job, session)
@@ -236,8 +275,7 @@ class Pacemaker:
                 self._quiet_until = max(self._quiet_until, time.monotonic() + (reply.retry_after or 0.0))
             self._deliver(reply, wait, group)
         except Exception as defect:
-            group.defect = defect
-            group.tell()
+            group.fail(defect)
 
     def _deliver(self, reply: Reply, wait: JobWait, group: Group) -> None:
         if group.closed:

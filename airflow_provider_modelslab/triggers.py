@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -33,6 +32,9 @@ CHANGES_GAP = 2.0
 """Seconds between two lines about jobs that got done, at the least."""
 
 _NAMED_IN_A_LINE = 5
+
+_ITEMS_IN_A_ROW = 500
+"""Of thousands, before the event loop has a turn again."""
 
 
 class ModelsLabJobTrigger(BaseTrigger):
@@ -100,43 +102,54 @@ class ModelsLabJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event. Raises nothing but the cancellation that Airflow asks for."""
-        yield TriggerEvent({**await self._outcome(), "carried": self.carried})  # type: ignore[no-untyped-call]
+        # In a task of its own: Airflow runs a trigger inside a greenlet, which keeps a piece of stack per nested call.
+        outcome = await asyncio.ensure_future(self._outcome())
+        yield TriggerEvent({**outcome, "carried": self.carried})  # type: ignore[no-untyped-call]
 
     async def _outcome(self) -> dict[str, Any]:
-        jobs = [Job.from_dict(record) for record in self.jobs]
+        pacemaker = None
         try:
-            async with AsyncExitStack() as stack:
-                pacemaker = await self._join(stack)
-                if pacemaker is None:
-                    return {"status": "timeout", "jobs": _records(jobs)}
-                waits = JobWaits(
-                    jobs, self.started, self.poke_interval, self.seconds_per_request, pacemaker.experience_with
-                )
-                account_reply = await self._wait(pacemaker, waits)
+            pacemaker = await self._join()
+            if pacemaker is None:
+                return {"status": "timeout", "jobs": self.jobs}
+            jobs = [Job.from_dict(record) async for record in _unhurried(self.jobs)]
+            waits = JobWaits(
+                jobs, self.started, self.poke_interval, self.seconds_per_request, pacemaker.experience_with
+            )
+            del jobs  # each look makes a new one, and the old ones need not stay
+            await asyncio.sleep(0)  # with thousands of jobs, this step and the next take some time each
+            account_reply = await self._wait(pacemaker, waits)
         except ModelsLabArgumentError as error:
             # Our own words about the connection; they never hold the key.
-            return {"status": "error", "verdict": None, "message": f"In the triggerer: {error}", "jobs": _records(jobs)}
+            message = f"In the triggerer: {error}"
+            return {"status": "error", "verdict": None, "message": message, "jobs": self.jobs}
         except Exception:
             # A defect of this provider: the details go to the triggerer's log, where the key is masked.
             self.log.exception("The wait broke off")
             message = "The wait broke off inside the triggerer; its log says why"
-            return {"status": "error", "verdict": None, "message": message, "jobs": _records(jobs)}
+            return {"status": "error", "verdict": None, "message": message, "jobs": self.jobs}
+        finally:
+            if pacemaker is not None:
+                await pacemaker.leave()
+        records = await _records(waits.jobs())
         if account_reply is not None:
             verdict, message = account_reply.verdict.name, account_reply.job.message
-            return {"status": "error", "verdict": verdict, "message": message, "jobs": _records(waits.jobs())}
-        return {"status": self._status(waits), "jobs": _records(waits.jobs())}
+            return {"status": "error", "verdict": verdict, "message": message, "jobs": records}
+        return {"status": self._status(waits), "jobs": records}
 
     def _status(self, waits: JobWaits) -> str:
         if not waits.unfinished() and self.until_unfinished >= 0:
             return "finished"
         return "timeout" if time.time() >= self.deadline else "partial"
 
-    async def _join(self, stack: AsyncExitStack) -> Pacemaker | None:
-        """Return the pacemaker of the connection, or ``None`` if that could not be read until the deadline."""
+    async def _join(self) -> Pacemaker | None:
+        """Join the pacemaker of the connection; return ``None`` if that could not be read until the deadline."""
+        pacemaker = pacemaker_of(self.modelslab_conn_id)
         failures = 0
         while True:
             try:
-                return await stack.enter_async_context(pacemaker_of(self.modelslab_conn_id).joined())
+                await pacemaker.join()
+                return pacemaker
             except Exception as error:
                 # Airflow's own services may be away for a while; what they say may hold anything. A connection that
                 # the worker has just read may seem undefined then, because secrets backends swallow their errors.
@@ -153,6 +166,7 @@ class ModelsLabJobTrigger(BaseTrigger):
         """See jobs get done until all are, or the deadline comes, or the account is refused: return that reply."""
         self.log.info("Waiting for jobs: %s", waits.summary())
         report = _Report(self.log, waits)
+        await asyncio.sleep(0)
         group = pacemaker.watch(waits.unfinished(), self.deadline)
         try:
             end = self.deadline
@@ -183,6 +197,8 @@ class _Report:
     :param waits: the waits.
     """
 
+    __slots__ = ("_last", "_log", "_progress_due", "_progress_gap", "_waits", "changed")
+
     def __init__(self, log: Any, waits: JobWaits) -> None:
         self.changed: list[Job] = []
         self._log = log
@@ -206,8 +222,19 @@ class _Report:
         self._progress_due = self._last + self._progress_gap
 
 
-def _records(jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    return [job.to_compact_dict() for job in jobs]
+async def _records(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    return [job.to_compact_dict() async for job in _unhurried(jobs)]
+
+
+_Item = TypeVar("_Item")
+
+
+async def _unhurried(items: Sequence[_Item]) -> AsyncIterator[_Item]:
+    """Go through thousands of items without holding up the event loop."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % _ITEMS_IN_A_ROW == 0:
+            await asyncio.sleep(0)
 
 
 def _changes(jobs: Sequence[Job]) -> str:

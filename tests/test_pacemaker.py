@@ -169,7 +169,23 @@ def test_every_job_gets_its_turn_when_there_are_more_than_the_ceiling_allows(san
     assert max(counts) <= 6
 
 
-def test_a_rate_limit_silences_every_trigger_of_the_connection(monkeypatch):
+def test_many_triggers_with_a_single_job_do_not_starve_one_with_many(sandbox: Sandbox, monkeypatch):
+    """Had each trigger the same share, the one with many would have had 10 of 1,000 looks for its 100 jobs."""
+    limit(monkeypatch, sandbox, 400)
+    many, singles = submitted(sandbox, 100), submitted(sandbox, 100)
+
+    async def scenario() -> None:
+        running = [asyncio.create_task(outcome(jobs)) for jobs in [*([job] for job in singles), many]]
+        await await_until(lambda: fetches(sandbox) >= 1000)
+        sandbox.finish_all()
+        await asyncio.gather(*running)
+
+    asyncio.run(scenario())
+    looked_at = [request.path.rpartition("/")[2] for request in sandbox.requests[:1000]]
+    assert min(looked_at.count(job["id"]) for job in [*many, *singles]) >= 2
+
+
+def test_a_rate_limit_in_the_midst_of_500_waits_silences_every_trigger_of_the_connection(monkeypatch):
     sent: list[float] = []
     limited: list[float] = []
     original = async_transport.post
@@ -184,8 +200,8 @@ def test_a_rate_limit_silences_every_trigger_of_the_connection(monkeypatch):
     monkeypatch.setattr(async_transport, "post", record)
 
     async def scenario(sandbox: Sandbox, jobs: list[dict]) -> None:
-        running = [asyncio.create_task(outcome([job])) for job in jobs]
-        await await_until(lambda: fetches(sandbox) > 100)
+        running = [asyncio.create_task(outcome(waits)) for waits in [*([job] for job in jobs[:250]), jobs[250:]]]
+        await await_until(lambda: fetches(sandbox) > 600)
         sandbox.script("fetch", ["rate_limit"])
         await await_until(lambda: bool(limited) and sent[-1] > limited[0])
         sandbox.finish_all()
@@ -193,7 +209,7 @@ def test_a_rate_limit_silences_every_trigger_of_the_connection(monkeypatch):
 
     with Sandbox(duration=float("inf"), retry_after=2) as sandbox:
         limit(monkeypatch, sandbox, 10_000)
-        asyncio.run(scenario(sandbox, submitted(sandbox, 40)))
+        asyncio.run(scenario(sandbox, submitted(sandbox, 500)))
     assert next(moment for moment in sent if moment > limited[0]) >= limited[0] + 2
 
 

@@ -1,0 +1,171 @@
+"""
+Measure what a waiting job weighs, and how long waits take to start, in Airflow's own trigger runner.
+
+For each kind of trigger a runner of its own is started (see runner.py), with one trigger of that kind in it, so that
+all is imported; then its memory is compared with what it is when all others have polled once and wait. The start
+of waits is measured from handing them over until the server has seen each job's first poll.
+
+    python benchmarks/memory.py [--waits 1000 10000] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+from stand_in import PROCESSES, StandIn, standing_in
+
+INTERVAL = 3600.0
+"""Seconds between two polls of one job: each polls once and then waits."""
+
+STEP = 250
+"""Triggers that are handed over at a time, so that memory is not that of thousands of first polls at once."""
+
+Triggers = list[tuple[str, Mapping[str, Any]]]
+
+OURS = "airflow_provider_modelslab.triggers.ModelsLabJobTrigger"
+
+
+def our_trigger(jobs: range) -> tuple[str, Mapping[str, Any]]:
+    now = time.time()
+    return OURS, {
+        "modelslab_conn_id": "modelslab_default",
+        "jobs": [{"id": str(30_000_000 + job), "endpoint": "v6/images", "eta": 20.5} for job in jobs],
+        "started": now - INTERVAL,  # the first look is due at once, as the peers' is
+        "deadline": now + 100 * INTERVAL,
+        "poke_interval": INTERVAL,
+    }
+
+
+def ours_single(jobs: range) -> Triggers:
+    return [our_trigger(range(job, job + 1)) for job in jobs]
+
+
+def ours_together(jobs: range) -> Triggers:
+    return [our_trigger(jobs)]
+
+
+def dbt_cloud(jobs: range) -> Triggers:
+    def arguments(job: int) -> dict[str, Any]:
+        end = time.time() + 100 * INTERVAL
+        return {"conn_id": "dbt_cloud_default", "run_id": job, "end_time": end, "poll_interval": INTERVAL}
+
+    path = "airflow.providers.dbt.cloud.triggers.dbt.DbtCloudRunJobTrigger"
+    return [(path, {**arguments(job), "account_id": None}) for job in jobs]
+
+
+def http_sensor(jobs: range) -> Triggers:
+    path = "airflow.providers.http.triggers.http.HttpSensorTrigger"
+    return [(path, {"endpoint": f"sensor/{job}", "poke_interval": INTERVAL}) for job in jobs]
+
+
+def sleeping(jobs: range) -> Triggers:
+    return [("sleeping.SleepingTrigger", {}) for job in jobs]
+
+
+KINDS: dict[str, tuple[str, Callable[[range], Triggers]]] = {
+    "sleeping": ("a trigger that only sleeps: Airflow's own share", sleeping),
+    "ours": ("ours, one trigger per job", ours_single),
+    "ours together": ("ours, one trigger for all", ours_together),
+    "dbt cloud": ("dbt Cloud provider, DbtCloudRunJobTrigger", dbt_cloud),
+    "http": ("http provider, HttpSensorTrigger", http_sensor),
+}
+
+
+def measure(kind: str, waits: int, step: int, server: StandIn, result: Connection) -> None:
+    """Start waits of one kind and send the seconds that took and the bytes per job: what a process of its own does."""
+    import logging
+
+    from runner import running
+
+    logging.disable(logging.CRITICAL)
+    make = KINDS[kind][1]
+    with running() as runner:
+        settled = _start(runner, make(range(1)), 1, kind, server)
+        memory = runner.memory()
+        begin = time.perf_counter()
+        for first in range(1, waits + 1, step):
+            jobs = range(first, min(first + step, waits + 1))
+            settled = _start(runner, make(jobs), len(jobs), kind, server)
+        seconds = settled - begin
+        pause = time.monotonic() + 3  # two turns of the runner's own loop
+        runner.work_until(lambda: time.monotonic() > pause)
+        result.send((seconds, (runner.memory() - memory) / waits))
+    result.close()
+
+
+def _start(runner: Any, triggers: Triggers, jobs: int, kind: str, server: StandIn) -> float:
+    """Start triggers, wait until each of their jobs has been polled, and return when that was."""
+    before = server.count.value
+    runner.start(triggers)
+    if kind == "sleeping":  # nobody sees them start: the runner asks for more when it has started them
+        runner.work_until(lambda: not runner._supervisor.creating_triggers)
+        turn = time.monotonic() + 1.5
+        runner.work_until(lambda: time.monotonic() > turn)
+    else:
+        runner.work_until(lambda: server.count.value - before >= jobs)
+    return time.perf_counter()
+
+
+def in_process(kind: str, waits: int, step: int, server: StandIn, home: str) -> tuple[float, float]:
+    os.environ.update(server.environment(home))
+    receiver, sender = PROCESSES.Pipe(duplex=False)
+    visible = StandIn(server.port, server.authority, server.count, None)  # type: ignore[arg-type]
+    process = PROCESSES.Process(target=measure, args=(kind, waits, step, visible, sender))
+    process.start()
+    sender.close()
+    try:
+        measured = receiver.recv()
+    finally:
+        process.join()
+    sys.stderr.write(f"{kind}, {waits} waits: {measured[0]:.2f} s, {measured[1]:.0f} bytes per job\n")
+    return measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compare the memory and the start of waits.")
+    parser.add_argument("--waits", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--rounds", type=int, default=3, help="how often the start is measured; medians are shown")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    options = parser.parse_args()
+    memory: dict[tuple[str, int], float] = {}
+    start: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="modelslab-benchmark-home-") as home, standing_in() as server:
+        for _ in range(options.rounds):
+            for kind in options.kinds:
+                if kind != "sleeping":
+                    start.setdefault(kind, []).append(in_process(kind, 1000, 1000, server, home)[0])
+        for waits in options.waits:
+            for kind in options.kinds:
+                step = waits if kind == "ours together" else STEP
+                memory[kind, waits] = in_process(kind, waits, step, server, home)[1]
+    sys.stdout.write(table(memory, start, options.waits, options.kinds))
+
+
+def table(
+    memory: dict[tuple[str, int], float], start: dict[str, list[float]], sizes: list[int], kinds: list[str]
+) -> str:
+    names = ["waits", *(f"KB per job, {waits:,} waiting" for waits in sizes), "start of 1,000 waits, s", "times ours"]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    ours = start.get("ours", [])
+    for kind in kinds:
+        cells = [KINDS[kind][0], *(f"{memory[kind, waits] / 1000:.1f}" for waits in sizes)]
+        if seconds := start.get(kind, []):
+            cells.append(f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})")
+            ratios = [one / own for one, own in zip(seconds, ours, strict=False)]
+            cells.append(f"{statistics.median(ratios):.1f}" if ratios else "")
+        else:
+            cells += ["", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

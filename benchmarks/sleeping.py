@@ -1,0 +1,18 @@
+"""A trigger that does nothing but wait: what a wait costs in Airflow's runner before anybody polls anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+
+class SleepingTrigger(BaseTrigger):
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return "sleeping.SleepingTrigger", {}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        await asyncio.sleep(1e9)
+        yield TriggerEvent(None)
