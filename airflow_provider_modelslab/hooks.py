@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,8 @@ except ImportError:  # Airflow 2
     from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found, no-redef]
 
 if TYPE_CHECKING:
+    import ssl
+
     import aiohttp
     import requests
 
@@ -122,13 +125,16 @@ class ModelsLabHook(BaseHook):
         """
         submission = _Submission.of(path, payload)
 
+        options = self.options
+        tls = self._trust(options)
+
         def send() -> Reply:
             # A session of its own: a connection that was kept alive may die with the request half sent,
             # and then nobody knows whether it arrived.
-            with transport.open_session() as session:
-                return submission.read(transport.post(session, *submission.request(self.options)), self.options)
+            with transport.open_session(tls) as session:
+                return submission.read(transport.post(session, *submission.request(options)), options)
 
-        return self._submitted(self._repeat(self.options)(send), submission.path)
+        return self._submitted(self._repeat(options)(send), submission.path)
 
     async def asubmit(self, path: str, payload: Mapping[str, Any]) -> Job:
         """Submit a generation job from an event loop; see :meth:`submit`."""
@@ -136,10 +142,11 @@ class ModelsLabHook(BaseHook):
 
         submission = _Submission.of(path, payload)
         options = await self.aoptions()
+        tls = await self._atrust(options)
 
         async def send() -> Reply:
             url, body, timeout = submission.request(options)
-            async with async_transport.open_session(timeout) as session:
+            async with async_transport.open_session(timeout, tls) as session:
                 return submission.read(await async_transport.post(session, url, body), options)
 
         return self._submitted(await self._arepeat(options)(send), submission.path)
@@ -162,11 +169,9 @@ class ModelsLabHook(BaseHook):
 
     async def afetch(self, job_id: str | int, endpoint: str) -> Job:
         """Look at a job once from an event loop; see :meth:`fetch`."""
-        from airflow_provider_modelslab import async_transport
-
         job = self._job(job_id, endpoint)
         options = await self.aoptions()
-        async with async_transport.open_session(options.request_timeout) as session:
+        async with await self.open_async_session() as session:
             return self._fetched(await self._arepeat(options)(self.alook, job, session))
 
     def wait(
@@ -208,6 +213,13 @@ class ModelsLabHook(BaseHook):
     def look(self, job: Job) -> Reply:
         """Ask for a job with one request, and return its reply whatever it says: what waits are made of."""
         return self._look(job, self.options, self._session)
+
+    async def open_async_session(self) -> aiohttp.ClientSession:
+        """Return a session for :meth:`alook`, which the caller closes."""
+        from airflow_provider_modelslab import async_transport  # not for those who only parse DAGs
+
+        options = await self.aoptions()
+        return async_transport.open_session(options.request_timeout, await self._atrust(options))
 
     async def alook(self, job: Job, session: aiohttp.ClientSession) -> Reply:
         """Ask for a job with one request over a session of an event loop; see :meth:`look`."""
@@ -252,11 +264,11 @@ class ModelsLabHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Ask for the account's balance, which costs nothing, and say what the answer means."""
         try:
-            options = self.options
+            options, session = self.options, self._session
         except ModelsLabArgumentError as error:
             return False, str(error)
         url = api_url("wallet_balance", base_url=options.base_url)
-        received = transport.post(self._session, url, {"key": options.key}, options.request_timeout)
+        received = transport.post(session, url, {"key": options.key}, options.request_timeout)
         balance = read_balance_reply(received, options.key)
         if balance.verdict is Verdict.SUCCESS:
             return True, f"ModelsLab accepts the API key. Balance: {balance.message}"
@@ -272,11 +284,12 @@ class ModelsLabHook(BaseHook):
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the extra fields of the connection form for Airflow before 3.2; later ones read the provider info."""
         from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
-        from wtforms import IntegerField
+        from wtforms import IntegerField, StringField
         from wtforms.validators import Optional
 
+        kinds = {"integer": IntegerField, "string": StringField}
         return {
-            name: IntegerField(
+            name: kinds[form_field["schema"]["type"][0]](
                 form_field["label"],
                 description=form_field["description"],
                 validators=[Optional()],
@@ -294,11 +307,21 @@ class ModelsLabHook(BaseHook):
 
     @cached_property
     def _session(self) -> requests.Session:
-        return transport.open_session()
+        return transport.open_session(self._trust(self.options))
 
     def _read_connection(self, connection: Any) -> ClientOptions:
-        with argument_errors(f"Connection {self.modelslab_conn_id!r} cannot be used: "):
+        with self._connection_errors():
             return read_connection(connection)
+
+    def _connection_errors(self) -> AbstractContextManager[None]:
+        return argument_errors(f"Connection {self.modelslab_conn_id!r} cannot be used: ")
+
+    def _trust(self, options: ClientOptions) -> ssl.SSLContext | None:
+        with self._connection_errors():
+            return transport.trust(options.ca_bundle) if options.uses_tls else None
+
+    async def _atrust(self, options: ClientOptions) -> ssl.SSLContext | None:
+        return await asyncio.to_thread(self._trust, options) if options.uses_tls else None
 
     def _options_from_environment(self) -> ClientOptions:
         """Return the options where the connection is not defined; only the default one has a stand-in."""

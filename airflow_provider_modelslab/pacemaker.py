@@ -141,9 +141,7 @@ class Pacemaker:
         return self.experience.setdefault(endpoint, Experience())
 
     async def _open(self) -> None:
-        from airflow_provider_modelslab import async_transport  # not for those who only parse DAGs
-
-        self._session = async_transport.open_session((await self._hook.aoptions()).request_timeout)
+        self._session = await self._hook.open_async_session()
         # In an empty context: otherwise its log lines would belong to the trigger that happened to come first.
         self._heart = Context().run(asyncio.ensure_future, self._beat(self._session))
         self._heart.add_done_callback(self._heart_stopped)

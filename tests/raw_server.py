@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ class RawServer:
     """
     Listens on a free loopback port; one thread per connection.
 
+    :param tls: the server's side of TLS, if it is to speak that.
     :ivar requests: the raw bytes of each request.
     :ivar together: how many requests must have come before any is answered.
     :ivar connections: how many were made.
@@ -38,7 +40,8 @@ class RawServer:
         answer that is shorter than its Content-Length is cut there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.requests: list[bytes] = []
         self.answers: deque[bytes] = deque([reply({"status": "processing"})])
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -51,7 +54,7 @@ class RawServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._socket.getsockname()[1]}"
 
     @property
     def connection(self) -> str:
@@ -88,6 +91,14 @@ class RawServer:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        try:
+            stream = self._tls.wrap_socket(connection, server_side=True) if self._tls else connection
+        except OSError:  # the client does not trust this server
+            connection.close()
+            return
+        self._answer(stream)
+
+    def _answer(self, connection: socket.socket) -> None:
         with connection:
             while request := _read_request(connection):
                 with self._lock:
