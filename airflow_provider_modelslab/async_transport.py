@@ -30,6 +30,7 @@ def open_session(timeout: float, tls: ssl.SSLContext | None = None) -> aiohttp.C
         connector=aiohttp.TCPConnector(limit=transport.MAX_CONNECTIONS, ssl=tls or True),
         timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=timeout),
         headers=transport.HEADERS,
+        cookie_jar=aiohttp.DummyCookieJar(),
     )
 
 

@@ -9,10 +9,12 @@ are never followed, since the key is in the body.
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 import threading
 from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -77,13 +79,22 @@ def open_session(tls: ssl.SSLContext | None = None) -> requests.Session:
 
     :param tls: whom to trust, as :func:`trust` returns it; may be left out where there is no TLS.
     """
-    session = requests.Session()
+    session = _Session()
+    # What a server echoes in a cookie must not travel in a header of the next request.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
     session.headers.update(HEADERS)
     # Without this, requests adds what ~/.netrc holds for the host as an Authorization header.
     session.auth = lambda request: request
     session.mount("http://", HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
     session.mount("https://", _TrustingAdapter(tls) if tls else HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
     return session
+
+
+class _Session(requests.Session):
+    """Follows no redirect; requests would read its body whole, and prepare what comes next, even if told not to."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 class _TrustingAdapter(HTTPAdapter):
@@ -124,13 +135,18 @@ def post(session: requests.Session, url: str, body: Mapping[str, object], timeou
     # and then could hold a worker for hours.
     outcome: SimpleQueue[HttpReply | NoReply] = SimpleQueue()
     threading.Thread(
-        target=lambda: outcome.put(_exchange(session, url, body, timeout)), name="modelslab-request", daemon=True
+        target=lambda: outcome.put(_exchange(session, url, body, timeout)), name=_THREAD, daemon=True
     ).start()
     try:
         return outcome.get(timeout=timeout + _MARGIN)
     except Empty:
         return timed_out(timeout)
 
+
+_THREAD = "modelslab-request"
+
+# Of headers that it cannot read, urllib3 warns with their text, and so with what a server echoes in it.
+logging.getLogger("urllib3.connection").addFilter(lambda record: record.threadName != _THREAD)
 
 _MARGIN = 0.25
 """Seconds that a thread has to tell of its own timeout, which it knows more about."""

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 RESET = b"RESET"
@@ -31,6 +31,7 @@ class RawServer:
     Listens on a free loopback port; one thread per connection.
 
     :param tls: the server's side of TLS, if it is to speak that.
+    :ivar respond: makes the answer to a request, in place of ``answers``.
     :ivar requests: the raw bytes of each request.
     :ivar together: how many requests must have come before any is answered.
     :ivar connections: how many were made.
@@ -42,6 +43,7 @@ class RawServer:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
+        self.respond: Callable[[bytes], bytes] | None = None
         self.requests: list[bytes] = []
         self.answers: deque[bytes] = deque([reply({"status": "processing"})])
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -105,7 +107,7 @@ class RawServer:
                     self.requests.append(request)
                     self._lock.notify_all()
                     self._lock.wait_for(lambda: len(self.requests) >= self.together)
-                    answer = self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
+                    answer = self.respond(request) if self.respond else self._next_answer()
                 if answer == RESET:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                     return
@@ -120,6 +122,9 @@ class RawServer:
                     if self.holds:
                         self._closing.wait()
                     return
+
+    def _next_answer(self) -> bytes:
+        return self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
 
 
 def _read_request(connection: socket.socket) -> bytes:

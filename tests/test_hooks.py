@@ -230,6 +230,16 @@ def test_an_endless_reply_is_given_up(server: RawServer, client, monkeypatch):
         client.fetch(1, "v6/video")
 
 
+@both
+def test_the_body_of_a_redirect_is_not_read_to_its_end(server: RawServer, client, monkeypatch):
+    monkeypatch.setattr("airflow_provider_modelslab.transport.MAX_REPLY_BYTES", 1000)
+    server.holds = True
+    head = b"HTTP/1.1 302 X\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 1000000\r\n\r\n"
+    server.answer(head + b"x" * 200_000)
+    with pytest.raises(ModelsLabTransientError, match="longer"):
+        client.fetch(1, "v6/video")
+
+
 def test_many_jobs_are_looked_at_together(server: RawServer):
     server.together = LOOKS_AT_A_TIME  # answers nobody until so many ask at the same time
     jobs = [Job(id=str(number), endpoint="v6/video") for number in range(LOOKS_AT_A_TIME)]

@@ -21,12 +21,17 @@ def slow_sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory, slow_sandbox: Sandbox) -> Iterator[AirflowInstance]:
+def connections(slow_sandbox: Sandbox) -> dict[str, str]:
+    """The environment variables with the connections of the instance."""
+    return {"AIRFLOW_CONN_MODELSLAB_DEFAULT": slow_sandbox.connection}
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory, connections: dict[str, str]) -> Iterator[AirflowInstance]:
     home = tmp_path_factory.mktemp("airflow")
     dags = home / "dags"
     dags.mkdir()
     (dags / "examples").symlink_to(TESTS.parent / "example_dags")
     (dags / "tests").symlink_to(TESTS / "dags")
-    connection = {"AIRFLOW_CONN_MODELSLAB_DEFAULT": slow_sandbox.connection}
-    with AirflowInstance(home, dags, connection) as instance:
+    with AirflowInstance(home, dags, connections) as instance:
         yield instance
