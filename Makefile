@@ -5,13 +5,14 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 OLDEST_VENV := .venv-airflow-2.11
+LOCK_VENV := .venv-lock
 OLDEST_PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 $(PYTHON); do \
   $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 
 # Airflow's many processes start several seconds later each where Python may not keep compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint types unit system oldest airflow sandbox lock clean
+.PHONY: help demo test lint types unit system oldest matrix airflow sandbox lock clean
 
 help:
 	@echo "make demo      run an example DAG on a real Airflow against the sandbox; FAULTS=failed=1 shows it failing"
@@ -19,6 +20,7 @@ help:
 	@echo "make airflow   Airflow's UI with the provider, the sandbox and the example DAGs, until Ctrl-C; PORT=8080"
 	@echo "make sandbox   the sandbox alone"
 	@echo "make oldest    what must hold on the oldest supported Airflow, in an environment of its own"
+	@echo "make matrix    the tests on every supported Airflow with every Python here; ONLY='--airflow 3.0 --python 3.12'"
 	@echo "make lock      pin the development environment anew"
 	@echo "make clean     remove what these targets have made"
 
@@ -44,6 +46,9 @@ system: $(VENV)/installed
 oldest: $(OLDEST_VENV)/installed
 	$(OLDEST_VENV)/bin/python -m pytest --ignore=tests/system --ignore=tests/sandbox --ignore=tests/test_packaging.py
 
+matrix: $(LOCK_VENV)/bin/uv
+	@$(LOCK_VENV)/bin/python dev/matrix.py $(ONLY)
+
 airflow: $(VENV)/installed
 	@$(RUN) dev/standalone.py --port $(or $(PORT),8080)
 
@@ -64,12 +69,21 @@ $(OLDEST_VENV)/installed: pyproject.toml dev/requirements/airflow-2.11.txt
 	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-lock:
-	$(PYTHON) -m venv --clear .venv-lock
-	.venv-lock/bin/python -m pip install --quiet uv
-	for set in dev:airflow-3.3 oldest:airflow-2.11; do .venv-lock/bin/uv pip compile --quiet --upgrade --universal \
-	  --python-version 3.10 --no-header --no-annotate --no-emit-index-url --group $${set%%:*} pyproject.toml \
-	  -o dev/requirements/$${set##*:}.txt; done
+$(LOCK_VENV)/bin/uv:
+	$(PYTHON) -m venv --clear $(LOCK_VENV)
+	$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+# Releases in between are locked as of the days after them: they do not bound what they need, and newer FastAPIs and
+# Cadwyns break them. Only what this package itself asks for may be newer.
+NEWER := --exclude-newer-package apache-airflow-providers-common-compat=false --exclude-newer-package asgiref=false
+COMPILE := $(LOCK_VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-header --no-annotate \
+  --no-emit-index-url pyproject.toml
+lock: $(LOCK_VENV)/bin/uv
+	$(COMPILE) --group dev -o dev/requirements/airflow-3.3.txt
+	$(COMPILE) --group airflow-3-2 -o dev/requirements/airflow-3.2.txt --exclude-newer 2026-06-01 $(NEWER)
+	$(COMPILE) --group airflow-3-1 -o dev/requirements/airflow-3.1.txt --exclude-newer 2026-03-20 $(NEWER)
+	$(COMPILE) --group airflow-3-0 -o dev/requirements/airflow-3.0.txt --exclude-newer 2025-09-05 $(NEWER)
+	$(COMPILE) --group oldest -o dev/requirements/airflow-2.11.txt
 
 clean:
-	rm -rf .venv .venv-airflow-2.11 .venv-lock .airflow .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(LOCK_VENV) .venv-matrix .airflow .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -18,16 +18,19 @@ from airflow_provider_modelslab import transport
 from airflow_provider_modelslab.jobs import HttpReply, NoReply
 
 
-def open_session(timeout: float) -> aiohttp.ClientSession:
+def open_session(timeout: float, tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
     """
     Return a session; the caller closes it.
 
     :param timeout: seconds for a whole exchange.
+    :param tls: whom to trust, as :func:`~airflow_provider_modelslab.transport.trust` returns it; may be left out where
+        there is no TLS.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=transport.MAX_CONNECTIONS),
+        connector=aiohttp.TCPConnector(limit=transport.MAX_CONNECTIONS, ssl=tls or True),
         timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=timeout),
         headers=transport.HEADERS,
+        cookie_jar=aiohttp.DummyCookieJar(),
     )
 
 

@@ -50,6 +50,7 @@ class ClientOptions:
     :param request_timeout: seconds for one request and its whole reply.
     :param retries: how many times a request that failed for a passing reason is repeated.
     :param requests_per_second: how often all waits of a triggerer together may ask.
+    :param ca_bundle: the file of the certificate authorities to trust; ``None`` for those of the environment.
     """
 
     key: str = field(repr=False)
@@ -57,6 +58,12 @@ class ClientOptions:
     request_timeout: float = DEFAULT_REQUEST_TIMEOUT
     retries: int = DEFAULT_RETRIES
     requests_per_second: float = DEFAULT_REQUESTS_PER_SECOND
+    ca_bundle: str | None = None
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether requests are encrypted: always, but where the connection's own host says ``http://``."""
+        return not (self.base_url or "").startswith("http://")
 
 
 def read_connection(connection: ConnectionFields) -> ClientOptions:
@@ -76,6 +83,7 @@ def read_connection(connection: ConnectionFields) -> ClientOptions:
         request_timeout=_positive_number(extra, "request_timeout", DEFAULT_REQUEST_TIMEOUT, LONGEST_REQUEST_TIMEOUT),
         retries=_count(extra, "retries", DEFAULT_RETRIES),
         requests_per_second=_positive_number(extra, "requests_per_second", DEFAULT_REQUESTS_PER_SECOND),
+        ca_bundle=_path(extra, "ca_bundle"),
     )
 
 
@@ -152,3 +160,12 @@ def _count(extra: Mapping[str, Any], name: str, default: int) -> int:
     if not 0 <= number <= 100:
         raise ValueError(f"its extra field {name!r} must be a whole number from 0 to 100")
     return number
+
+
+def _path(extra: Mapping[str, Any], name: str) -> str | None:
+    value = extra.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"its extra field {name!r} must be the path of a file")
+    return value.strip() or None

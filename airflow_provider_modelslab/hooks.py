@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,8 @@ except ImportError:  # Airflow 2
     from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found, no-redef]
 
 if TYPE_CHECKING:
+    import ssl
+
     import aiohttp
     import requests
 
@@ -123,13 +126,16 @@ class ModelsLabHook(BaseHook):
         """
         submission = _Submission.of(path, payload)
 
+        options = self.options
+        tls = self._trust(options)
+
         def send() -> Reply:
             # A session of its own: a connection that was kept alive may die with the request half sent,
             # and then nobody knows whether it arrived.
-            with transport.open_session() as session:
-                return submission.read(transport.post(session, *submission.request(self.options)), self.options)
+            with transport.open_session(tls) as session:
+                return submission.read(transport.post(session, *submission.request(options)), options)
 
-        return self._submitted(self._repeat(self.options)(send), submission.path)
+        return self._submitted(self._repeat(options)(send), submission.path)
 
     async def asubmit(self, path: str, payload: Mapping[str, Any]) -> Job:
         """Submit a generation job from an event loop; see :meth:`submit`."""
@@ -137,10 +143,11 @@ class ModelsLabHook(BaseHook):
 
         submission = _Submission.of(path, payload)
         options = await self.aoptions()
+        tls = await self._atrust(options)
 
         async def send() -> Reply:
             url, body, timeout = submission.request(options)
-            async with async_transport.open_session(timeout) as session:
+            async with async_transport.open_session(timeout, tls) as session:
                 return submission.read(await async_transport.post(session, url, body), options)
 
         return self._submitted(await self._arepeat(options)(send), submission.path)
@@ -163,11 +170,9 @@ class ModelsLabHook(BaseHook):
 
     async def afetch(self, job_id: str | int, endpoint: str) -> Job:
         """Look at a job once from an event loop; see :meth:`fetch`."""
-        from airflow_provider_modelslab import async_transport
-
         job = self._job(job_id, endpoint)
         options = await self.aoptions()
-        async with async_transport.open_session(options.request_timeout) as session:
+        async with await self.open_async_session() as session:
             return self._fetched(await self._arepeat(options)(self.alook, job, session))
 
     def wait(
@@ -226,6 +231,13 @@ class ModelsLabHook(BaseHook):
     def look(self, job: Job) -> Reply:
         """Ask for a job with one request, and return its reply whatever it says: what waits are made of."""
         return self._look(job, self.options, self._session)
+
+    async def open_async_session(self) -> aiohttp.ClientSession:
+        """Return a session for :meth:`alook`, which the caller closes."""
+        from airflow_provider_modelslab import async_transport  # not for those who only parse DAGs
+
+        options = await self.aoptions()
+        return async_transport.open_session(options.request_timeout, await self._atrust(options))
 
     async def alook(self, job: Job, session: aiohttp.ClientSession) -> Reply:
         """Ask for a job with one request over a session of an event loop; see :meth:`look`."""
@@ -286,7 +298,7 @@ class ModelsLabHook(BaseHook):
 
         :raises AirflowException: ModelsLab does not tell; of an enterprise key, for example, which has no wallet.
         """
-        balance = self._balance(self.options)
+        balance = self._balance(self.options, self._session)
         if balance.verdict is not Verdict.SUCCESS:
             raise error_of(balance.verdict, f"wallet_balance: {balance.message}", self.modelslab_conn_id)
         if balance.amount is None:
@@ -296,10 +308,10 @@ class ModelsLabHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Ask for the account's balance, which costs nothing, and say what the answer means."""
         try:
-            options = self.options
+            options, session = self.options, self._session
         except ModelsLabArgumentError as error:
             return False, str(error)
-        balance = self._balance(options)
+        balance = self._balance(options, session)
         if balance.verdict is Verdict.SUCCESS:
             return True, f"ModelsLab accepts the API key. Balance: {balance.message}"
         if balance.verdict in (Verdict.INVALID_KEY, Verdict.NOT_IN_PLAN):
@@ -314,11 +326,12 @@ class ModelsLabHook(BaseHook):
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the extra fields of the connection form for Airflow before 3.2; later ones read the provider info."""
         from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
-        from wtforms import IntegerField
+        from wtforms import IntegerField, StringField
         from wtforms.validators import Optional
 
+        kinds = {"integer": IntegerField, "string": StringField}
         return {
-            name: IntegerField(
+            name: kinds[form_field["schema"]["type"][0]](
                 form_field["label"],
                 description=form_field["description"],
                 validators=[Optional()],
@@ -336,16 +349,26 @@ class ModelsLabHook(BaseHook):
 
     @cached_property
     def _session(self) -> requests.Session:
-        return transport.open_session()
+        return transport.open_session(self._trust(self.options))
 
-    def _balance(self, options: ClientOptions) -> Balance:
+    def _balance(self, options: ClientOptions, session: requests.Session) -> Balance:
         url = api_url("wallet_balance", base_url=options.base_url)
-        received = transport.post(self._session, url, {"key": options.key}, options.request_timeout)
+        received = transport.post(session, url, {"key": options.key}, options.request_timeout)
         return read_balance_reply(received, options.key)
 
     def _read_connection(self, connection: Any) -> ClientOptions:
-        with argument_errors(f"Connection {self.modelslab_conn_id!r} cannot be used: "):
+        with self._connection_errors():
             return read_connection(connection)
+
+    def _connection_errors(self) -> AbstractContextManager[None]:
+        return argument_errors(f"Connection {self.modelslab_conn_id!r} cannot be used: ")
+
+    def _trust(self, options: ClientOptions) -> ssl.SSLContext | None:
+        with self._connection_errors():
+            return transport.trust(options.ca_bundle) if options.uses_tls else None
+
+    async def _atrust(self, options: ClientOptions) -> ssl.SSLContext | None:
+        return await asyncio.to_thread(self._trust, options) if options.uses_tls else None
 
     def _options_from_environment(self) -> ClientOptions:
         """Return the options where the connection is not defined; only the default one has a stand-in."""

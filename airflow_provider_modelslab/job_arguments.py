@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_provider_modelslab.endpoints import parse_endpoint, parse_job_id
-from airflow_provider_modelslab.jobs import JOB_STATUSES, Job, job_of_reply
+from airflow_provider_modelslab.jobs import JOB_STATUSES, Job, cleaned, job_of_reply
 from airflow_provider_modelslab.templating import literal
 
 _MAX_DEPTH = 10
@@ -67,11 +67,13 @@ def _items(value: Iterable[Any]) -> Iterable[Any]:
 def _parse_job(item: Any, position: int, endpoint: str | None, base_url: str | None, key: str) -> Job:
     if isinstance(item, Job):
         return item
+    if isinstance(item, (str, Mapping)):
+        item = cleaned(item, key)  # now, since what is wrong with it will be said in its own words
     try:
         if isinstance(item, Mapping):
-            return _job_of_mapping(item, endpoint, base_url, key)
+            return _job_of_mapping(item, endpoint, base_url)
         if isinstance(item, str) and "://" in item:
-            return job_of_reply({"fetch_result": item}, endpoint, base_url, key)
+            return job_of_reply({"fetch_result": item}, endpoint, base_url)
         job_id = parse_job_id(item)
     except ValueError as error:
         raise type(error)(f"jobs[{position}]: {error}") from None
@@ -82,9 +84,9 @@ def _parse_job(item: Any, position: int, endpoint: str | None, base_url: str | N
     return Job(id=job_id, endpoint=endpoint)
 
 
-def _job_of_mapping(item: Mapping[str, Any], endpoint: str | None, base_url: str | None, key: str) -> Job:
+def _job_of_mapping(item: Mapping[str, Any], endpoint: str | None, base_url: str | None) -> Job:
     if "endpoint" not in item:
-        return job_of_reply(item, endpoint, base_url, key)
+        return job_of_reply(item, endpoint, base_url)
     if item.get("status") not in (None, *JOB_STATUSES):
         raise ValueError(f"status {item['status']!r:.100} is none of {', '.join(JOB_STATUSES)}")
     # A record of ours: its other fields are named as a reply's are, but for these.
@@ -94,7 +96,7 @@ def _job_of_mapping(item: Mapping[str, Any], endpoint: str | None, base_url: str
         "output": item.get("outputs"),
         "generationTime": item.get("generation_time"),
     }
-    job = job_of_reply(reply, parse_endpoint(item["endpoint"]) if item["endpoint"] else endpoint, base_url, key)
+    job = job_of_reply(reply, parse_endpoint(item["endpoint"]) if item["endpoint"] else endpoint, base_url)
     return replace(job, submitted=_moment(item.get("submitted")))
 
 

@@ -19,7 +19,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Literal, get_args
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 from airflow_provider_modelslab.endpoints import endpoint_of_submission, parse_fetch_url, parse_job_id
 
@@ -133,7 +133,7 @@ class HttpReply:
     """
 
     status: int
-    body: bytes
+    body: bytes = field(repr=False)
     retry_after: str | None = None
 
 
@@ -249,19 +249,18 @@ def read_balance_reply(received: HttpReply | NoReply, key: str = "") -> Balance:
     return Balance(Verdict.SUCCESS, f"{amount:g} {_text(data.get('currency'))}".strip(), amount)
 
 
-def job_of_reply(reply: Mapping[str, Any], endpoint: str | None, base_url: str | None = None, key: str = "") -> Job:
+def job_of_reply(reply: Mapping[str, Any], endpoint: str | None, base_url: str | None = None) -> Job:
     """
     Return the job of a submission reply that somebody else received, for example a plain HTTP task.
 
-    :param reply: the reply's JSON object.
+    :param reply: the reply's JSON object, as :func:`cleaned` returns it.
     :param endpoint: the family to assume where the reply has no ``fetch_result``.
     :param base_url: the connection's own base URL, where it has one.
-    :param key: the API key, which is taken out of everything that is kept.
     :raises ValueError: the reply does not say which job it is about, or its ``fetch_result`` points to a
         host that the key must not be sent to. (The exception to this module's rule: a user's argument is
         refused, not interpreted.)
     """
-    document = _clean(dict(reply), key)
+    document = dict(reply)
     job_id = None
     if document.get("fetch_result"):
         address = parse_fetch_url(document["fetch_result"], base_url)
@@ -412,7 +411,7 @@ def _addressed(job: Job, document: dict[str, Any], base_url: str | None) -> Job:
 
 def _about(job: Job, message: str, key: str) -> Job:
     """Return the job unchanged but for the words that go with this look at it."""
-    return replace(job, message=_clean(message, key)[:MAX_MESSAGE_LENGTH])
+    return replace(job, message=cleaned(message, key)[:MAX_MESSAGE_LENGTH])
 
 
 def _reply(verdict: Verdict, job: Job, received: HttpReply, document: dict[str, Any]) -> Reply:
@@ -456,17 +455,21 @@ def _parse(body: bytes, key: str) -> dict[str, Any] | None:
     """Return the JSON object of a body, made safe to keep, or ``None`` where it is none."""
     try:
         document = json.loads(body)
-        return _clean(document, key) if isinstance(document, dict) else None
+        return cleaned(document, key) if isinstance(document, dict) else None
     except (ValueError, RecursionError):
         return None
 
 
-def _clean(value: Any, key: str, depth: int = 0) -> Any:
+def cleaned(value: Any, key: str, depth: int = 0) -> Any:
     """
     Return a JSON value that may be kept in any database and shown to anybody.
 
     The key is taken out, and what JSON can express but XComs, PostgreSQL or a log cannot take: NUL characters,
     lone surrogates, numbers that are not finite or longer than 64 bits, nesting without end.
+
+    :param value: the value.
+    :param key: the API key.
+    :param depth: how deep it stands in another one.
     """
     if depth > _MAX_DEPTH:
         return None
@@ -476,10 +479,10 @@ def _clean(value: Any, key: str, depth: int = 0) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return str(value) if abs(value) < 10**100 else None
-    if isinstance(value, dict):
-        return {_clean_text(str(name), key): _clean(item, key, depth + 1) for name, item in value.items()}
+    if isinstance(value, Mapping):
+        return {_clean_text(str(name), key): cleaned(item, key, depth + 1) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_clean(item, key, depth + 1) for item in value]
+        return [cleaned(item, key, depth + 1) for item in value]
     return value if isinstance(value, (bool, int)) else None
 
 
@@ -487,28 +490,34 @@ def _clean_text(text: str, key: str) -> str:
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode("utf-8")
     text = text.replace("\0", "")
-    for spelling in _spellings(key):
-        text = text.replace(spelling, "***")
-    return text
+    echo = _echo(key)
+    return echo.sub("***", text) if echo else text
 
 
-@lru_cache(maxsize=64)  # asked for with every text of every reply
-def _spellings(key: str) -> tuple[str, ...]:
-    """Return the forms in which a server may echo a key, longest first."""
+@lru_cache(maxsize=16)
+def _echo(key: str) -> re.Pattern[str] | None:
+    """Return what finds a key in the forms in which a server may echo it."""
     if len(key) < 5:  # as Airflow's own masker: so short a text is no secret, and stands everywhere
-        return ()
-    in_html = html.escape(key)
-    forms = {
-        key,
-        quote(key, safe=""),
-        quote_plus(key),
-        in_html,
-        in_html.replace("&#x27;", "&#039;"),
-        html.escape(key, quote=False),
-        json.dumps(key)[1:-1],
-        json.dumps(key, ensure_ascii=False)[1:-1],
-    }
-    return tuple(sorted(forms, key=len, reverse=True))
+        return None
+    return re.compile("".join(map(_spellings, key)))
+
+
+def _spellings(char: str) -> str:
+    """Return the pattern of one character of a key, as it is or escaped for JSON, a URL, HTML or Python."""
+    if char.isascii() and char.isalnum():
+        return char  # nobody escapes these; a key of nothing else is found as fast as any text
+    escaped = [
+        quote(char, safe=""),
+        json.dumps(char)[1:-1],  # backslash and u
+        ascii(char)[1:-1],  # backslash and x, or U
+        html.escape(char),
+        f"&#{ord(char)};",
+        f"&#0{ord(char)};",
+        f"&#x{ord(char):x};",
+    ]
+    # JSON within JSON within a text doubles the backslashes again and again.
+    anyhow = "|".join(re.escape(form).replace(r"\\", r"\\+") for form in escaped)
+    return rf"(?:(?i:{anyhow})|\\*{re.escape(char)}{'|[+]' if char == ' ' else ''})"
 
 
 def _not_json(received: HttpReply) -> str:

@@ -162,8 +162,8 @@ class Pacemaker:
 
     async def _open(self) -> None:
         # Not for those who only parse DAGs; in a thread, because importing aiohttp would hold up the event loop.
-        async_transport = await asyncio.to_thread(import_module, "airflow_provider_modelslab.async_transport")
-        self._session = async_transport.open_session((await self._hook.aoptions()).request_timeout)
+        await asyncio.to_thread(import_module, "airflow_provider_modelslab.async_transport")
+        self._session = await self._hook.open_async_session()
 
     async def _close(self) -> None:
         async with self._opening:

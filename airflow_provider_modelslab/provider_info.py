@@ -27,6 +27,12 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "description": "How often all waits of a triggerer together may ask. 10 when empty.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
+    "ca_bundle": {
+        "label": "CA bundle",
+        "description": "PEM file with the certificate authorities to trust, on each machine, for a gateway or a proxy "
+        "with a certificate of its own. The usual ones when empty.",
+        "schema": {"type": ["string", "null"]},
+    },
 }
 
 FIELD_BEHAVIOUR: dict[str, Any] = {

@@ -9,12 +9,15 @@ are never followed, since the key is in the body.
 
 from __future__ import annotations
 
+import logging
+import os
 import socket
 import ssl
 import struct
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from http.cookiejar import DefaultCookiePolicy
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -38,7 +41,9 @@ CHUNK_BYTES = 64 * 2**10
 HEADERS = {"User-Agent": f"airflow-provider-modelslab/{__version__}", "Accept": "application/json"}
 
 NOT_CONNECTED = NoReply("no connection to ModelsLab", sent=False)
-UNTRUSTED = NoReply("no trusted TLS connection to ModelsLab", sent=False)
+UNTRUSTED = NoReply(
+    "no trusted TLS connection to ModelsLab (the connection's extra field 'ca_bundle' says whom to trust)", sent=False
+)
 CONNECTION_LOST = NoReply("the connection to ModelsLab broke before a reply", sent=True)
 TOO_LONG = NoReply(f"the reply is longer than {MAX_REPLY_BYTES // 2**20} MiB", sent=True)
 
@@ -48,23 +53,53 @@ def timed_out(timeout: float) -> NoReply:
     return NoReply(f"no whole reply from ModelsLab within {timeout:g} s", sent=True)
 
 
-class _Session(requests.Session):
-    """A session to which no reply is a redirect: even when requests is not to follow one, it reads its whole body."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
+_CA_BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""What requests and others read. The first that is set counts, for both transports: OpenSSL alone would heed the last
+two, and requests alone the first two."""
 
 
-def open_session() -> requests.Session:
-    """Return a session; it may be used by :data:`MAX_CONNECTIONS` threads at a time."""
+def trust(ca_bundle: str | None = None) -> ssl.SSLContext:
+    """
+    Return whom TLS connections trust. This reads a long file: one for each session, and not on an event loop.
+
+    :param ca_bundle: the file, or the folder, of the certificate authorities; where it is ``None``, that which an
+        environment variable names, or else the one that requests brings along.
+    :raises ValueError: there are no certificates there; the message names the path and who asked for it.
+    """
+    named = [("its extra field 'ca_bundle'", ca_bundle)]
+    named += [(f"the environment variable {name}", os.environ.get(name)) for name in _CA_BUNDLE_VARIABLES]
+    who, path = next(((who, path) for who, path in named if path), ("requests", requests.utils.DEFAULT_CA_BUNDLE_PATH))
+    try:
+        if os.path.isdir(path):
+            return ssl.create_default_context(capath=path)
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:  # an SSLError, where the content is wrong
+        reason = "holds no certificates" if isinstance(error, ssl.SSLError) else f"cannot be read: {error.strerror}"
+        raise ValueError(f"{who} names the file {path!r}, which {reason}") from None
+
+
+def open_session(tls: ssl.SSLContext | None = None) -> requests.Session:
+    """
+    Return a session; it may be used by :data:`MAX_CONNECTIONS` threads at a time.
+
+    :param tls: whom to trust, as :func:`trust` returns it; may be left out where there is no TLS.
+    """
     session = _Session()
+    # What a server echoes in a cookie must not travel in a header of the next request.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
     session.headers.update(HEADERS)
     # Without this, requests adds what ~/.netrc holds for the host as an Authorization header.
     session.auth = lambda request: request
-    adapter = _Adapter(pool_maxsize=MAX_CONNECTIONS)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
+    session.mount("http://", _Adapter(pool_maxsize=MAX_CONNECTIONS))
+    session.mount("https://", _TrustingAdapter(tls) if tls else _Adapter(pool_maxsize=MAX_CONNECTIONS))
     return session
+
+
+class _Session(requests.Session):
+    """Follows no redirect; requests would read its body whole, and prepare what comes next, even if told not to."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 def post(session: requests.Session, url: str, body: Mapping[str, object], timeout: float) -> HttpReply | NoReply:
@@ -85,7 +120,7 @@ def post(session: requests.Session, url: str, body: Mapping[str, object], timeou
         _HERE.connections = connections
         outcome.put(_exchange(session, url, body, timeout))
 
-    threading.Thread(target=exchange, name="modelslab-request", daemon=True).start()
+    threading.Thread(target=exchange, name=_THREAD, daemon=True).start()
     try:
         return outcome.get(timeout=timeout + _MARGIN)
     except Empty:
@@ -93,6 +128,11 @@ def post(session: requests.Session, url: str, body: Mapping[str, object], timeou
             _cut_off(connection)
         return timed_out(timeout)
 
+
+_THREAD = "modelslab-request"
+
+# Of headers that it cannot read, urllib3 warns with their text, and so with what a server echoes in it.
+logging.getLogger("urllib3.connection").addFilter(lambda record: record.threadName != _THREAD)
 
 _MARGIN = 0.25
 """Seconds that a thread has to tell of its own timeout, which it knows more about."""
@@ -122,6 +162,31 @@ class _Adapter(HTTPAdapter):
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         pool.ConnectionCls = _SecureConnection if pool.scheme == "https" else _Connection
         return pool
+
+
+class _TrustingAdapter(_Adapter):
+    """
+    Gives all connections the same context; requests would make one for each, and trust its own file besides.
+
+    :param tls: the context.
+    """
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self._tls = tls
+        super().__init__(pool_maxsize=MAX_CONNECTIONS)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs, ssl_context=self._tls)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        return super().proxy_manager_for(*args, **kwargs, ssl_context=self._tls, proxy_ssl_context=self._tls)
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        # What the environment names must not come on top of what the context has.
+        return super().send(*args, **{**kwargs, "verify": True})
+
+    def cert_verify(self, *args: Any) -> None:
+        """Add nothing: the context has all that is to be trusted, and checks it."""
 
 
 def _cut_off(connection: HTTPConnection) -> None:

@@ -61,6 +61,7 @@ class RawServer:
     """
     Has a free loopback port, on which it listens as a context; one thread per connection.
 
+    :param tls: the server's side of TLS, if it is to speak that.
     :ivar requests: the raw bytes of each request.
     :ivar together: how many requests must have come before any is answered.
     :ivar connections: how many were made.
@@ -71,14 +72,14 @@ class RawServer:
     :ivar tls: the TLS context of new connections; ``None`` for plain TCP.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[bytes] = []
         self.connections = 0
         self.sent: list[int] = []
         self.together = 1
         self.answer_to: Callable[[bytes], Answer] = lambda request: self._next_answer()
         self.turns_away: Callable[[], bool] = lambda: False
-        self.tls: ssl.SSLContext | None = None
+        self.tls = tls
         self._answers: deque[Answer] = deque([reply({"status": "processing"})])
         # Bound but not listening: until then, whoever connects is refused.
         self._socket = socket.socket()

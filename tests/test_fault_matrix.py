@@ -11,16 +11,13 @@ import asyncio
 import json
 import re
 import socket
-import ssl
 import time
 import tracemalloc
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import partial
 
-import aiohttp
 import pytest
 from cryptography import x509
 
@@ -304,10 +301,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def trusted(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let both clients trust the authority, by what requests and aiohttp offer for that."""
+    """Let both clients trust the authority."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.bundle))
-    context = ssl.create_default_context(cafile=authority.bundle)
-    monkeypatch.setattr(aiohttp, "TCPConnector", partial(aiohttp.TCPConnector, ssl=context))
 
 
 def check_way(wire: Wire, ask, reason: str) -> None:

@@ -49,8 +49,8 @@ def opened_sessions(monkeypatch) -> list:
     opened = []
     original = async_transport.open_session
 
-    def record(timeout: float):
-        opened.append(original(timeout))
+    def record(*args):
+        opened.append(original(*args))
         return opened[-1]
 
     monkeypatch.setattr(async_transport, "open_session", record)

@@ -98,11 +98,13 @@ def test_the_form_as_the_ui_gets_it():
         "request_timeout": "Request timeout (seconds)",
         "retries": "Retries of a fetch",
         "requests_per_second": "Requests per second",
+        "ca_bundle": "CA bundle",
     }
 
 
 @pytest.mark.skipif(DECLARED_FORMS, reason="this Airflow reads the form from the provider info")
 def test_the_form_that_the_hook_makes(providers_manager):
+    pytest.importorskip("flask_appbuilder", reason="Airflow 3.0 and 3.1 show no form of a hook's without it")
     from wtforms import Form
 
     widgets = {
@@ -110,8 +112,9 @@ def test_the_form_that_the_hook_makes(providers_manager):
         for info in providers_manager.connection_form_widgets.values()
         if info.hook_class_name.endswith("ModelsLabHook")
     }
-    assert set(widgets) == {"request_timeout", "retries", "requests_per_second"}
-    form = type("ConnectionForm", (Form,), widgets)(data={"retries": 5})
+    assert set(widgets) == {"request_timeout", "retries", "requests_per_second", "ca_bundle"}
+    form = type("ConnectionForm", (Form,), widgets)(data={"retries": 5, "ca_bundle": "/etc/ca.pem"})
+    assert 'value="/etc/ca.pem"' in form.ca_bundle.widget(form.ca_bundle)
     assert form.retries.label.text == "Retries of a fetch"
     assert 'value="5"' in form.retries.widget(form.retries)
     assert form.validate()

@@ -88,7 +88,8 @@ def test_the_connection_on_the_command_line():
         check=True,
         capture_output=True,
     )
-    (connection,) = json.loads(shown.stdout)
+    # Some releases of Airflow write warnings to the standard output, too.
+    (connection,) = json.loads(shown.stdout[shown.stdout.index(b"[{") :])
     assert (connection["conn_type"], connection["password"]) == ("modelslab", "key-of-the-readme")
     subprocess.run(
         ["airflow", "connections", "delete", "modelslab_default"], env=environment, check=True, capture_output=True

@@ -11,9 +11,6 @@ from threading import Event
 
 from airflow_provider_modelslab.sandbox.faults import FAULTS, parse_probabilities
 from airflow_provider_modelslab.sandbox.sandbox import DEFAULT_KEY, Sandbox
-from airflow_provider_modelslab.sandbox.webhooks import is_loopback
-
-logger = logging.getLogger("airflow_provider_modelslab.sandbox")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,8 +36,6 @@ def main(argv: list[str] | None = None) -> None:
         parser.exit(1, f"Cannot listen on {options.host}, port {options.port}: {error}\n")
     try:
         _introduce(sandbox)
-        if not is_loopback(options.host):
-            logger.warning("This is a test server: anyone who can reach %s can use it and steer it.", options.host)
         stopping.wait()
     finally:
         sandbox.stop()

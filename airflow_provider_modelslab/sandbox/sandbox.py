@@ -46,7 +46,7 @@ class Sandbox:
             ...
             sandbox.finish(job["id"])
 
-    :param host: the address to listen on.
+    :param host: the address to listen on; one beyond this machine is warned of in the log.
     :param port: the port; 0 for any free one.
     :param key: the API key that clients must send.
     :param enterprise_key: a key of its own for the enterprise families, which then have their own account, too.
@@ -107,6 +107,7 @@ class Sandbox:
         self._requests: deque[ReceivedRequest] = deque()
         self._bytes_kept = 0
         self._api = self._new_api()
+        self._host = host
         self._server = Server(self._respond, host, port)
 
     def start(self) -> None:
@@ -116,6 +117,8 @@ class Sandbox:
         :raises OSError: the address cannot be had, for example because another program listens there.
         """
         self._server.start()
+        if not webhooks.is_loopback(self._host):
+            logger.warning("This is a test server: anyone who can reach %s can use it and steer it.", self._host)
 
     def stop(self) -> None:
         """Close all connections."""

@@ -1,0 +1,82 @@
+"""After whole runs on a real Airflow against a server that echoes the API key, the key is where it was put, only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from airflow_instance import AirflowInstance
+
+from tests.echoes import KEYS, EchoServer, traces_in_database, traces_in_files
+from tests.waiting import wait_until
+
+STORED = "echoing_from_the_database"
+
+
+@pytest.fixture(scope="module")
+def in_environment() -> Iterator[EchoServer]:
+    with EchoServer(KEYS["quotes"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def in_database() -> Iterator[EchoServer]:
+    with EchoServer(KEYS["unicode"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def connections(in_environment: EchoServer) -> dict[str, str]:
+    return {"AIRFLOW_CONN_MODELSLAB_DEFAULT": in_environment.connection}
+
+
+@pytest.fixture(scope="module")
+def airflow_with_both(airflow: AirflowInstance, in_database: EchoServer) -> AirflowInstance:
+    airflow.store_connection(STORED, json.loads(in_database.connection))
+    return airflow
+
+
+def assert_no_traces(airflow: AirflowInstance, *servers: EchoServer) -> None:
+    """See to it that no log and no column has a key; that of the stored connection is encrypted."""
+    database = airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    file = [Path(database.partition("///")[2])] if database.startswith("sqlite") else []
+    for server in servers:
+        assert not traces_in_database(database, server.key)
+        assert not traces_in_files(airflow.home, server.key, leave_out=file)
+
+
+@pytest.mark.parametrize("ending", ["success", "failed", "refused"])
+def test_no_log_and_no_column_has_the_key(
+    airflow_with_both: AirflowInstance, in_environment: EchoServer, in_database: EchoServer, ending: str
+):
+    airflow, servers = airflow_with_both, (in_environment, in_database)
+    for server in servers:
+        server.ending = "processing"
+    runs = [
+        (dag_id, airflow.trigger(dag_id, {"conn_id": conn_id}))
+        for dag_id, conn_id in (
+            ("echoes_deferrable", "modelslab_default"),
+            ("echoes_deferrable", STORED),
+            ("echoes_poke", STORED),
+        )
+    ]
+    waits = [(dag_id, run_id) for dag_id, run_id in runs if dag_id == "echoes_deferrable"]
+    wait_until(lambda: all("deferred" in states(airflow, *run) for run in waits), 90)
+    assert_no_traces(airflow, *servers)  # meanwhile: the arguments of the triggers
+    for server in servers:
+        server.ending = ending
+    expected = "success" if ending == "success" else "failed"
+    for run in runs:
+        assert airflow.wait_for_run(*run) == expected, airflow.task_log(*run, "wait")
+        records = airflow.xcom(*run, "wait", "jobs")
+        assert [record["status"] for record in records] == [{"refused": "processing"}.get(ending, ending)]
+    assert_no_traces(airflow, *servers)
+    assert all(server.server.requests for server in servers)
+    logs = [file for file in airflow.home.rglob("*.log") if "echoes_deferrable" in str(file)]
+    assert any("Waiting for jobs" in log.read_text() for log in logs)
+
+
+def states(airflow: AirflowInstance, dag_id: str, run_id: str) -> list[str | None]:
+    return [task["state"] for task in airflow.task_instances(dag_id, run_id)]
