@@ -188,8 +188,10 @@ class ModelsLabJobSensor(BaseSensorOperator):
         except AirflowSensorTimeout:
             with self._failures_skipped():
                 self._time_out(context, waits.jobs())
-        except AirflowSkipException:
+        except AirflowSkipException as skip:
             push_jobs(context, waits.jobs())
+            if skip.__cause__ is not None:
+                self._say_why_skipped(skip.__cause__)
             raise
 
     def _look(self, context: Context, hook: ModelsLabHook, waits: JobWaits, at: Sequence[JobWait]) -> None:
@@ -233,8 +235,13 @@ class ModelsLabJobSensor(BaseSensorOperator):
             outcome = isinstance(error, (AirflowFailException, AirflowSensorTimeout))
             wrong_argument = isinstance(error, ModelsLabArgumentError)
             if self.never_fail or (self.soft_fail and outcome and not wrong_argument):
-                raise AirflowSkipException(f"Skipped instead of failed: {error}") from error
+                self._say_why_skipped(error)
+                raise AirflowSkipException(str(error)) from error
             raise
+
+    def _say_why_skipped(self, error: BaseException) -> None:
+        """Write down what a skip stands for: Airflow puts in place of its text that ``soft_fail`` is set."""
+        self.log.warning("Skipped instead of failed: %s", error)
 
 
 def _refuse_bad_arguments(jobs: Any, endpoint: Any) -> None:

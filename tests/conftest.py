@@ -79,7 +79,7 @@ def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> py
     from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 
     for logging_class in (ModelsLabHook, ModelsLabJobSensor, ModelsLabJobTrigger):
-        monkeypatch.setattr(logging_class, "_log", logging.getLogger(f"under_test.{logging_class.__name__}"), False)
+        monkeypatch.setattr(logging_class, "log", logging.getLogger(f"under_test.{logging_class.__name__}"))
     caplog.set_level(logging.CRITICAL, logger="airflow_provider_modelslab.sandbox")
     caplog.set_level(logging.DEBUG, logger="under_test")
     return caplog

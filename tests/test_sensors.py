@@ -233,12 +233,13 @@ def test_partial_errors_may_be_tolerated(sandbox: Sandbox, context, deferrable):
 
 @pytest.mark.parametrize("switch", ["soft_fail", "never_fail"])
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_failed_jobs_may_be_skipped(sandbox: Sandbox, context, deferrable, switch):
+def test_failed_jobs_may_be_skipped(sandbox: Sandbox, context, log, deferrable, switch):
     (bad,) = submitted(sandbox)
-    sandbox.fail(bad)
+    sandbox.fail(bad, "No GPU left")
     with pytest.raises(AirflowSkipException):
         sensor(bad, deferrable=deferrable, **{switch: True}).execute(context)
     assert context["ti"].xcoms["jobs"][0]["status"] == "failed"
+    assert f"Skipped instead of failed: 1 of 1 jobs failed: v6/video:{bad} (No GPU left)" in log.messages
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
@@ -312,10 +313,11 @@ def test_an_unknown_event_never_counts_as_success(context, event):
 
 
 @pytest.mark.parametrize("switch", ["soft_fail", "never_fail"])
-def test_a_deferred_failure_may_be_skipped(context, switch):
+def test_a_deferred_failure_may_be_skipped(context, log, switch):
     failed = {"id": "1", "endpoint": "v6/video", "status": "failed", "message": "No GPU left"}
     with pytest.raises(AirflowSkipException, match="No GPU left"):
         sensor([1], **{switch: True}).execute_complete(context, {"status": "finished", "jobs": [failed]})
+    assert "Skipped instead of failed: 1 of 1 jobs failed: v6/video:1 (No GPU left)" in log.messages
 
 
 # --- poking ---

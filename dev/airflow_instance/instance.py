@@ -360,6 +360,15 @@ class AirflowInstance:
             f"task {task_id!r} of run {run_id!r} of DAG {dag_id!r} is not {state}",
         )
 
+    def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Clear a task of a run, whatever its state, as a user does for it to run again; others stay as they are."""
+        body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": [task_id]}
+        self._rest.request("POST", f"dags/{quoted(dag_id)}/clearTaskInstances", json=body)
+
+    def mark(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        """Mark a task of a run as ``success``, ``failed`` or ``skipped``, as a user does, whatever its state."""
+        self._rest.request("PATCH", task_path(dag_id, run_id, task_id), json={"new_state": state})
+
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """
         Read an XCom.
@@ -380,6 +389,10 @@ class AirflowInstance:
         # As JSON, the log comes in pages, and each leaves a warning in the log of the api-server.
         reply = self._rest.request("GET", path, params=parameters, headers={"Accept": "application/x-ndjson"})
         return "\n".join(message_text(json.loads(line)) for line in reply.content.splitlines())
+
+    def component_log(self, component: str) -> str:
+        """Read what a component has written to its own log, since :meth:`start` and over all its restarts."""
+        return self._log_file(component).read_text(errors="replace")
 
     # How it is done.
 

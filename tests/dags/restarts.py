@@ -9,14 +9,14 @@ from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 
-WAIT = {"endpoint": "v6/video", "modelslab_conn_id": "modelslab_held", "deferrable": True, "timeout": 600}
+WAIT = {"endpoint": "v6/video", "modelslab_conn_id": "{{ params.connection }}", "deferrable": True, "timeout": 600}
 
 with DAG(
     "restarts",
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    params={"group": "[]", "singles": "[]"},
+    params={"group": "[]", "singles": "[]", "connection": "modelslab_held"},
 ):
 
     @task

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,20 @@ def airflow(installation: AirflowInstance) -> AirflowInstance:
     """The Airflow for a test, complete again whatever components the tests before have killed or launched."""
     installation.restore()
     return installation
+
+
+@pytest.fixture
+def connected_sandbox(installation: AirflowInstance) -> Iterator[Callable[..., Sandbox]]:
+    """
+    Start sandboxes that belong to one test, each known to Airflow's metadata database under the connection named.
+
+    ``connected_sandbox("modelslab_full", queue_limit=5)``
+    """
+    with ExitStack() as stack:
+
+        def start(connection_id: str, **options: object) -> Sandbox:
+            sandbox = stack.enter_context(Sandbox(**options))
+            installation.store_connection(connection_id, json.loads(unhurried(sandbox.connection)))
+            return sandbox
+
+        yield start

@@ -4,49 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
 
 from airflow_instance import AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
-from airflow_provider_modelslab.sandbox.replies import output_urls
+from tests.system.steps import PATIENCE, submit, urls_of, wait_until_asked_for, wait_until_deferred
 
 DAG = "restarts"
-
-PATIENCE = 120.0
-"""Seconds within which each step happens, however busy the machine is."""
-
-
-def submit(sandbox: Sandbox, count: int) -> list[int]:
-    return [sandbox.submit("v6/video/text2video", {"prompt": "a fox"})["id"] for _ in range(count)]
-
-
-def wait_until_asked_for(airflow: AirflowInstance, sandbox: Sandbox, ids: Iterable[int], since: float) -> None:
-    """Wait until each job has been asked for since a moment of ``time.monotonic()``."""
-    paths = {f"/api/v6/video/fetch/{job_id}" for job_id in ids}
-
-    def asked_for() -> bool:
-        return paths <= {request.path for request in sandbox.requests if request.at > since}
-
-    airflow.wait_until(asked_for, PATIENCE, "not all jobs are asked for")
-
-
-def wait_until_deferred(airflow: AirflowInstance, run_id: str, count: int) -> None:
-    def deferred() -> bool:
-        return [task["state"] for task in airflow.task_instances(DAG, run_id)].count("deferred") == count
-
-    airflow.wait_until(deferred, PATIENCE, f"not all {count} sensors are deferred")
-
-
-def urls_of(sandbox: Sandbox, ids: Iterable[int]) -> list[str]:
-    jobs = sandbox.jobs
-    return [url for job_id in ids for url in output_urls(jobs[job_id], sandbox.url)]
 
 
 def test_a_killed_triggerer_loses_nothing(airflow: AirflowInstance, held_sandbox: Sandbox):
     group, singles = submit(held_sandbox, 40), submit(held_sandbox, 10)
     run_id = airflow.trigger(DAG, {"group": json.dumps(group), "singles": json.dumps(singles)})
-    wait_until_deferred(airflow, run_id, 1 + len(singles))
+    wait_until_deferred(airflow, DAG, run_id, 1 + len(singles))
     wait_until_asked_for(airflow, held_sandbox, [*group, *singles], since=time.monotonic())
 
     seen, unseen = group[:10], [*group[10:20], *singles[:5]]
@@ -77,3 +47,45 @@ def test_a_killed_triggerer_loses_nothing(airflow: AirflowInstance, held_sandbox
     # Resumed once. (Airflow's own "Trigger fired event" comes, now and then, in the triggerer's log instead.)
     assert airflow.task_log(DAG, run_id, "group").count("40 of 40 jobs succeeded, with 40 outputs") == 1
     assert airflow.database.sql("SELECT count(*) AS left_over FROM trigger") == [{"left_over": 0}]
+
+
+def triggers_by_triggerer(airflow: AirflowInstance) -> dict[int, int]:
+    """Return how many triggers each triggerer has, by the id of its job: the later started, the higher."""
+    rows = airflow.database.sql("SELECT triggerer_id, count(*) AS triggers FROM trigger GROUP BY triggerer_id")
+    return {row["triggerer_id"]: row["triggers"] for row in rows if row["triggerer_id"] is not None}
+
+
+def test_of_two_triggerers_one_may_die(airflow: AirflowInstance, held_sandbox: Sandbox):
+    airflow.launch("triggerer-2")
+    runs: dict[str, tuple[list[int], list[int]]] = {}
+
+    def both_have_triggers() -> bool:
+        """Start runs until both triggerers have got hold of triggers: whoever asks first takes what there is."""
+        group, singles = submit(held_sandbox, 10), submit(held_sandbox, 6)
+        run_id = airflow.trigger(DAG, {"group": json.dumps(group), "singles": json.dumps(singles)})
+        runs[run_id] = group, singles
+        wait_until_deferred(airflow, DAG, run_id, 1 + len(singles))
+        wait_until_asked_for(airflow, held_sandbox, [*group, *singles], since=0.0)
+        return len(triggers_by_triggerer(airflow)) == 2
+
+    airflow.wait_until(both_have_triggers, PATIENCE, "one triggerer takes all triggers")
+    ids = [job_id for group, singles in runs.values() for job_id in (*group, *singles)]
+    survivor, victim = sorted(triggers_by_triggerer(airflow))
+    airflow.kill("triggerer-2")
+    killed = time.monotonic()
+    airflow.wait_until(
+        lambda: triggers_by_triggerer(airflow).keys() == {survivor}, PATIENCE, f"triggerer {victim} has triggers still"
+    )
+    wait_until_asked_for(airflow, held_sandbox, ids, since=killed)
+    held_sandbox.finish_all()
+
+    for run_id, (group, singles) in runs.items():
+        assert airflow.wait_for_run(DAG, run_id, PATIENCE) == "success"
+        assert airflow.xcom(DAG, run_id, "group") == urls_of(held_sandbox, group)
+        for index, job_id in enumerate(singles):
+            assert airflow.xcom(DAG, run_id, "single", map_index=index) == urls_of(held_sandbox, [job_id])
+            log = airflow.task_log(DAG, run_id, "single", map_index=index)
+            assert log.count("1 of 1 jobs succeeded, with 1 outputs") == 1  # resumed once
+        assert airflow.task_log(DAG, run_id, "group").count("10 of 10 jobs succeeded, with 10 outputs") == 1
+        assert {task["try_number"] for task in airflow.task_instances(DAG, run_id)} == {1}
+    assert triggers_by_triggerer(airflow) == {}

@@ -1,0 +1,45 @@
+"""Deferred waits for every end that is not a plain success; the jobs are the test's, and end only when it says so."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pendulum
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+from airflow_provider_modelslab.sensors import ModelsLabJobSensor
+
+LIMIT = 12
+"""Seconds after which the limited waits end."""
+
+# Retries that must not happen are allowed everywhere.
+COMMON = {
+    "modelslab_conn_id": "modelslab_held",
+    "deferrable": True,
+    "retries": 2,
+    "retry_delay": timedelta(seconds=1),
+}
+SENSORS = {
+    "timeout": {"timeout": LIMIT},
+    "execution_timeout": {"timeout": 600, "execution_timeout": timedelta(seconds=LIMIT)},
+    "soft_fail": {"timeout": LIMIT, "soft_fail": True},
+    "failing": {"timeout": 600},
+    "cleared": {"timeout": 600},
+    "marked": {"timeout": 600},
+}
+
+with DAG(
+    "ends",
+    schedule=None,
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    params={"jobs": {}, "prompt": ""},
+):
+    for name, limits in SENSORS.items():
+        ModelsLabJobSensor(
+            task_id=name, jobs=f"{{{{ params.jobs['{name}'] }}}}", endpoint="v6/video", **COMMON, **limits
+        )
+    ModelsLabGenerateOperator(
+        task_id="generation", endpoint="v6/video/text2video", payload={"prompt": "{{ params.prompt }}"}, **COMMON
+    )

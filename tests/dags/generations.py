@@ -1,0 +1,39 @@
+"""Many prompts: one mapped task for each, in a pool, and all in one task. The connection is the test's."""
+
+from __future__ import annotations
+
+import pendulum
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+
+PLACES = 5
+
+COMMON = {
+    "endpoint": "v6/images/text2img",
+    "modelslab_conn_id": "{{ params.connection }}",
+    "deferrable": True,
+    "timeout": 600,
+}
+
+
+def new_dag(dag_id: str) -> DAG:
+    return DAG(
+        dag_id,
+        schedule=None,
+        start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+        catchup=False,
+        params={"connection": "modelslab_default", "prompts": 0},
+    )
+
+
+@task
+def payloads(params=None):
+    return [{"prompt": f"prompt {number}"} for number in range(params["prompts"])]
+
+
+with new_dag("generations_mapped"):
+    ModelsLabGenerateOperator.partial(task_id="generate", pool="modelslab", **COMMON).expand(payload=payloads())
+
+with new_dag("generations_batch"):
+    ModelsLabGenerateOperator(task_id="generate", payloads=payloads(), max_in_flight=PLACES, **COMMON)

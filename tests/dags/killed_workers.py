@@ -1,0 +1,36 @@
+"""Generations whose workers the test kills: while they wait, while they submit, and in between."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pendulum
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+
+COMMON = {"endpoint": "v6/video/text2video", "retries": 1, "retry_delay": timedelta(seconds=1), "timeout": 600}
+
+with DAG("killed_workers", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False):
+    ModelsLabGenerateOperator(
+        task_id="waiting",
+        payload={"prompt": "waiting"},
+        modelslab_conn_id="modelslab_killed_waiting",
+        deferrable=False,
+        **COMMON,
+    )
+    ModelsLabGenerateOperator(
+        task_id="submitting",
+        payload={"prompt": "submitting"},
+        modelslab_conn_id="modelslab_killed_submitting",
+        deferrable=True,
+        **COMMON,
+    )
+    # The reply to the first submission has come, and the task is not deferred yet, when the worker dies in the second.
+    ModelsLabGenerateOperator(
+        task_id="between",
+        payloads={"first": {"prompt": "first"}, "second": {"prompt": "second"}},
+        modelslab_conn_id="modelslab_killed_between",
+        deferrable=True,
+        **COMMON,
+    )

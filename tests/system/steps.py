@@ -1,0 +1,71 @@
+"""What several system tests do and wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from airflow_instance import AirflowInstance
+
+from airflow_provider_modelslab.sandbox import Sandbox
+from airflow_provider_modelslab.sandbox.replies import output_urls
+
+PATIENCE = 120.0
+"""Seconds within which each step happens, however busy the machine is."""
+
+ENDS = ("success", "failed", "skipped", "upstream_failed")
+
+
+def submit(sandbox: Sandbox, count: int) -> list[int]:
+    return [sandbox.submit("v6/video/text2video", {"prompt": "a fox"})["id"] for _ in range(count)]
+
+
+def urls_of(sandbox: Sandbox, ids: Iterable[int]) -> list[str]:
+    jobs = sandbox.jobs
+    return [url for job_id in ids for url in output_urls(jobs[job_id], sandbox.url)]
+
+
+def urls_of_prompt(sandbox: Sandbox, prompt: str) -> list[str]:
+    """Return the outputs of the one job of a prompt: it was submitted once, or this fails."""
+    (job,) = (job for job in sandbox.jobs.values() if job.order.meta["prompt"] == prompt)
+    return output_urls(job, sandbox.url)
+
+
+def asked_for(sandbox: Sandbox, since: float) -> set[int]:
+    """Return the jobs of video that have been asked for since a moment of ``time.monotonic()``."""
+    folder = "/api/v6/video/fetch/"
+    paths = [request.path for request in sandbox.requests if request.at > since]
+    return {int(path.removeprefix(folder)) for path in paths if path.startswith(folder)}
+
+
+def wait_until_asked_for(airflow: AirflowInstance, sandbox: Sandbox, ids: Iterable[int], since: float) -> None:
+    """Wait until each job has been asked for since a moment of ``time.monotonic()``."""
+    airflow.wait_until(lambda: asked_for(sandbox, since) >= set(ids), PATIENCE, "not all jobs are asked for")
+
+
+def wait_until_deferred(airflow: AirflowInstance, dag_id: str, run_id: str, count: int) -> None:
+    def deferred() -> bool:
+        return [task["state"] for task in airflow.task_instances(dag_id, run_id)].count("deferred") == count
+
+    airflow.wait_until(deferred, PATIENCE, f"not all {count} tasks are deferred")
+
+
+def wait_for_end(airflow: AirflowInstance, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+    """Wait until a task instance has ended, and return it."""
+
+    def ended() -> dict[str, Any] | None:
+        task = airflow.task_instance(dag_id, run_id, task_id)
+        return task if task["state"] in ENDS else None
+
+    return airflow.wait_until(ended, PATIENCE, f"task {task_id!r} of run {run_id!r} of DAG {dag_id!r} has not ended")
+
+
+def said_of_trigger(airflow: AirflowInstance, dag_id: str, run_id: str, task_id: str, words: str) -> list[str]:
+    """
+    Find lines with these words about the trigger of a task's first try.
+
+    What Airflow itself says of a trigger is mostly in the task's log, and now and then in the triggerer's own.
+    """
+    name = f"{dag_id}/{run_id}/{task_id}/"
+    logs = airflow.task_log(dag_id, run_id, task_id), airflow.component_log("triggerer")
+    return [line for log in logs for line in log.splitlines() if words in line and name in line]

@@ -1,0 +1,155 @@
+"""How deferred waits end when it is not by a plain success: limits of time, failed jobs, and people who step in."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+
+import pytest
+from airflow_instance import AirflowInstance
+
+from airflow_provider_modelslab.sandbox import Sandbox
+from tests.dags.ends import LIMIT, SENSORS
+from tests.system.steps import (
+    PATIENCE,
+    asked_for,
+    said_of_trigger,
+    submit,
+    urls_of,
+    urls_of_prompt,
+    wait_for_end,
+    wait_until_asked_for,
+)
+
+DAG = "ends"
+
+TOLERANCE = 5.0
+"""Seconds by which a limit may be exceeded."""
+
+
+class Run(NamedTuple):
+    id: str
+    jobs: dict[str, int]
+    prompt: str
+
+
+@pytest.fixture(scope="module")
+def run(installation: AirflowInstance, held_sandbox: Sandbox) -> Run:
+    """One run for all tests here: their tasks do not disturb one another, and wait at the same time."""
+    installation.restore()
+    jobs = dict(zip(SENSORS, submit(held_sandbox, len(SENSORS)), strict=True))
+    prompt = "a generation that is cleared"
+    return Run(installation.trigger(DAG, {"jobs": jobs, "prompt": prompt}), jobs, prompt)
+
+
+def wait_for_try(airflow: AirflowInstance, run: Run, task_id: str, try_number: int) -> None:
+    """Wait until a try of a task is deferred."""
+
+    def deferred() -> bool:
+        task = airflow.task_instance(DAG, run.id, task_id)
+        return (task["state"], task["try_number"]) == ("deferred", try_number)
+
+    airflow.wait_until(deferred, PATIENCE, f"try {try_number} of {task_id!r} is not deferred")
+
+
+def trigger_id(airflow: AirflowInstance, run: Run, task_id: str) -> int:
+    return airflow.task_instance(DAG, run.id, task_id)["trigger"]["id"]
+
+
+def wait_until_trigger_is_gone(airflow: AirflowInstance, trigger: int) -> None:
+    def gone() -> bool:
+        return not airflow.database.sql("SELECT id FROM trigger WHERE id = :id", id=trigger)
+
+    airflow.wait_until(gone, PATIENCE, f"trigger {trigger} is still there")
+
+
+def seconds_between(earlier: str, later: str) -> float:
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+
+
+def test_what_was_marked_failed_stays_failed_and_is_asked_for_no_more(
+    airflow: AirflowInstance, held_sandbox: Sandbox, run: Run
+):
+    wait_for_try(airflow, run, "marked", 1)
+    wait_until_asked_for(airflow, held_sandbox, [run.jobs["marked"]], since=0.0)
+    trigger = trigger_id(airflow, run, "marked")
+    airflow.mark(DAG, run.id, "marked", "failed")
+    wait_until_trigger_is_gone(airflow, trigger)
+    airflow.wait_until(
+        lambda: said_of_trigger(airflow, DAG, run.id, "marked", "Trigger cancelled by user action"),
+        PATIENCE,
+        "the triggerer has not ended the trigger",
+    )
+    cancelled = time.monotonic()
+    # The others are asked for as before, twice each.
+    wait_until_asked_for(airflow, held_sandbox, [run.jobs["failing"]], since=cancelled)
+    wait_until_asked_for(airflow, held_sandbox, [run.jobs["failing"]], since=time.monotonic())
+    assert run.jobs["marked"] not in asked_for(held_sandbox, since=cancelled)
+    held_sandbox.finish(run.jobs["marked"])
+    task = airflow.task_instance(DAG, run.id, "marked")
+    assert (task["state"], task["try_number"]) == ("failed", 1)
+
+
+def test_a_failed_job_fails_the_task_without_a_retry_and_says_why(
+    airflow: AirflowInstance, held_sandbox: Sandbox, run: Run
+):
+    wait_for_try(airflow, run, "failing", 1)
+    held_sandbox.fail(run.jobs["failing"], "No GPU left")
+    task = wait_for_end(airflow, DAG, run.id, "failing")
+    log = airflow.task_log(DAG, run.id, "failing")
+    assert (task["state"], task["try_number"]) == ("failed", 1), log
+    assert "ModelsLabJobFailed: 1 of 1 jobs failed: v6/video:" in log
+    assert "(No GPU left)" in log
+
+
+def test_a_cleared_wait_begins_anew_and_ends_well(airflow: AirflowInstance, held_sandbox: Sandbox, run: Run):
+    wait_for_try(airflow, run, "cleared", 1)
+    first = trigger_id(airflow, run, "cleared")
+    airflow.clear(DAG, run.id, "cleared")
+    wait_for_try(airflow, run, "cleared", 2)
+    wait_until_trigger_is_gone(airflow, first)
+    held_sandbox.finish(run.jobs["cleared"])
+    assert wait_for_end(airflow, DAG, run.id, "cleared")["state"] == "success"
+    assert airflow.xcom(DAG, run.id, "cleared") == urls_of(held_sandbox, [run.jobs["cleared"]])
+
+
+def test_a_cleared_generation_goes_on_with_its_job(airflow: AirflowInstance, held_sandbox: Sandbox, run: Run):
+    wait_for_try(airflow, run, "generation", 1)
+    airflow.clear(DAG, run.id, "generation")
+    wait_for_try(airflow, run, "generation", 2)
+    urls = urls_of_prompt(held_sandbox, run.prompt)  # submitted once
+    held_sandbox.finish_all()
+    assert wait_for_end(airflow, DAG, run.id, "generation")["state"] == "success"
+    assert airflow.xcom(DAG, run.id, "generation") == urls
+    assert "Going on with jobs of an earlier try" in airflow.task_log(DAG, run.id, "generation", try_number=2)
+
+
+@pytest.mark.parametrize(
+    ("task_id", "state", "last_word"),
+    [
+        ("timeout", "failed", "ModelsLabTimeout: 1 of 1 jobs were not done in time"),
+        ("execution_timeout", "failed", "ModelsLabTimeout: 1 of 1 jobs were not done in time"),
+        ("soft_fail", "skipped", "Skipped instead of failed: 1 of 1 jobs were not done in time"),
+    ],
+)
+def test_a_limit_of_time_ends_a_deferred_wait(
+    airflow: AirflowInstance,
+    run: Run,
+    record_property: Callable[[str, object], None],
+    task_id: str,
+    state: str,
+    last_word: str,
+):
+    task = wait_for_end(airflow, DAG, run.id, task_id)
+    log = airflow.task_log(DAG, run.id, task_id)
+    assert (task["state"], task["try_number"]) == (state, 1), log
+    assert last_word in log
+    # The wait began a moment before it was handed over, and ended when the triggerer put the task on schedule again.
+    # How long the scheduler and a worker take from there on is the machine's affair.
+    (began,) = re.findall(r"^(\S+) INFO Deferring: 0 of 1 jobs done", log, re.MULTILINE)
+    lasted, until_ended = (seconds_between(began, task[end]) for end in ("scheduled_when", "end_date"))
+    record_property("seconds until the task itself had ended", until_ended)
+    assert LIMIT - 1 <= lasted <= LIMIT + TOLERANCE
