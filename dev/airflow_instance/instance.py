@@ -369,6 +369,15 @@ class AirflowInstance:
         """Mark a task of a run as ``success``, ``failed`` or ``skipped``, as a user does, whatever its state."""
         self._rest.request("PATCH", task_path(dag_id, run_id, task_id), json={"new_state": state})
 
+    def answer(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
+        """Choose an option where a task asks a person."""
+        path = f"{task_path(dag_id, run_id, task_id)}/-1/hitlDetails"
+        self._rest.request("PATCH", path, json={"chosen_options": [option], "params_input": {}})
+
+    def runs(self, dag_id: str) -> list[str]:
+        """Return the ids of a DAG's runs."""
+        return [run["dag_run_id"] for run in self._rest.get(f"dags/{quoted(dag_id)}/dagRuns")["dag_runs"]]
+
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """
         Read an XCom.

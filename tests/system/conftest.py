@@ -13,6 +13,7 @@ from postgres import Postgres
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.conftest import unhurried
+from tests.echoes import KEYS, EchoServer
 
 TESTS = Path(__file__).parent.parent
 
@@ -32,8 +33,15 @@ def held_sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
+def echoing() -> Iterator[EchoServer]:
+    """A server that puts the API key into all that it says; the connection ``modelslab_echoing``."""
+    with EchoServer(KEYS["quotes"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def installation(
-    tmp_path_factory: pytest.TempPathFactory, slow_sandbox: Sandbox, held_sandbox: Sandbox
+    tmp_path_factory: pytest.TempPathFactory, slow_sandbox: Sandbox, held_sandbox: Sandbox, echoing: EchoServer
 ) -> Iterator[AirflowInstance]:
     """One Airflow on PostgreSQL for all tests: its start takes long."""
     home = tmp_path_factory.mktemp("airflow")
@@ -44,6 +52,7 @@ def installation(
     connections = {
         "AIRFLOW_CONN_MODELSLAB_DEFAULT": slow_sandbox.connection,
         "AIRFLOW_CONN_MODELSLAB_HELD": unhurried(held_sandbox.connection),
+        "AIRFLOW_CONN_MODELSLAB_ECHOING": echoing.connection,
     }
     with Postgres() as postgres, AirflowInstance(home, dags, connections, database=postgres.url) as instance:
         yield instance

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from airflow_instance import AirflowInstance
@@ -16,23 +15,12 @@ STORED = "echoing_from_the_database"
 
 
 @pytest.fixture(scope="module")
-def in_environment() -> Iterator[EchoServer]:
-    with EchoServer(KEYS["quotes"]) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def in_database() -> Iterator[EchoServer]:
     with EchoServer(KEYS["unicode"]) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
-def connections(in_environment: EchoServer) -> dict[str, str]:
-    return {"AIRFLOW_CONN_MODELSLAB_DEFAULT": in_environment.connection}
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def airflow_with_both(airflow: AirflowInstance, in_database: EchoServer) -> AirflowInstance:
     airflow.store_connection(STORED, json.loads(in_database.connection))
     return airflow
@@ -40,24 +28,22 @@ def airflow_with_both(airflow: AirflowInstance, in_database: EchoServer) -> Airf
 
 def assert_no_traces(airflow: AirflowInstance, *servers: EchoServer) -> None:
     """See to it that no log and no column has a key; that of the stored connection is encrypted."""
-    database = airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
-    file = [Path(database.partition("///")[2])] if database.startswith("sqlite") else []
     for server in servers:
-        assert not traces_in_database(database, server.key)
-        assert not traces_in_files(airflow.home, server.key, leave_out=file)
+        assert not traces_in_database(airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"], server.key)
+        assert not traces_in_files(airflow.home, server.key)
 
 
 @pytest.mark.parametrize("ending", ["success", "failed", "refused"])
 def test_no_log_and_no_column_has_the_key(
-    airflow_with_both: AirflowInstance, in_environment: EchoServer, in_database: EchoServer, ending: str
+    airflow_with_both: AirflowInstance, echoing: EchoServer, in_database: EchoServer, ending: str
 ):
-    airflow, servers = airflow_with_both, (in_environment, in_database)
+    airflow, servers = airflow_with_both, (echoing, in_database)
     for server in servers:
         server.ending = "processing"
     runs = [
         (dag_id, airflow.trigger(dag_id, {"conn_id": conn_id}))
         for dag_id, conn_id in (
-            ("echoes_deferrable", "modelslab_default"),
+            ("echoes_deferrable", "modelslab_echoing"),
             ("echoes_deferrable", STORED),
             ("echoes_poke", STORED),
         )

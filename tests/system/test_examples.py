@@ -1,0 +1,30 @@
+"""Examples that need a real scheduler: a DAG that an asset wakes, and a person who is asked."""
+
+from __future__ import annotations
+
+from airflow_instance import AirflowInstance
+
+from tests.system.steps import PATIENCE
+
+
+def test_new_pictures_wake_the_visitor_of_the_gallery(airflow: AirflowInstance):
+    airflow.unpause("modelslab_gallery_visitor")
+    run_id = airflow.trigger("modelslab_gallery")
+    assert airflow.wait_for_run("modelslab_gallery", run_id) == "success"
+    airflow.wait_until(lambda: airflow.runs("modelslab_gallery_visitor"), PATIENCE, "the visitor was not woken")
+    (visit,) = airflow.runs("modelslab_gallery_visitor")
+    assert airflow.wait_for_run("modelslab_gallery_visitor", visit) == "success"
+    drawn = airflow.xcom("modelslab_gallery", run_id, "draw")
+    assert len(drawn) == 2
+    assert airflow.xcom("modelslab_gallery_visitor", visit, "look") == drawn
+
+
+def test_pictures_are_published_when_a_person_approves(airflow: AirflowInstance):
+    run_id = airflow.trigger("modelslab_approval")
+    airflow.wait_for_state("modelslab_approval", run_id, "approve", "awaiting_input")
+    sheet = airflow.xcom("modelslab_approval", run_id, "contact_sheet")
+    airflow.answer("modelslab_approval", run_id, "approve", "Approve")
+    assert airflow.wait_for_run("modelslab_approval", run_id) == "success"
+    published = airflow.xcom("modelslab_approval", run_id, "publish")
+    assert len(published) == 3
+    assert all(f"]({url})" in sheet for url in published)
