@@ -28,6 +28,9 @@ import trustme
 PROCESSES = multiprocessing.get_context("spawn")
 """Every process of a benchmark starts afresh: nothing that another has imported or opened is in it."""
 
+KEY = "Kq7ZpX2mVb9TrLw4HsNc8JyFd3GaUe6PiOo1Rt5Yv0BxMnQzWkSjElDhCgAf"
+"""As long as ModelsLab's are, and of letters and digits as they are."""
+
 _CONTENT_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 _PROCESSING = {
@@ -86,7 +89,7 @@ class StandIn:
         :param home: the ``AIRFLOW_HOME``.
         :param requests_per_second: the ceiling in the connection ``modelslab_default``.
         """
-        secret = {"password": "a-secret-of-this-benchmark"}
+        secret = {"password": KEY}
         modelslab = {"host": self.url, "extra": {"requests_per_second": requests_per_second}}
         return {
             "AIRFLOW_HOME": home,
