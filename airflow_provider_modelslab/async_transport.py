@@ -47,8 +47,8 @@ async def post(session: aiohttp.ClientSession, url: str, body: Mapping[str, obje
         proxy = _proxy_of(url[: url.index("/", len("https://"))])
         async with session.post(url, json=body, allow_redirects=False, proxy=proxy) as response:
             chunks = bytearray()
-            async for chunk in response.content.iter_chunked(transport.CHUNK_BYTES):
-                chunks += chunk
+            while not response.content.at_eof():
+                chunks += await response.content.readany()
                 if len(chunks) > transport.MAX_REPLY_BYTES:
                     response.close()
                     return transport.TOO_LONG

@@ -192,19 +192,25 @@ class Pacemaker:
             self._collect_due(time.time())
             if self._beginning or len(self._looks) >= MAX_CONNECTIONS:
                 return  # until the one has begun, or one of them has ended
-            if not self._round:
-                if self._timers:
-                    self._beat_in(self._timers[0][0] - time.time())
-                return
-            pause = max(self._next_request, self._quiet_until) - time.monotonic()
-            if pause > 0:
-                self._beat_in(pause)
-                return
-            self._begin_look(*self._take_turn())
+            if self._round and self._pause() <= 0:
+                self._begin_look(*self._take_turn())
+            else:
+                self._beat_for_next()
         except Exception as defect:
             # It must not leave the triggers waiting for ever.
             for group in self._groups:
                 group.fail(defect)
+
+    def _pause(self) -> float:
+        """Return the seconds until the account allows another request."""
+        return max(self._next_request, self._quiet_until) - time.monotonic()
+
+    def _beat_for_next(self) -> None:
+        """Beat when a job is due and the account allows a request, and not before: it wakes up the process."""
+        if self._round:
+            self._beat_in(self._pause())
+        elif self._timers:
+            self._beat_in(max(self._pause(), self._timers[0][0] - time.time()))
 
     def _beat_in(self, seconds: float) -> None:
         """Beat after so many seconds, unless a beat comes earlier anyway."""
@@ -264,9 +270,8 @@ class Pacemaker:
             self._set_timer(wait, group)
             return
         options = self._hook.options  # looked up when the session was opened
-        gap = 1 / options.requests_per_second
-        self._next_request = time.monotonic() + gap
-        self._beat_in(gap)
+        self._next_request = time.monotonic() + 1 / options.requests_per_second
+        self._beat_for_next()
         try:
             reply = await self._hook.alook(wait.job, session)
             if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(options.key):

@@ -1,5 +1,5 @@
 """
-The other end for the benchmarks: a TLS server in a process of its own, which answers at once, counts and remembers.
+The other end for the benchmarks: a TLS server in a process of its own, which answers at once and counts.
 
 It answers what keeps each client waiting: ModelsLab's "processing", a dbt Cloud run that is running, a 404 for the
 http provider's sensor. Its process is not the measured one, so that what it does costs nobody else CPU time.
@@ -15,7 +15,6 @@ import re
 import ssl
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,9 @@ import trustme
 
 PROCESSES = multiprocessing.get_context("spawn")
 """Every process of a benchmark starts afresh: nothing that another has imported or opened is in it."""
+
+KEY = "Kq7ZpX2mVb9TrLw4HsNc8JyFd3GaUe6PiOo1Rt5Yv0BxMnQzWkSjElDhCgAf"
+"""As long as ModelsLab's are, and of letters and digits as they are."""
 
 _CONTENT_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
@@ -66,11 +68,6 @@ class StandIn:
     def url(self) -> str:
         return f"https://{self.address}"
 
-    def arrivals(self) -> list[tuple[float, str]]:
-        """Return the moment (of the system-wide monotonic clock) and the path of each request since the last call."""
-        self._control.send("arrivals")
-        return self._control.recv()
-
     def finish(self) -> None:
         """Let all ModelsLab jobs be done from now on."""
         self._control.send("finish")
@@ -86,7 +83,7 @@ class StandIn:
         :param home: the ``AIRFLOW_HOME``.
         :param requests_per_second: the ceiling in the connection ``modelslab_default``.
         """
-        secret = {"password": "a-secret-of-this-benchmark"}
+        secret = {"password": KEY}
         modelslab = {"host": self.url, "extra": {"requests_per_second": requests_per_second}}
         return {
             "AIRFLOW_HOME": home,
@@ -130,7 +127,6 @@ def _serve(certificate: str, count: ctypes.c_ulonglong, control: Connection) -> 
 
 class _Server:
     def __init__(self, count: ctypes.c_ulonglong, control: Connection) -> None:
-        self.arrivals: list[tuple[float, str]] = []
         self.modelslab_reply = _http(200, _PROCESSING)
         self._count = count
         self._control = control
@@ -146,7 +142,6 @@ class _Server:
 
     def reply_to(self, path: str) -> bytes:
         self._count.value += 1
-        self.arrivals.append((time.monotonic(), path))
         if path.startswith("/api/v2/accounts/"):
             return _RUNNING_REPLY
         return _NOT_YET_REPLY if path.startswith("/sensor/") else self.modelslab_reply
@@ -158,11 +153,8 @@ class _Server:
             sys.exit("the benchmark has gone")
         if order == "finish":
             self.modelslab_reply = _http(200, _SUCCESS)
-        elif order == "process":
-            self.modelslab_reply = _http(200, _PROCESSING)
         else:
-            self._control.send(self.arrivals)
-            self.arrivals = []
+            self.modelslab_reply = _http(200, _PROCESSING)
 
 
 class _Exchange(asyncio.Protocol):
