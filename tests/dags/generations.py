@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, task
 
@@ -14,6 +16,10 @@ COMMON = {
     "modelslab_conn_id": "{{ params.connection }}",
     "deferrable": True,
     "timeout": 600,
+    # On a busy machine Airflow fails a task that is resumed before its scheduler has heard of the deferral ("finished
+    # with state success, but the task instance's state attribute is queued"). A retry goes on with the same jobs.
+    "retries": 3,
+    "retry_delay": timedelta(seconds=1),
 }
 
 

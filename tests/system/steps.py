@@ -25,10 +25,14 @@ def urls_of(sandbox: Sandbox, ids: Iterable[int]) -> list[str]:
     return [url for job_id in ids for url in output_urls(jobs[job_id], sandbox.url)]
 
 
+def job_of_prompt(sandbox: Sandbox, prompt: str) -> int:
+    """Return the one job of a prompt: it was submitted once, or this fails."""
+    (job_id,) = (job_id for job_id, job in sandbox.jobs.items() if job.order.meta["prompt"] == prompt)
+    return job_id
+
+
 def urls_of_prompt(sandbox: Sandbox, prompt: str) -> list[str]:
-    """Return the outputs of the one job of a prompt: it was submitted once, or this fails."""
-    (job,) = (job for job in sandbox.jobs.values() if job.order.meta["prompt"] == prompt)
-    return output_urls(job, sandbox.url)
+    return urls_of(sandbox, [job_of_prompt(sandbox, prompt)])
 
 
 def asked_for(sandbox: Sandbox, since: float) -> set[int]:
