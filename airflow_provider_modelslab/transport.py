@@ -5,6 +5,9 @@ With :mod:`airflow_provider_modelslab.async_transport` this is all there is of H
 values, :class:`~airflow_provider_modelslab.jobs.HttpReply` and :class:`~airflow_provider_modelslab.jobs.NoReply`, and
 raise nothing for what a network can do. What a reply means is not known here, nor when to repeat a request; redirects
 are never followed, since the key is in the body.
+
+``requests`` is imported by the first request: it takes a tenth of a second of CPU, which processes that only parse a DAG
+or resume a task after its wait do without.
 """
 
 from __future__ import annotations
@@ -13,13 +16,13 @@ import ssl
 import threading
 from collections.abc import Mapping
 from queue import Empty, SimpleQueue
-
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
+from typing import TYPE_CHECKING
 
 from airflow_provider_modelslab import __version__
 from airflow_provider_modelslab.jobs import HttpReply, NoReply
+
+if TYPE_CHECKING:
+    import requests
 
 MAX_CONNECTIONS = 30
 """Connections, and so requests at a time, of one session."""
@@ -44,6 +47,9 @@ def timed_out(timeout: float) -> NoReply:
 
 def open_session() -> requests.Session:
     """Return a session; it may be used by :data:`MAX_CONNECTIONS` threads at a time."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
     session = requests.Session()
     session.headers.update(HEADERS)
     # Without this, requests adds what ~/.netrc holds for the host as an Authorization header.
@@ -80,6 +86,9 @@ _MARGIN = 0.25
 
 
 def _exchange(session: requests.Session, url: str, body: Mapping[str, object], timeout: float) -> HttpReply | NoReply:
+    import requests
+    from urllib3.exceptions import HTTPError
+
     try:
         with session.post(url, json=body, timeout=timeout, allow_redirects=False, stream=True) as response:
             chunks = bytearray()
@@ -106,6 +115,8 @@ def _fault_behind(error: requests.exceptions.ConnectionError, timeout: float) ->
 
     Only a connection that was never made, or whose certificate was refused, has certainly carried nothing.
     """
+    from urllib3.exceptions import NewConnectionError, ReadTimeoutError
+
     reason: object = error
     while reason is not None:
         if isinstance(reason, NewConnectionError):
