@@ -6,8 +6,8 @@ values, :class:`~airflow_provider_modelslab.jobs.HttpReply` and :class:`~airflow
 raise nothing for what a network can do. What a reply means is not known here, nor when to repeat a request; redirects
 are never followed, since the key is in the body.
 
-``requests`` is imported by the first request: it takes a tenth of a second of CPU, which processes that only parse a DAG
-or resume a task after its wait do without.
+``requests`` is imported by the first request: it takes a tenth of a second of CPU, which processes that only parse a
+DAG, or resume a task after its wait, do without.
 """
 
 from __future__ import annotations
