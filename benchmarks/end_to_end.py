@@ -162,7 +162,7 @@ class Laboratory:
         began, cpu = time.time(), self.cpu()
         run_id = self.start(plan)
         if (state := self.airflow.wait_for_run(plan.dag_id, run_id, RUN_TIMEOUT)) != "success":
-            raise RuntimeError(f"run {run_id} of {plan.dag_id}: {state}")
+            return [plan.title, str(plan.jobs), state, *self._complaints(plan, run_id)]
         # A worker that has reported the success of its task has yet to notice its end.
         self.airflow.wait_until(lambda: self._ended_workers(run_id)["used"], 60, "the workers have not ended")
         lasted, cpu = time.time() - began, self.cpu() - cpu
@@ -183,6 +183,13 @@ class Laboratory:
             f"{lasted:.0f}",
             f"{os.getloadavg()[1]:.1f}",
         ]
+
+    def _complaints(self, plan: Plan, run_id: str) -> list[str]:
+        """Return the end of the log of the first task that failed: a machine too busy for Airflow shows there."""
+        failed = [task for task in self.airflow.task_instances(plan.dag_id, run_id) if task["state"] == "failed"]
+        where = failed[0]["task_id"], failed[0]["try_number"], failed[0]["map_index"]
+        log = self.airflow.task_log(plan.dag_id, run_id, *where)
+        return [f"{len(failed)} tasks failed: {' '.join(log.split())[-500:]}"]
 
     def _moments(self, plan: Plan, run_id: str) -> list[str]:
         jobs = self.modelslab.seen()
@@ -224,8 +231,10 @@ def laboratory(**sandbox: Any) -> Iterator[Laboratory]:
             "AIRFLOW__CORE__PARALLELISM": str(WORKERS),
             # Otherwise only files with the word "dag" in them are parsed.
             "AIRFLOW__CORE__DAG_DISCOVERY_SAFE_MODE": "False",
-            # A busy machine is no dead worker.
+            # A busy machine is neither a dead worker nor a broken DAG.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "300",
+            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "120",
             "AIRFLOW_CONN_MODELSLAB_DEFAULT": json.dumps(connection),
             "AIRFLOW_CONN_MODELSLAB_UNHURRIED": json.dumps({**connection, "extra": {"requests_per_second": 100}}),
             "AIRFLOW_CONN_MODELSLAB_HTTP": json.dumps(http),
