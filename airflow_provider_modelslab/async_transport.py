@@ -15,6 +15,7 @@ import aiohttp
 import requests
 
 from airflow_provider_modelslab import transport
+from airflow_provider_modelslab.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab.jobs import HttpReply, NoReply
 
 
@@ -27,7 +28,7 @@ def open_session(timeout: float, tls: ssl.SSLContext | None = None) -> aiohttp.C
         there is no TLS.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=transport.MAX_CONNECTIONS, ssl=tls or True),
+        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=tls or True),
         timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=timeout),
         headers=transport.HEADERS,
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -30,6 +30,10 @@ DEFAULT_REQUESTS_PER_SECOND = 10.0
 """How often all waits of a triggerer together may ask, for one connection."""
 
 
+MAX_CONNECTIONS = 30
+"""TCP connections, and so requests at a time, of one client."""
+
+
 class ConnectionFields(Protocol):
     """What is read of an Airflow connection."""
 

@@ -26,6 +26,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_modelslab import transport
+from airflow_provider_modelslab.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab.jobs import header_seconds
 from airflow_provider_modelslab.output_names import HEAD_BYTES, holds_base64, is_url, not_media
 
@@ -262,7 +263,7 @@ class _Session(requests.Session):
         self.auth = lambda request: request
         self.max_redirects = _MAX_REDIRECTS
         for scheme in ("https://", "http://"):
-            self.mount(scheme, HTTPAdapter(pool_maxsize=transport.MAX_CONNECTIONS))
+            self.mount(scheme, HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Add nothing to a redirected request, where requests would look into ``~/.netrc``."""

@@ -21,7 +21,6 @@ from airflow.providers.common.compat.sdk import (
     BaseHook,
 )
 
-from airflow_provider_modelslab import transport
 from airflow_provider_modelslab.connection import ClientOptions, read_connection
 from airflow_provider_modelslab.endpoints import (
     api_url,
@@ -124,6 +123,8 @@ class ModelsLabHook(BaseHook):
             :class:`~airflow_provider_modelslab.exceptions.ModelsLabAuthError` and its siblings.
         :raises ModelsLabJobFailed: ModelsLab took the request and failed at once.
         """
+        from airflow_provider_modelslab import transport  # not for those who only parse DAGs
+
         submission = _Submission.of(path, payload)
 
         options = self.options
@@ -349,9 +350,13 @@ class ModelsLabHook(BaseHook):
 
     @cached_property
     def _session(self) -> requests.Session:
+        from airflow_provider_modelslab import transport
+
         return transport.open_session(self._trust(self.options))
 
     def _balance(self, options: ClientOptions, session: requests.Session) -> Balance:
+        from airflow_provider_modelslab import transport
+
         url = api_url("wallet_balance", base_url=options.base_url)
         received = transport.post(session, url, {"key": options.key}, options.request_timeout)
         return read_balance_reply(received, options.key)
@@ -364,6 +369,8 @@ class ModelsLabHook(BaseHook):
         return argument_errors(f"Connection {self.modelslab_conn_id!r} cannot be used: ")
 
     def _trust(self, options: ClientOptions) -> ssl.SSLContext | None:
+        from airflow_provider_modelslab import transport
+
         with self._connection_errors():
             return transport.trust(options.ca_bundle) if options.uses_tls else None
 
@@ -394,6 +401,8 @@ class ModelsLabHook(BaseHook):
         return jobs[0]
 
     def _look(self, job: Job, options: ClientOptions, session: requests.Session) -> Reply:
+        from airflow_provider_modelslab import transport
+
         url, body = fetch_request(job.endpoint, job.id, options.key, options.base_url)
         return self._read(transport.post(session, url, body, options.request_timeout), job, options)
 

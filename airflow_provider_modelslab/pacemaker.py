@@ -18,10 +18,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from airflow_provider_modelslab.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Reply, Verdict
 from airflow_provider_modelslab.schedule import Experience
-from airflow_provider_modelslab.transport import MAX_CONNECTIONS
 from airflow_provider_modelslab.waits import ACCOUNT_VERDICTS, JobWait
 
 if TYPE_CHECKING:

@@ -203,13 +203,17 @@ class ModelsLabJobSensor(BaseSensorOperator):
             raise
 
     def _look_until_one_is_unfinished(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> None:
-        """Find out whether all jobs are done; if one is not, the triggerer asks for the rest, at its own pace."""
-        unfinished = waits.unfinished()
-        for start in range(0, len(unfinished), LOOKS_AT_A_TIME):
-            batch = unfinished[start : start + LOOKS_AT_A_TIME]
+        """
+        Find out whether all jobs are done; if one is not, the triggerer asks for the rest, at its own pace.
+
+        Mostly the first look tells. Only if that job is done are the others looked at, several at a time.
+        """
+        unfinished, at_a_time = waits.unfinished(), 1
+        while batch := unfinished[:at_a_time]:
             self._look(context, hook, waits, batch)
             if not all(wait.job.finished for wait in batch):
                 return
+            unfinished, at_a_time = unfinished[at_a_time:], LOOKS_AT_A_TIME
 
     def _finish(self, context: Context, jobs: Sequence[Job]) -> list[str]:
         files = store(context, jobs, output_path=self.output_path, if_exists=self.if_exists, log=self.log)

@@ -28,10 +28,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import LocationValueError, NewConnectionError, ReadTimeoutError
 
 from airflow_provider_modelslab import __version__
+from airflow_provider_modelslab.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab.jobs import HttpReply, NoReply
-
-MAX_CONNECTIONS = 30
-"""Connections, and so requests at a time, of one session."""
 
 MAX_REPLY_BYTES = 32 * 2**20
 """A longer body is no reply of ModelsLab's; base64 images fit in."""

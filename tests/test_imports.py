@@ -45,6 +45,15 @@ def test_the_pure_modules_import_no_airflow(module):
     assert not {"airflow", "requests", "aiohttp"} & set(loaded)
 
 
+@pytest.mark.parametrize("module", [f"airflow_provider_modelslab.{name}" for name in "sensors operators hooks".split()])
+def test_http_clients_are_left_to_those_who_send_requests(module):
+    """Parsing a DAG and resuming a task must not pay for them. Airflow 2 imports some of them itself."""
+    airflow = "import sys, airflow.providers.common.compat.sdk, airflow.triggers.base; before = set(sys.modules)"
+    loaded = run(f"{airflow}; import {module}; print(*set(sys.modules) - before)").split()
+    assert module in loaded
+    assert not {"aiohttp", "requests", "urllib3"} & set(loaded)
+
+
 def test_the_sandbox_imports_no_airflow():
     loaded = run("import sys, airflow_provider_modelslab.sandbox; print(*sys.modules)").split()
     assert "airflow" not in loaded

@@ -142,8 +142,8 @@ def test_a_hundred_jobs_are_one_trigger_one_deferral_and_one_event(sandbox: Sand
     urls = waiting.execute_complete(context, event_of(deferred))
     assert len(urls) == 100
     assert [record["id"] for record in context["ti"].xcoms["jobs"]] == [str(job_id) for job_id in ids]
-    # The worker stops looking where it has seen that it must defer; job 7 was done by then.
-    assert sandbox.state()["requests"]["fetch"] == LOOKS_AT_A_TIME + 99
+    # The worker stops looking where it has seen that it must defer: at the first job.
+    assert sandbox.state()["requests"]["fetch"] == 1 + 100
 
 
 def test_the_first_look_goes_on_while_all_are_done(sandbox: Sandbox, context):
@@ -152,7 +152,7 @@ def test_the_first_look_goes_on_while_all_are_done(sandbox: Sandbox, context):
         sandbox.finish(job_id)
     deferred = deferral_of(sensor(ids), context)
     assert sum(job.get("status") == "success" for job in deferred.trigger.jobs) == 2 * LOOKS_AT_A_TIME
-    assert sandbox.state()["requests"]["fetch"] == 3 * LOOKS_AT_A_TIME
+    assert sandbox.state()["requests"]["fetch"] == 1 + 2 * LOOKS_AT_A_TIME
 
 
 def test_the_record_is_the_same_deferred_or_not(sandbox: Sandbox):
@@ -257,10 +257,11 @@ def test_what_is_done_is_kept_when_the_account_is_refused(
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
     monkeypatch.setattr("airflow_provider_modelslab.hooks.LOOKS_AT_A_TIME", 1)  # one thread: the order is known
     done = reply({"status": "success", "output": ["https://cdn/a"]})
-    raw_server.answer(reply({"status": "error", "message": "Insufficient credits"}, 402), done)
+    raw_server.answer(done, reply({"status": "error", "message": "Insufficient credits"}, 402), done)
     with pytest.raises(ModelsLabCreditsError):
-        sensor([1, 2], deferrable=deferrable).execute(context)
-    assert [record["outputs"] for record in context["ti"].xcoms["jobs"]] == [[], ["https://cdn/a"]]
+        sensor([1, 2, 3], deferrable=deferrable).execute(context)
+    outputs = [record["outputs"] for record in context["ti"].xcoms["jobs"]]
+    assert outputs == [["https://cdn/a"], [], ["https://cdn/a"]]
 
 
 def test_a_timeout_while_poking_keeps_what_is_known(sandbox: Sandbox, context):
