@@ -127,7 +127,7 @@ def test_every_job_ends_in_its_true_state(server: RawServer, monkeypatch: pytest
     sessions = []
     open_session = async_transport.open_session
     monkeypatch.setattr(
-        async_transport, "open_session", lambda timeout: sessions.append(open_session(timeout)) or sessions[-1]
+        async_transport, "open_session", lambda *options: sessions.append(open_session(*options)) or sessions[-1]
     )
 
     async def scenario() -> list[list[dict]]:

@@ -132,15 +132,8 @@ def test_the_deadline_ends_it_with_what_is_known(sandbox: Sandbox, log, monkeypa
     monkeypatch.setattr("airflow_provider_modelslab.triggers.LONGEST_PROGRESS_GAP", 0.05)
     first, second = submitted(sandbox, 2)
     sandbox.finish(first["id"])
-    waiting = trigger([first, second])
-
-    async def scenario() -> list[dict]:
-        running = asyncio.create_task(events(waiting))
-        await await_until(lambda: "1 of 2 jobs done" in log.text)
-        waiting.deadline = time.time()
-        return await running
-
-    (event,) = asyncio.run(scenario())
+    event = only_event(trigger([first, second], patience=1.0))
+    assert "1 of 2 jobs done" in log.text
     assert event["status"] == "timeout"
     assert [job.get("status") for job in event["jobs"]] == ["success", None]
 
