@@ -11,6 +11,8 @@ VERSION_INDEPENDENT := $(addprefix tests/,system sandbox test_packaging.py test_
 OLDEST_PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 $(PYTHON); do \
   $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 
+PARALLEL := -n 2 --dist loadfile
+
 # Airflow's many processes start several seconds later each where Python may not keep compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -39,14 +41,13 @@ types: $(VENV)/installed
 	$(RUN) -m mypy
 
 unit: $(VENV)/installed
-	$(RUN) -m coverage run -m pytest --ignore=tests/system
-	$(RUN) -m coverage report
+	$(RUN) -m pytest $(PARALLEL) --cov --ignore=tests/system
 
 system: $(VENV)/installed
 	$(RUN) -m pytest tests/system
 
 oldest: $(OLDEST_VENV)/installed
-	$(OLDEST_VENV)/bin/python -m pytest $(VERSION_INDEPENDENT:%=--ignore=%)
+	$(OLDEST_VENV)/bin/python -m pytest $(PARALLEL) $(VERSION_INDEPENDENT:%=--ignore=%)
 
 matrix: $(LOCK_VENV)/bin/uv
 	@$(LOCK_VENV)/bin/python dev/matrix.py $(ONLY)
