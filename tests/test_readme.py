@@ -133,3 +133,18 @@ def test_every_make_target_exists():
     targets = set(re.findall(r"(?:`|\$ )make ([a-z]+)", README))
     assert {"demo", "test", "airflow"} <= targets
     assert all(f"\n{target}:" in MAKEFILE for target in targets)
+
+
+NAMED_TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", README)))
+
+
+def test_the_table_of_what_to_rely_on_names_a_test_in_every_row():
+    section = README.partition("## What you can rely on")[2].partition("\n## ")[0]
+    (_, _, *rows) = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(rows) > 20
+    assert [row for row in rows if "::" not in row] == []
+
+
+@pytest.mark.parametrize(("file", "test"), NAMED_TESTS)
+def test_every_test_that_is_named_exists(file: str, test: str):
+    assert f"\ndef {test}(" in (Path(__file__).parent.parent / file).read_text()
