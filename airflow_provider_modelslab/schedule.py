@@ -22,6 +22,9 @@ MIN_DELAY = 1.0
 MAX_DELAY = 120.0
 """Seconds between two looks at one job, at the most."""
 
+MAX_FIRST_DELAY = 600.0
+"""Seconds from the submission to the first look, at the most: an ETA may be in another unit than it should."""
+
 MAX_BACKOFF = 60.0
 """Seconds to stay away after faults, at the most."""
 
@@ -123,7 +126,7 @@ def first_delay(eta: float | None, experience: Experience = NO_EXPERIENCE) -> fl
     :param experience: what has been learned about the endpoint.
     """
     median, spread = experience.expected_duration(eta)
-    return max(MIN_DELAY, median * math.exp(-1.3 * spread))
+    return min(max(MIN_DELAY, median * math.exp(-1.3 * spread)), MAX_FIRST_DELAY)
 
 
 def next_delay(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_modelslab.schedule import (
     MAX_DELAY,
+    MAX_FIRST_DELAY,
     MIN_DELAY,
     NO_EXPERIENCE,
     Experience,
@@ -42,6 +43,11 @@ def test_gaps_only_grow(eta, elapsed, later):
 @given(st.floats(20, 1e6))
 def test_the_first_look_does_not_wait_for_the_eta(eta):
     assert first_delay(eta) <= eta
+
+
+@pytest.mark.parametrize("seconds", [12_000.0, 1e9])
+def test_an_eta_in_another_unit_postpones_the_first_look_by_minutes_only(seconds):
+    assert first_delay(seconds) == MAX_FIRST_DELAY
 
 
 def test_longer_etas_are_asked_for_later_and_less_often():
