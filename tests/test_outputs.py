@@ -488,7 +488,8 @@ def test_a_store_that_refuses_ends_all(folder: Path):
 
 def test_a_store_that_is_full(folder: Path):
     limit = """
-import resource, signal
+import resource, signal, sys
+sys.dont_write_bytecode = True  # compiled modules would be cut off, too, and stay so for every later process
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 """
