@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from contextvars import Context
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
 from airflow_provider_modelslab.connection import MAX_CONNECTIONS
@@ -173,6 +173,7 @@ class Pacemaker:
             for look in looks:
                 look.cancel()
             await asyncio.gather(*looks, return_exceptions=True)
+            self._looks.clear()  # one that was cancelled before it began has not gone by itself
             await self._session.close()
             self._session = None
             if self._alarm is not None:
@@ -185,9 +186,12 @@ class Pacemaker:
             # The next to come reads the connection anew.
             self._hook = ModelsLabHook(self._hook.modelslab_conn_id)
 
+    def _alarmed(self) -> None:
+        self._alarm = None
+        self._beat()
+
     def _beat(self) -> None:
         """Begin the look whose turn it is, if the account allows one now; beat again when that may change."""
-        self._alarm = None
         try:
             self._collect_due(time.time())
             if self._beginning or len(self._looks) >= MAX_CONNECTIONS:
@@ -220,15 +224,13 @@ class Pacemaker:
             if self._alarm.when() <= moment:
                 return
             self._alarm.cancel()
-        self._alarm = loop.call_at(moment, self._beat, context=self._context)
+        self._alarm = loop.call_at(moment, self._alarmed, context=self._context)
 
     def _begin_look(self, wait: JobWait, group: Group) -> None:
         if self._session is None:
             raise RuntimeError("the pacemaker has no session")
         self._beginning = True
-        look = asyncio.ensure_future(self._look(wait, group, self._session))
-        self._looks.add(look)
-        look.add_done_callback(self._look_done)
+        self._looks.add(asyncio.ensure_future(self._look(wait, group, self._session)))
 
     def _set_timer(self, wait: JobWait, group: Group) -> None:
         now = time.time()
@@ -258,21 +260,16 @@ class Pacemaker:
             self._round[group] = None  # at the end of the round
         return wait, group
 
-    def _look_done(self, look: asyncio.Task[None]) -> None:
-        self._looks.discard(look)
-        if len(self._looks) == MAX_CONNECTIONS - 1:
-            self._beat_in(0.0)
-
     async def _look(self, wait: JobWait, group: Group, session: aiohttp.ClientSession) -> None:
         self._beginning = False
-        if time.monotonic() < self._quiet_until:
-            # ModelsLab has asked to stay away since this look was given its turn.
-            self._set_timer(wait, group)
-            return
-        options = self._hook.options  # looked up when the session was opened
-        self._next_request = time.monotonic() + 1 / options.requests_per_second
-        self._beat_for_next()
         try:
+            if time.monotonic() < self._quiet_until:
+                # ModelsLab has asked to stay away since this look was given its turn.
+                self._set_timer(wait, group)
+                return
+            options = self._hook.options  # looked up when the session was opened
+            self._next_request = time.monotonic() + 1 / options.requests_per_second
+            self._beat()
             reply = await self._hook.alook(wait.job, session)
             if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(options.key):
                 reply = await self._hook.alook(wait.job, session)
@@ -281,6 +278,11 @@ class Pacemaker:
             self._deliver(reply, wait, group)
         except Exception as defect:
             group.fail(defect)
+        finally:
+            # Not in a callback of the task, which would be a turn of the event loop for each request.
+            self._looks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            if len(self._looks) == MAX_CONNECTIONS - 1:
+                self._beat_in(0.0)
 
     def _deliver(self, reply: Reply, wait: JobWait, group: Group) -> None:
         if group.closed:
