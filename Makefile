@@ -7,11 +7,12 @@ RUN := $(VENV)/bin/python
 OLDEST_VENV := .venv-airflow-2.11
 LOCK_VENV := .venv-lock
 # What no other Airflow can change, or what starts the Airflow of .venv.
-VERSION_INDEPENDENT := $(addprefix tests/,system sandbox test_packaging.py test_fault_matrix.py test_properties.py)
+VERSION_INDEPENDENT := system sandbox test_packaging.py test_fault_matrix.py test_properties.py
 OLDEST_PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 $(PYTHON); do \
   $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 
 PARALLEL := -n 2 --dist loadfile
+ON_ANOTHER_AIRFLOW := $(PARALLEL) $(VERSION_INDEPENDENT:%=--ignore=tests/%)
 
 # Airflow's many processes start several seconds later each where Python may not keep compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
@@ -47,10 +48,10 @@ system: $(VENV)/installed
 	$(RUN) -m pytest tests/system
 
 oldest: $(OLDEST_VENV)/installed
-	$(OLDEST_VENV)/bin/python -m pytest $(PARALLEL) $(VERSION_INDEPENDENT:%=--ignore=%)
+	$(OLDEST_VENV)/bin/python -m pytest $(ON_ANOTHER_AIRFLOW)
 
 matrix: $(LOCK_VENV)/bin/uv
-	@$(LOCK_VENV)/bin/python dev/matrix.py $(ONLY)
+	@$(LOCK_VENV)/bin/python dev/matrix.py $(ONLY) -- $(ON_ANOTHER_AIRFLOW)
 
 airflow: $(VENV)/installed
 	@$(RUN) dev/standalone.py --port $(or $(PORT),8080)

@@ -3,7 +3,7 @@ The tests on every supported Airflow with every Python that is present, as one t
 
 Each pair gets an environment of its own below ``.venv-matrix``, installed from the lock of that Airflow in
 ``dev/requirements``, and runs what does not need a real scheduler. ``make matrix`` calls this; ``--airflow 3.0 3.1``
-and ``--python 3.12`` choose.
+and ``--python 3.12`` choose, and what stands after ``--`` is for pytest.
 """
 
 from __future__ import annotations
@@ -31,16 +31,6 @@ PYTHONS = {
 }
 """The releases of Airflow, each with the Pythons that it supports and this provider, too."""
 
-IN_PARALLEL = ["-n", "2", "--dist", "loadfile"]
-
-NOT_HERE = [
-    "--ignore=tests/system",  # a real Airflow 3.3
-    "--ignore=tests/sandbox",  # does not depend on Airflow, and needs ModelsLab's own client
-    "--ignore=tests/test_packaging.py",  # nor does this
-    "--ignore=tests/test_fault_matrix.py",  # sockets and replies, which no Airflow changes
-    "--ignore=tests/test_properties.py",
-]
-
 LONGEST_RUN = 2400
 """Seconds that one run may take."""
 
@@ -50,11 +40,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run the tests on every supported Airflow and every Python here.")
     parser.add_argument("--airflow", nargs="+", choices=PYTHONS, default=list(PYTHONS), metavar="VERSION")
     parser.add_argument("--python", nargs="+", metavar="VERSION", help="by default every one that is present")
+    parser.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="after --: what pytest is given")
     chosen = parser.parse_args()
     present = _pythons_present()
     columns = [python for python in _all_pythons() if python in present and python in (chosen.python or present)]
     cells = {
-        (airflow, python): _run(airflow, python, present[python])
+        (airflow, python): _run(airflow, python, present[python], chosen.arguments)
         for airflow in chosen.airflow
         for python in columns
         if python in PYTHONS[airflow]
@@ -85,7 +76,7 @@ def _works(path: str | Path | None) -> bool:
     return bool(path) and not subprocess.run([str(path), "-c", "import sqlite3, ssl"], capture_output=True).returncode
 
 
-def _run(airflow: str, python: str, interpreter: str) -> str:
+def _run(airflow: str, python: str, interpreter: str, arguments: list[str]) -> str:
     """Install one pair, run its tests, and return what came of it."""
     name = f"airflow-{airflow}-python-{python}"
     print(f"--- Airflow {airflow}, Python {python}", flush=True)
@@ -94,7 +85,7 @@ def _run(airflow: str, python: str, interpreter: str) -> str:
     report.unlink(missing_ok=True)
     try:
         _install(ENVIRONMENTS / name, LOCKS / f"airflow-{airflow}.txt", interpreter)
-        tests = [runner, "-m", "pytest", "-q", *IN_PARALLEL, *NOT_HERE, f"--junitxml={report}"]
+        tests = [runner, "-m", "pytest", "-q", *arguments, f"--junitxml={report}"]
         subprocess.run(tests, cwd=REPOSITORY, timeout=LONGEST_RUN, check=False)
         return _summary(ElementTree.parse(report).getroot())  # noqa: S314 - pytest has just written it
     except (subprocess.SubprocessError, OSError, ElementTree.ParseError) as error:
