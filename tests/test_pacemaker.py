@@ -81,7 +81,7 @@ def test_the_session_survives_the_cancellation_of_the_trigger_that_opened_it(san
         opener = asyncio.create_task(outcome([first]))
         await await_until(lambda: fetches(sandbox) > 3)
         other = asyncio.create_task(outcome([second]))
-        await asyncio.sleep(0)
+        await await_until(lambda: any(request.path.endswith(second["id"]) for request in sandbox.requests))
         opener.cancel()
         await asyncio.gather(opener, return_exceptions=True)
         assert not opened_sessions[0].closed
