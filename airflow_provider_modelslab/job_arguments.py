@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from airflow_provider_modelslab.cleaning import cleaned
 from airflow_provider_modelslab.endpoints import parse_endpoint, parse_job_id
-from airflow_provider_modelslab.jobs import JOB_STATUSES, Job, cleaned, job_of_reply
+from airflow_provider_modelslab.jobs import JOB_STATUSES, Job, job_of_reply
 from airflow_provider_modelslab.templating import literal
 
 _MAX_DEPTH = 10

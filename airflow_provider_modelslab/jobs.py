@@ -8,8 +8,6 @@ verdict may be repeated before it counts is not decided here but in :mod:`airflo
 
 from __future__ import annotations
 
-import html
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -17,10 +15,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from functools import lru_cache
 from typing import Any, Literal, get_args
-from urllib.parse import quote
 
+from airflow_provider_modelslab.cleaning import cleaned, parsed
 from airflow_provider_modelslab.endpoints import endpoint_of_submission, parse_fetch_url, parse_job_id
 
 JobStatus = Literal["success", "processing", "failed"]
@@ -34,9 +31,6 @@ LONGEST_PAUSE = 3600.0
 """Seconds to stay away at the most, whatever a reply asks for: a broken proxy must not silence an account for ever."""
 
 _LONGEST_ETA = 7 * 86400.0
-
-_MAX_DEPTH = 30
-"""Nesting that is kept: enough for any parameters of a generation."""
 
 MAX_MESSAGE_LENGTH = 2000
 """Characters of an error text that are kept: it ends up in logs and in the metadata database."""
@@ -177,7 +171,7 @@ def read_fetch_reply(received: HttpReply | NoReply, job: Job, key: str = "") -> 
     """
     if isinstance(received, NoReply):
         return Reply(Verdict.TRANSIENT, _about(job, received.reason, key))
-    document = _parse(received.body, key)
+    document = parsed(received.body, key)
     if document is None:
         # A page is a proxy's or a firewall's, whatever its status: no answer of ModelsLab's, and it may pass.
         verdict = Verdict.TRANSIENT if _is_page(received) else _BY_HTTP_STATUS.get(received.status, Verdict.TRANSIENT)
@@ -204,7 +198,7 @@ def read_submission_reply(
     if isinstance(received, NoReply):
         verdict = Verdict.AMBIGUOUS if received.sent else Verdict.TRANSIENT
         return Reply(verdict, _about(unknown, received.reason, key))
-    document = _parse(received.body, key)
+    document = parsed(received.body, key)
     if document is None:
         verdict = _BY_HTTP_STATUS.get(received.status, Verdict.AMBIGUOUS)
         if received.status == 429:
@@ -242,7 +236,7 @@ def read_balance_reply(received: HttpReply | NoReply, key: str = "") -> Balance:
     reply = read_fetch_reply(received, Job(id="", endpoint="wallet_balance"), key)
     if reply.verdict is not Verdict.NO_OUTPUT or isinstance(received, NoReply):
         return Balance(reply.verdict, reply.job.message or f"HTTP {reply.http_status} without a reason")
-    data = (_parse(received.body, key) or {}).get("data")
+    data = (parsed(received.body, key) or {}).get("data")
     amount = _number(data.get("balance")) if isinstance(data, dict) else None
     if not isinstance(data, dict) or amount is None:
         return Balance(Verdict.SUCCESS, "unknown")
@@ -454,99 +448,6 @@ def header_seconds(header: str | None) -> float | None:
 
 
 # --- values ---------------------------------------------------------------------------------------------
-
-
-def _parse(body: bytes, key: str) -> dict[str, Any] | None:
-    """Return the JSON object of a body, made safe to keep, or ``None`` where it is none."""
-    try:
-        document = json.loads(body)
-        if not isinstance(document, dict):
-            return None
-        return document if _is_clean(body, key) else cleaned(document, key)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_clean(body: bytes, key: str) -> bool:
-    """
-    Return whether :func:`cleaned` has nothing to do, which few searches of a whole body can tell of most replies.
-
-    Where nothing is escaped, all texts stand in the body as they are; it cannot be nested deeper than it has brackets.
-    """
-    return (
-        body.isascii()
-        and b"\\" not in body
-        and b"\0" not in body
-        and b"NaN" not in body
-        and b"Infinity" not in body
-        and body.count(b"{") + body.count(b"[") < _MAX_DEPTH
-        and not _LONG_NUMBER.search(body)
-        and not ((echo := _echo(key)) and echo.search(body.decode()))
-    )
-
-
-# What may be longer than 64 bits, or, with an exponent, not finite.
-_LONG_NUMBER = re.compile(rb"\d(?:\d{18}|[eE])")
-
-
-def cleaned(value: Any, key: str, depth: int = 0) -> Any:
-    """
-    Return a JSON value that may be kept in any database and shown to anybody.
-
-    The key is taken out, and what JSON can express but XComs, PostgreSQL or a log cannot take: NUL characters,
-    lone surrogates, numbers that are not finite or longer than 64 bits, nesting without end.
-
-    :param value: the value.
-    :param key: the API key.
-    :param depth: how deep it stands in another one.
-    """
-    if depth > _MAX_DEPTH:
-        return None
-    if isinstance(value, str):
-        return _clean_text(value, key)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return str(value) if abs(value) < 10**100 else None
-    if isinstance(value, Mapping):
-        return {_clean_text(str(name), key): cleaned(item, key, depth + 1) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [cleaned(item, key, depth + 1) for item in value]
-    return value if isinstance(value, (bool, int)) else None
-
-
-def _clean_text(text: str, key: str) -> str:
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode("utf-8")
-    text = text.replace("\0", "")
-    echo = _echo(key)
-    return echo.sub("***", text) if echo else text
-
-
-@lru_cache(maxsize=16)
-def _echo(key: str) -> re.Pattern[str] | None:
-    """Return what finds a key in the forms in which a server may echo it."""
-    if len(key) < 5:  # as Airflow's own masker: so short a text is no secret, and stands everywhere
-        return None
-    return re.compile("".join(map(_spellings, key)))
-
-
-def _spellings(char: str) -> str:
-    """Return the pattern of one character of a key, as it is or escaped for JSON, a URL, HTML or Python."""
-    if char.isascii() and char.isalnum():
-        return char  # nobody escapes these; a key of nothing else is found as fast as any text
-    escaped = [
-        quote(char, safe=""),
-        json.dumps(char)[1:-1],  # backslash and u
-        ascii(char)[1:-1],  # backslash and x, or U
-        html.escape(char),
-        f"&#{ord(char)};",
-        f"&#0{ord(char)};",
-        f"&#x{ord(char):x};",
-    ]
-    # JSON within JSON within a text doubles the backslashes again and again.
-    anyhow = "|".join(re.escape(form).replace(r"\\", r"\\+") for form in escaped)
-    return rf"(?:(?i:{anyhow})|\\*{re.escape(char)}{'|[+]' if char == ' ' else ''})"
 
 
 def _not_json(received: HttpReply) -> str:

@@ -17,7 +17,7 @@ MODULES = sorted(
 )
 PURE = [
     f"airflow_provider_modelslab.{name}"
-    for name in "endpoints jobs job_arguments schedule waits connection output_names".split()
+    for name in "endpoints cleaning jobs job_arguments schedule waits connection output_names".split()
 ]
 
 

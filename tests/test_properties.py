@@ -22,6 +22,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from yarl import URL as AiohttpsUrl
 
+from airflow_provider_modelslab.cleaning import cleaned
 from airflow_provider_modelslab.connection import LONGEST_REQUEST_TIMEOUT, read_connection
 from airflow_provider_modelslab.endpoints import (
     OFFICIAL_HOSTS,
@@ -41,7 +42,6 @@ from airflow_provider_modelslab.jobs import (
     Job,
     Reply,
     Verdict,
-    cleaned,
     read_balance_reply,
     read_fetch_reply,
     read_submission_reply,
