@@ -7,6 +7,7 @@ The asynchronous half of :mod:`airflow_provider_modelslab.transport`, with the s
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import Mapping
 from functools import lru_cache
@@ -17,9 +18,46 @@ import requests
 from airflow_provider_modelslab import transport
 from airflow_provider_modelslab.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab.jobs import HttpReply, NoReply
+from airflow_provider_modelslab.shared_timeout import SharedTimeout
 
 
-def open_session(timeout: float, tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
+class Session:
+    """
+    What exchanges share: connections that are kept alive, whom they trust, and how long each may take.
+
+    :param timeout: seconds for a whole exchange.
+    :param tls: whom to trust; where it is ``None``, TLS trusts what OpenSSL does.
+    """
+
+    def __init__(self, timeout: float, tls: ssl.SSLContext | None) -> None:
+        self.timeout = SharedTimeout(timeout)
+        self.connecting = _CONNECTING_SHARE * timeout
+        self.client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=tls or True),
+            # aiohttp would set a timer for each exchange, and round long ones up.
+            timeout=aiohttp.ClientTimeout(total=None, connect=self.connecting, ceil_threshold=timeout),
+            headers={**transport.HEADERS, "Content-Type": "application/json"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self.timeout.close()
+        await self.client.close()
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+_CONNECTING_SHARE = 0.9
+"""What of an exchange's time there is for the connection: its own timeout is to come first, and says that nothing has
+been sent."""
+
+
+def open_session(timeout: float, tls: ssl.SSLContext | None = None) -> Session:
     """
     Return a session; the caller closes it.
 
@@ -27,15 +65,10 @@ def open_session(timeout: float, tls: ssl.SSLContext | None = None) -> aiohttp.C
     :param tls: whom to trust, as :func:`~airflow_provider_modelslab.transport.trust` returns it; may be left out where
         there is no TLS.
     """
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=tls or True),
-        timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=timeout),
-        headers=transport.HEADERS,
-        cookie_jar=aiohttp.DummyCookieJar(),
-    )
+    return Session(timeout, tls)
 
 
-async def post(session: aiohttp.ClientSession, url: str, body: Mapping[str, object]) -> HttpReply | NoReply:
+async def post(session: Session, url: str, body: Mapping[str, object]) -> HttpReply | NoReply:
     """
     Send one request and return its whole reply.
 
@@ -43,23 +76,24 @@ async def post(session: aiohttp.ClientSession, url: str, body: Mapping[str, obje
     :param url: where to.
     :param body: the JSON body.
     """
-    timeout = session.timeout.total or 0.0
     try:
         proxy = _proxy_of(url[: url.index("/", len("https://"))])
-        async with session.post(url, json=body, allow_redirects=False, proxy=proxy) as response:
-            chunks = bytearray()
-            while not response.content.at_eof():
-                chunks += await response.content.readany()
-                if len(chunks) > transport.MAX_REPLY_BYTES:
-                    response.close()
-                    return transport.TOO_LONG
-            return HttpReply(response.status, bytes(chunks), response.headers.get("Retry-After"))
+        data = json.dumps(body).encode()
+        with session.timeout:
+            async with session.client.post(url, data=data, allow_redirects=False, proxy=proxy) as response:
+                chunks = bytearray()
+                while not response.content.at_eof():
+                    chunks += await response.content.readany()
+                    if len(chunks) > transport.MAX_REPLY_BYTES:
+                        response.close()
+                        return transport.TOO_LONG
+                return HttpReply(response.status, bytes(chunks), response.headers.get("Retry-After"))
     except aiohttp.ClientSSLError:
         return transport.UNTRUSTED
     except aiohttp.ConnectionTimeoutError:
-        return NoReply(f"no connection to ModelsLab within {timeout:g} s", sent=False)
-    except asyncio.TimeoutError:
-        return transport.timed_out(timeout)
+        return NoReply(f"no connection to ModelsLab within {session.connecting:g} s", sent=False)
+    except (TimeoutError, asyncio.TimeoutError):  # two before Python 3.11
+        return transport.timed_out(session.timeout.seconds)
     except aiohttp.ClientConnectorError:
         return transport.NOT_CONNECTED
     except (aiohttp.ClientConnectionError, ConnectionError, ssl.SSLError):

@@ -66,8 +66,9 @@ except ImportError:  # Airflow 2
 if TYPE_CHECKING:
     import ssl
 
-    import aiohttp
     import requests
+
+    from airflow_provider_modelslab.async_transport import Session as AsyncSession
 
 API_KEY_VARIABLE = "MODELSLAB_API_KEY"
 """The environment variable that holds the key where no connection is defined, as for ModelsLab's own tools."""
@@ -233,14 +234,14 @@ class ModelsLabHook(BaseHook):
         """Ask for a job with one request, and return its reply whatever it says: what waits are made of."""
         return self._look(job, self.options, self._session)
 
-    async def open_async_session(self) -> aiohttp.ClientSession:
+    async def open_async_session(self) -> AsyncSession:
         """Return a session for :meth:`alook`, which the caller closes."""
         from airflow_provider_modelslab import async_transport  # not for those who only parse DAGs
 
         options = await self.aoptions()
         return async_transport.open_session(options.request_timeout, await self._atrust(options))
 
-    async def alook(self, job: Job, session: aiohttp.ClientSession) -> Reply:
+    async def alook(self, job: Job, session: AsyncSession) -> Reply:
         """Ask for a job with one request over a session of an event loop; see :meth:`look`."""
         from airflow_provider_modelslab import async_transport
 

@@ -25,7 +25,7 @@ from airflow_provider_modelslab.schedule import Experience
 from airflow_provider_modelslab.waits import ACCOUNT_VERDICTS, JobWait
 
 if TYPE_CHECKING:
-    import aiohttp
+    from airflow_provider_modelslab.async_transport import Session
 
 KEY_RENEWAL_GAP = 60.0
 """Seconds between two attempts to find a new key after one was refused."""
@@ -104,7 +104,7 @@ class Pacemaker:
         self._hook = ModelsLabHook(conn_id)
         self._users = 0
         self._opening = asyncio.Lock()
-        self._session: aiohttp.ClientSession | None = None
+        self._session: Session | None = None
         self._groups: set[Group] = set()
         self._looks: set[asyncio.Task[None]] = set()
         self._timers: list[tuple[float, int, JobWait, Group]] = []
@@ -260,7 +260,7 @@ class Pacemaker:
             self._round[group] = None  # at the end of the round
         return wait, group
 
-    async def _look(self, wait: JobWait, group: Group, session: aiohttp.ClientSession) -> None:
+    async def _look(self, wait: JobWait, group: Group, session: Session) -> None:
         self._beginning = False
         try:
             if time.monotonic() < self._quiet_until:

@@ -151,6 +151,6 @@ def test_every_job_ends_in_its_true_state(server: RawServer, monkeypatch: pytest
     told = sum(map(len, jobs.scripts.values()))
     assert told <= len(server.requests) <= 1.05 * told
     # One session, and nothing left of it.
-    assert [session.closed for session in sessions] == [True]
+    assert [session.client.closed for session in sessions] == [True]
     assert complaints == []
     assert [str(warning.message) for warning in warned if issubclass(warning.category, ResourceWarning)] == []

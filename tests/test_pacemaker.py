@@ -71,7 +71,7 @@ def test_all_triggers_share_one_session_and_one_look_up(sandbox: Sandbox, opened
 
     assert [event["status"] for event in asyncio.run(scenario())] == ["finished"] * 30
     assert len(looked_up) == len(opened_sessions) == 1
-    assert opened_sessions[0].closed
+    assert opened_sessions[0].client.closed
 
 
 def test_the_session_survives_the_cancellation_of_the_trigger_that_opened_it(sandbox: Sandbox, opened_sessions):
@@ -84,13 +84,13 @@ def test_the_session_survives_the_cancellation_of_the_trigger_that_opened_it(san
         await await_until(lambda: any(request.path.endswith(second["id"]) for request in sandbox.requests))
         opener.cancel()
         await asyncio.gather(opener, return_exceptions=True)
-        assert not opened_sessions[0].closed
+        assert not opened_sessions[0].client.closed
         sandbox.finish(second["id"])
         return await other
 
     assert asyncio.run(scenario())["status"] == "finished"
     assert len(opened_sessions) == 1
-    assert opened_sessions[0].closed
+    assert opened_sessions[0].client.closed
 
 
 def test_nothing_is_left_when_the_last_has_gone(sandbox: Sandbox, opened_sessions):
@@ -105,7 +105,7 @@ def test_nothing_is_left_when_the_last_has_gone(sandbox: Sandbox, opened_session
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(scenario())
-    assert [session.closed for session in opened_sessions] == [True, True]
+    assert [session.client.closed for session in opened_sessions] == [True, True]
 
 
 def test_the_ceiling_holds_for_all_triggers_together(sandbox: Sandbox, monkeypatch):
