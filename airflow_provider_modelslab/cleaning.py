@@ -27,34 +27,28 @@ def parsed(body: bytes, key: str) -> dict[str, Any] | None:
     :param key: the API key.
     """
     try:
-        document = json.loads(body)
+        text = body.decode(json.detect_encoding(body), "surrogatepass")
+        document = _DECODER.decode(text)
         if not isinstance(document, dict):
             return None
-        return document if _is_clean(body, key) else cleaned(document, key)
+        return document if _is_clean(text, key) else cleaned(document, key)
     except (ValueError, RecursionError):
         return None
 
 
-def _is_clean(body: bytes, key: str) -> bool:
+def _is_clean(text: str, key: str) -> bool:
     """
-    Return whether :func:`cleaned` has nothing to do, which few searches of a whole body can tell of most replies.
+    Return whether a document needs no more than its numbers cleaned, which few searches of its whole text can tell.
 
-    Where nothing is escaped, all texts stand in the body as they are; it cannot be nested deeper than it has brackets.
+    Where nothing is escaped, all texts stand in it as they are; it cannot be nested deeper than it has brackets.
     """
     return (
-        body.isascii()
-        and b"\\" not in body
-        and b"\0" not in body
-        and b"NaN" not in body
-        and b"Infinity" not in body
-        and body.count(b"{") + body.count(b"[") < _MAX_DEPTH
-        and not _LONG_NUMBER.search(body)
-        and not ((echo := _echo(key)) and echo.search(body.decode()))
+        text.isascii()
+        and "\\" not in text
+        and "\0" not in text
+        and text.count("{") + text.count("[") < _MAX_DEPTH
+        and not ((echo := _echo(key)) and echo.search(text))
     )
-
-
-# What may be longer than 64 bits, or, with an exponent, not finite.
-_LONG_NUMBER = re.compile(rb"\d(?:\d{18}|[eE])")
 
 
 def cleaned(value: Any, key: str, depth: int = 0) -> Any:
@@ -73,14 +67,30 @@ def cleaned(value: Any, key: str, depth: int = 0) -> Any:
     if isinstance(value, str):
         return _clean_text(value, key)
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return str(value) if abs(value) < 10**100 else None
+        return _clean_float(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _clean_int(value)
     if isinstance(value, Mapping):
         return {_clean_text(str(name), key): cleaned(item, key, depth + 1) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [cleaned(item, key, depth + 1) for item in value]
-    return value if isinstance(value, (bool, int)) else None
+    return value if isinstance(value, bool) else None
+
+
+def _clean_int(value: str | int) -> int | str | None:
+    number = int(value)
+    if -(2**63) <= number < 2**63:
+        return number
+    return str(number) if abs(number) < 10**100 else None
+
+
+def _clean_float(value: str | float) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+# Numbers are clean from the start: to search a text for those that are not would take longer.
+_DECODER = json.JSONDecoder(parse_int=_clean_int, parse_float=_clean_float, parse_constant=_clean_float)
 
 
 def _clean_text(text: str, key: str) -> str:

@@ -367,20 +367,33 @@ def _error_verdict(word: str, document: dict[str, Any]) -> Verdict:
 
 def _job_after(job: Job, verdict: Verdict, document: dict[str, Any], http_status: int) -> Job:
     """Return the job as a document leaves it: only success and failure end it."""
+    # Sparse replies leave out what earlier ones told.
+    eta = _eta(document["eta"]) if "eta" in document else job.eta
+    message = _error_text(document)
+    proxy_links = _strings(document.get("proxy_links")) or job.proxy_links
+    nsfw_content_detected = _flags(document.get("nsfw_content_detected"))
+    generation_time = _number(document.get("generationTime", document.get("generation_time")))
+    meta = document["meta"] if isinstance(document.get("meta"), dict) else job.meta
+    if (
+        verdict is Verdict.PROCESSING
+        and (eta, message, proxy_links) == (job.eta, job.message, job.proxy_links)
+        and (nsfw_content_detected, generation_time) == (job.nsfw_content_detected, job.generation_time)
+        and meta == job.meta
+    ):
+        return job  # most replies tell nothing new, and thousands of waits need not each keep a copy
     # Not with replace(), which takes several times as long.
     told = Job(
         id=job.id,
         endpoint=job.endpoint,
         status=job.status,
         outputs=job.outputs,
+        eta=eta,
+        message=message,
+        proxy_links=proxy_links,
+        nsfw_content_detected=nsfw_content_detected,
+        generation_time=generation_time,
+        meta=meta,
         submitted=job.submitted,
-        # Sparse replies leave out what earlier ones told.
-        eta=_eta(document["eta"]) if "eta" in document else job.eta,
-        message=_error_text(document),
-        proxy_links=_strings(document.get("proxy_links")) or job.proxy_links,
-        nsfw_content_detected=_flags(document.get("nsfw_content_detected")),
-        generation_time=_number(document.get("generationTime", document.get("generation_time"))),
-        meta=document["meta"] if isinstance(document.get("meta"), dict) else job.meta,
     )
     if verdict is Verdict.SUCCESS:
         return replace(told, status="success", outputs=_strings(document.get("output")), eta=None, message="")
