@@ -27,6 +27,10 @@ from airflow_provider_modelslab.waits import ACCOUNT_VERDICTS, JobWait
 if TYPE_CHECKING:
     from airflow_provider_modelslab.async_transport import Session
 
+TICK = 0.001
+"""Seconds to which an event loop's timers are good. What the ceiling allows within one leaves together: a turn of the
+event loop for each costs more than the request itself where there are thousands a second."""
+
 KEY_RENEWAL_GAP = 60.0
 """Seconds between two attempts to find a new key after one was refused."""
 
@@ -115,7 +119,7 @@ class Pacemaker:
         self._alarm: asyncio.TimerHandle | None = None
         # An empty one: otherwise log lines of a look would belong to the trigger that happened to be there.
         self._context = Context()
-        self._beginning = False
+        self._beginning = 0
         self._next_request = 0.0
         self._quiet_until = 0.0
         self._renewing = asyncio.Lock()
@@ -182,7 +186,7 @@ class Pacemaker:
             self._timers.clear()
             self._due.clear()
             self._round.clear()
-            self._beginning = False
+            self._beginning = 0
             # The next to come reads the connection anew.
             self._hook = ModelsLabHook(self._hook.modelslab_conn_id)
 
@@ -191,13 +195,13 @@ class Pacemaker:
         self._beat()
 
     def _beat(self) -> None:
-        """Begin the look whose turn it is, if the account allows one now; beat again when that may change."""
+        """Begin the looks whose turn it is, as far as the account allows them now; beat again when that may change."""
         try:
             self._collect_due(time.time())
             if self._beginning or len(self._looks) >= MAX_CONNECTIONS:
-                return  # until the one has begun, or one of them has ended
+                return  # until those have begun, or one of them has ended
             if self._round and self._pause() <= 0:
-                self._begin_look(*self._take_turn())
+                self._begin_looks()
             else:
                 self._beat_for_next()
         except Exception as defect:
@@ -226,11 +230,22 @@ class Pacemaker:
             self._alarm.cancel()
         self._alarm = loop.call_at(moment, self._alarmed, context=self._context)
 
-    def _begin_look(self, wait: JobWait, group: Group) -> None:
+    def _begin_looks(self) -> None:
+        """Begin one look; and with it those that the ceiling allows within a tick, where it allows as many."""
         if self._session is None:
             raise RuntimeError("the pacemaker has no session")
-        self._beginning = True
-        self._looks.add(asyncio.ensure_future(self._look(wait, group, self._session)))
+        loop = asyncio.get_running_loop()
+        self._next_request = time.monotonic()
+        end = self._next_request + TICK
+        while self._round and self._next_request < end and len(self._looks) < MAX_CONNECTIONS:
+            self._next_request += self._gap
+            self._beginning += 1
+            self._looks.add(loop.create_task(self._look(*self._take_turn(), self._session)))
+
+    @property
+    def _gap(self) -> float:
+        """The seconds from one request to the next; the connection was looked up when the session was opened."""
+        return 1 / self._hook.options.requests_per_second
 
     def _set_timer(self, wait: JobWait, group: Group) -> None:
         now = time.time()
@@ -261,17 +276,17 @@ class Pacemaker:
         return wait, group
 
     async def _look(self, wait: JobWait, group: Group, session: Session) -> None:
-        self._beginning = False
+        self._beginning -= 1
         try:
             if time.monotonic() < self._quiet_until:
                 # ModelsLab has asked to stay away since this look was given its turn.
                 self._set_timer(wait, group)
                 return
-            options = self._hook.options  # looked up when the session was opened
-            self._next_request = time.monotonic() + 1 / options.requests_per_second
+            key = self._hook.options.key
+            self._next_request = max(self._next_request, time.monotonic() + self._gap)
             self._beat()
             reply = await self._hook.alook(wait.job, session)
-            if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(options.key):
+            if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(key):
                 reply = await self._hook.alook(wait.job, session)
             if reply.verdict is Verdict.RATE_LIMITED:
                 self._quiet_until = max(self._quiet_until, time.monotonic() + (reply.retry_after or 0.0))
