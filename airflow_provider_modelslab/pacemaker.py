@@ -39,45 +39,51 @@ class Group:
     """
     The waits of one trigger, as the pacemaker serves them.
 
-    :param waits: the waits that are to be looked at until they are done.
     :param deadline: when the trigger gives up, in seconds since the epoch.
     """
 
     # Thousands of triggers have one each.
-    __slots__ = ("_listener", "_told", "account_reply", "closed", "deadline", "defect", "finished", "left", "ready")
+    __slots__ = (
+        "_listener",
+        "_told",
+        "account_reply",
+        "alarm",
+        "closed",
+        "deadline",
+        "defect",
+        "finished",
+        "left",
+        "ready",
+    )
 
-    def __init__(self, waits: Sequence[JobWait], deadline: float) -> None:
+    def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.finished: list[JobWait] = []
         self.account_reply: Reply | None = None
         self.defect: BaseException | None = None
         self.closed = False
         self.ready: dict[JobWait, None] = {}
-        self.left = len(waits)
+        self.left = 0
+        self.alarm = float("inf")
         self._told = False
         self._listener: asyncio.Future[None] | None = None
 
-    async def news(self, timeout: float) -> list[JobWait]:
-        """
-        Wait until jobs are done, the account is refused, or the time is over; return the jobs that got done.
-
-        :param timeout: seconds.
-        """
-        if not self._told:
-            # No asyncio.Event, which weighs four times as much.
-            self._listener = asyncio.get_running_loop().create_future()
-            alarm = asyncio.get_running_loop().call_later(max(0.0, timeout), self.tell)
-            try:
-                await self._listener
-            finally:
-                alarm.cancel()
-                self._listener = None
+    def take(self) -> list[JobWait]:
+        """Return the jobs that got done since the last time."""
         self._told = False
         if self.defect is not None:
             raise self.defect
         finished, self.finished = self.finished, []
         self.left -= len(finished)
         return finished
+
+    def listen(self) -> asyncio.Future[None]:
+        """Return a future that is done when there is something to take."""
+        # No asyncio.Event, which weighs four times as much.
+        self._listener = asyncio.get_running_loop().create_future()
+        if self._told:
+            self._listener.set_result(None)
+        return self._listener
 
     def tell(self) -> None:
         """Wake the trigger."""
@@ -112,11 +118,12 @@ class Pacemaker:
         self._groups: set[Group] = set()
         self._looks: set[asyncio.Task[None]] = set()
         self._timers: list[tuple[float, int, JobWait, Group]] = []
+        self._alarms: list[tuple[float, int, Group]] = []
         self._counter = itertools.count()
         self._due: dict[JobWait, Group] = {}
         self._round: dict[Group, None] = {}
         self._by_age = False
-        self._alarm: asyncio.TimerHandle | None = None
+        self._next_beat: asyncio.TimerHandle | None = None
         # An empty one: otherwise log lines of a look would belong to the trigger that happened to be there.
         self._context = Context()
         self._beginning = 0
@@ -143,13 +150,12 @@ class Pacemaker:
             # To its end even when the trigger that leaves last is being cancelled.
             await asyncio.shield(asyncio.ensure_future(self._close()))
 
-    def watch(self, waits: Sequence[JobWait], deadline: float) -> Group:
-        """Look at the jobs of these waits, each when it is due, until :meth:`forget` is called."""
-        group = Group(waits, deadline)
+    def watch(self, waits: Sequence[JobWait], group: Group) -> None:
+        """Look at the jobs of these waits for a group, each when it is due, until :meth:`forget` is called."""
+        group.left = len(waits)
         self._groups.add(group)
         for wait in waits:
             self._set_timer(wait, group)
-        return group
 
     def forget(self, group: Group) -> None:
         """Look no more at the jobs of a group."""
@@ -159,6 +165,19 @@ class Pacemaker:
         for wait in group.ready:
             del self._due[wait]
         group.ready.clear()
+
+    def news(self, group: Group, until: float) -> asyncio.Future[None]:
+        """
+        Return a future that is done when there is something to take from a group, or the time has come.
+
+        :param group: one that is watched for.
+        :param until: seconds since the epoch.
+        """
+        if until < group.alarm:
+            group.alarm = until
+            heapq.heappush(self._alarms, (until, next(self._counter), group))
+            self._beat_in(until - time.time())
+        return group.listen()
 
     def experience_with(self, endpoint: str) -> Experience:
         """Return what has been learned about an endpoint; it grows with every job that gets done."""
@@ -180,27 +199,30 @@ class Pacemaker:
             self._looks.clear()  # one that was cancelled before it began has not gone by itself
             await self._session.close()
             self._session = None
-            if self._alarm is not None:
-                self._alarm.cancel()
-                self._alarm = None
+            if self._next_beat is not None:
+                self._next_beat.cancel()
+                self._next_beat = None
             self._timers.clear()
+            self._alarms.clear()
             self._due.clear()
             self._round.clear()
             self._beginning = 0
             # The next to come reads the connection anew.
             self._hook = ModelsLabHook(self._hook.modelslab_conn_id)
 
-    def _alarmed(self) -> None:
-        self._alarm = None
+    def _beat_in_time(self) -> None:
+        self._next_beat = None
         self._beat()
 
     def _beat(self) -> None:
         """Begin the looks whose turn it is, as far as the account allows them now; beat again when that may change."""
         try:
-            self._collect_due(time.time())
-            if self._beginning or len(self._looks) >= MAX_CONNECTIONS:
-                return  # until those have begun, or one of them has ended
-            if self._round and self._pause() <= 0:
+            now = time.time()
+            self._ring_alarms(now)
+            self._collect_due(now)
+            if self._beginning:
+                return  # they beat when they have begun
+            if self._round and len(self._looks) < MAX_CONNECTIONS and self._pause() <= 0:
                 self._begin_looks()
             else:
                 self._beat_for_next()
@@ -215,20 +237,25 @@ class Pacemaker:
 
     def _beat_for_next(self) -> None:
         """Beat when a job is due and the account allows a request, and not before: it wakes up the process."""
+        now = time.time()
+        if self._alarms:
+            self._beat_in(self._alarms[0][0] - now)
+        if len(self._looks) >= MAX_CONNECTIONS:
+            return  # the first to end beats
         if self._round:
             self._beat_in(self._pause())
         elif self._timers:
-            self._beat_in(max(self._pause(), self._timers[0][0] - time.time()))
+            self._beat_in(max(self._pause(), self._timers[0][0] - now))
 
     def _beat_in(self, seconds: float) -> None:
         """Beat after so many seconds, unless a beat comes earlier anyway."""
         loop = asyncio.get_running_loop()
         moment = loop.time() + max(0.0, seconds)
-        if self._alarm is not None:
-            if self._alarm.when() <= moment:
+        if self._next_beat is not None:
+            if self._next_beat.when() <= moment:
                 return
-            self._alarm.cancel()
-        self._alarm = loop.call_at(moment, self._alarmed, context=self._context)
+            self._next_beat.cancel()
+        self._next_beat = loop.call_at(moment, self._beat_in_time, context=self._context)
 
     def _begin_looks(self) -> None:
         """Begin one look; and with it those that the ceiling allows within a tick, where it allows as many."""
@@ -252,6 +279,13 @@ class Pacemaker:
         moment = now + wait.delay(now, group.deadline)
         heapq.heappush(self._timers, (moment, next(self._counter), wait, group))
         self._beat_in(moment - now)
+
+    def _ring_alarms(self, now: float) -> None:
+        while self._alarms and self._alarms[0][0] <= now:
+            moment, _, group = heapq.heappop(self._alarms)
+            if group.alarm == moment:
+                group.alarm = float("inf")
+                group.tell()
 
     def _collect_due(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:

@@ -11,8 +11,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_modelslab import schedule
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
-from airflow_provider_modelslab.jobs import Job, Reply
-from airflow_provider_modelslab.pacemaker import Pacemaker, pacemaker_of
+from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.pacemaker import Group, Pacemaker, pacemaker_of
 from airflow_provider_modelslab.waits import JobWaits
 
 EVENT_STATUSES = ("finished", "partial", "timeout", "error")
@@ -83,6 +83,12 @@ class ModelsLabJobTrigger(BaseTrigger):
         self.seconds_per_request = seconds_per_request
         self.until_unfinished = until_unfinished
         self.carried = dict(carried or {})
+        self.logger()  # the class's; one for each of thousands of triggers would weigh more than what it waits with
+        self._group = Group(deadline)
+        self._pacemaker: Pacemaker | None = None
+        self._waits: JobWaits  # as the two below, from the moment on that the pacemaker has been joined
+        self._report: _Report
+        self._end_of_wait: float
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments, all plain data."""
@@ -102,45 +108,76 @@ class ModelsLabJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event. Raises nothing but the cancellation that Airflow asks for."""
-        # In a task of its own: Airflow runs a trigger inside a greenlet, which keeps a piece of stack per nested call.
-        outcome = await asyncio.ensure_future(self._outcome())
-        yield TriggerEvent({**outcome, "carried": self.carried})  # type: ignore[no-untyped-call]
-
-    async def _outcome(self) -> dict[str, Any]:
-        pacemaker = None
+        # Thousands of triggers wait here, each inside a greenlet of Airflow's, which keeps a piece of stack per nested
+        # call: so what goes deep is done in tasks that end, and the long wait is for a future and nothing else.
         try:
-            pacemaker = await self._join()
-            if pacemaker is None:
-                return {"status": "timeout", "jobs": self.jobs}
-            jobs = [Job.from_dict(record) async for record in _unhurried(self.jobs)]
-            waits = JobWaits(
-                jobs, self.started, self.poke_interval, self.seconds_per_request, pacemaker.experience_with
-            )
-            del jobs  # each look makes a new one, and the old ones need not stay
-            await asyncio.sleep(0)  # with thousands of jobs, this step and the next take some time each
-            account_reply = await self._wait(pacemaker, waits)
+            await asyncio.ensure_future(self._begin())
+            while self._pacemaker is not None and (news := self._next_news(self._pacemaker)) is not None:
+                await news
+            outcome = await asyncio.ensure_future(self._end())
         except ModelsLabArgumentError as error:
-            # Our own words about the connection; they never hold the key.
-            message = f"In the triggerer: {error}"
-            return {"status": "error", "verdict": None, "message": message, "jobs": self.jobs}
+            outcome = self._error(f"In the triggerer: {error}")  # our own words about the connection, without the key
         except Exception:
             # A defect of this provider: the details go to the triggerer's log, where the key is masked.
             self.log.exception("The wait broke off")
-            message = "The wait broke off inside the triggerer; its log says why"
-            return {"status": "error", "verdict": None, "message": message, "jobs": self.jobs}
+            outcome = self._error("The wait broke off inside the triggerer; its log says why")
         finally:
-            if pacemaker is not None:
-                await pacemaker.leave()
-        records = await _records(waits.jobs())
-        if account_reply is not None:
-            verdict, message = account_reply.verdict.name, account_reply.job.message
-            return {"status": "error", "verdict": verdict, "message": message, "jobs": records}
-        return {"status": self._status(waits), "jobs": records}
+            if self._pacemaker is not None:
+                self._pacemaker.forget(self._group)
+                await self._pacemaker.leave()
+        yield TriggerEvent({**outcome, "carried": self.carried})  # type: ignore[no-untyped-call]
 
-    def _status(self, waits: JobWaits) -> str:
-        if not waits.unfinished() and self.until_unfinished >= 0:
+    async def _begin(self) -> None:
+        """Join the pacemaker and let it watch the jobs; without one, the deadline has come."""
+        self._pacemaker = pacemaker = await self._join()
+        if pacemaker is None:
+            return
+        jobs = [Job.from_dict(record) async for record in _unhurried(self.jobs)]
+        self._waits = JobWaits(
+            jobs, self.started, self.poke_interval, self.seconds_per_request, pacemaker.experience_with
+        )
+        await asyncio.sleep(0)  # with thousands of jobs, this step and the next take some time each
+        self.log.info("Waiting for jobs: %s", self._waits.summary())
+        self._report = _Report()
+        self._end_of_wait = self.deadline
+        await asyncio.sleep(0)
+        pacemaker.watch(self._waits.unfinished(), self._group)
+
+    def _next_news(self, pacemaker: Pacemaker) -> asyncio.Future[None] | None:
+        """Take what has got done; return what to wait for next, or ``None`` when the wait is over."""
+        group, report = self._group, self._report
+        report.changed += [wait.job for wait in group.take()]
+        if group.account_reply is not None or (group.left == 0 and self.until_unfinished >= 0):
+            return None
+        now = time.time()
+        if group.left <= self.until_unfinished:
+            self._end_of_wait = min(self._end_of_wait, now + LINGER)
+        if now >= self._end_of_wait:
+            return None
+        if now >= report.due:
+            report.write(self.log, self._waits)
+        return pacemaker.news(group, min(self._end_of_wait, report.due))
+
+    async def _end(self) -> dict[str, Any]:
+        """Return the outcome of a wait that is over."""
+        if self._pacemaker is None:
+            return {"status": "timeout", "jobs": self.jobs}
+        self._pacemaker.forget(self._group)
+        if self._report.changed:
+            self._report.write(self.log, self._waits)
+        status = self._status()
+        records = await _records(self._waits.jobs())
+        if (reply := self._group.account_reply) is not None:
+            return {"status": "error", "verdict": reply.verdict.name, "message": reply.job.message, "jobs": records}
+        return {"status": status, "jobs": records}
+
+    def _status(self) -> str:
+        if not self._waits.unfinished() and self.until_unfinished >= 0:
             return "finished"
         return "timeout" if time.time() >= self.deadline else "partial"
+
+    def _error(self, message: str) -> dict[str, Any]:
+        return {"status": "error", "verdict": None, "message": message, "jobs": self.jobs}
 
     async def _join(self) -> Pacemaker | None:
         """Join the pacemaker of the connection; return ``None`` if that could not be read until the deadline."""
@@ -162,29 +199,6 @@ class ModelsLabJobTrigger(BaseTrigger):
                 return None
             await asyncio.sleep(min(schedule.backoff_delay(failures), left))
 
-    async def _wait(self, pacemaker: Pacemaker, waits: JobWaits) -> Reply | None:
-        """See jobs get done until all are, or the deadline comes, or the account is refused: return that reply."""
-        self.log.info("Waiting for jobs: %s", waits.summary())
-        report = _Report(self.log, waits)
-        await asyncio.sleep(0)
-        group = pacemaker.watch(waits.unfinished(), self.deadline)
-        try:
-            end = self.deadline
-            while (group.left or self.until_unfinished < 0) and group.account_reply is None:
-                if group.left <= self.until_unfinished:
-                    end = min(end, time.time() + LINGER)
-                if (left := end - time.time()) <= 0:
-                    break
-                finished = await group.news(min(left, report.due - time.time()))
-                report.changed += [wait.job for wait in finished]
-                if time.time() >= report.due:
-                    report.write()
-        finally:
-            pacemaker.forget(group)
-        if report.changed:
-            report.write()
-        return group.account_reply
-
 
 class _Report:
     """
@@ -192,17 +206,12 @@ class _Report:
 
     Jobs that got done are told at once, but at most one line every :data:`CHANGES_GAP` seconds, since each line costs
     the triggerer a round of its own; while nothing changes, a line comes from time to time.
-
-    :param log: where to.
-    :param waits: the waits.
     """
 
-    __slots__ = ("_last", "_log", "_progress_due", "_progress_gap", "_waits", "changed")
+    __slots__ = ("_last", "_progress_due", "_progress_gap", "changed")
 
-    def __init__(self, log: Any, waits: JobWaits) -> None:
+    def __init__(self) -> None:
         self.changed: list[Job] = []
-        self._log = log
-        self._waits = waits
         self._last = 0.0
         self._progress_gap = FIRST_PROGRESS_LINE
         self._progress_due = time.time() + self._progress_gap
@@ -212,9 +221,9 @@ class _Report:
         """When the next line is due, in seconds since the epoch."""
         return self._last + CHANGES_GAP if self.changed else self._progress_due
 
-    def write(self) -> None:
+    def write(self, log: Any, waits: JobWaits) -> None:
         """Write the line that is due."""
-        self._log.info("%s: %s", _changes(self.changed) if self.changed else "Still waiting", self._waits.summary())
+        log.info("%s: %s", _changes(self.changed) if self.changed else "Still waiting", waits.summary())
         if not self.changed:
             self._progress_gap = min(self._progress_gap * 2, LONGEST_PROGRESS_GAP)
         self.changed.clear()

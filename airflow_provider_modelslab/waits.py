@@ -196,24 +196,28 @@ class JobWaits:
         seconds_per_request: float = schedule.SECONDS_PER_REQUEST,
         experience_with: Callable[[str], schedule.Experience] = lambda endpoint: schedule.NO_EXPERIENCE,
     ) -> None:
-        # A job without an id is done already, and is like no other.
-        self._order = [(job.endpoint, job.id or f"#{position}") for position, job in enumerate(jobs)]
-        self._waits = {
-            address: JobWait(job, started, poke_interval, seconds_per_request, experience_with(job.endpoint))
-            for address, job in zip(self._order, jobs, strict=True)
-        }
+        waits: dict[tuple[str, str], JobWait] = {}
+        self._waits: list[JobWait] = []
+        for position, job in enumerate(jobs):
+            # A job without an id is done already, and is like no other.
+            address = job.endpoint, job.id or f"#{position}"
+            if address not in waits:
+                experience = experience_with(job.endpoint)
+                waits[address] = JobWait(job, started, poke_interval, seconds_per_request, experience)
+            self._waits.append(waits[address])
 
     def unfinished(self) -> list[JobWait]:
-        """Return the waits that go on."""
-        return [wait for wait in self._waits.values() if not wait.job.finished]
+        """Return the waits that go on, each once."""
+        return list(dict.fromkeys(wait for wait in self._waits if not wait.job.finished))
 
     def jobs(self) -> list[Job]:
         """Return all jobs as they stand, in the user's order."""
-        return [self._waits[address].job for address in self._order]
+        return [wait.job for wait in self._waits]
 
     def summary(self) -> str:
         """Describe how far the waits are, for a log line."""
-        unfinished = self.unfinished()
-        etas = [wait.job.eta for wait in unfinished if wait.job.eta is not None]
+        jobs = [wait.job for wait in dict.fromkeys(self._waits)]
+        unfinished = [job for job in jobs if not job.finished]
+        etas = [job.eta for job in unfinished if job.eta is not None]
         longest = f", longest ETA {max(etas):.0f} s" if etas else ""
-        return f"{len(self._waits) - len(unfinished)} of {len(self._waits)} jobs done{longest}"
+        return f"{len(jobs) - len(unfinished)} of {len(jobs)} jobs done{longest}"
