@@ -89,6 +89,11 @@ class Runner:
             )
             self._supervisor.creating_triggers.append(workload)
 
+    @property
+    def has_taken_all(self) -> bool:
+        """Whether the runner's process has been told of all triggers."""
+        return not self._supervisor.creating_triggers
+
     def work_until(self, condition: Callable[[], bool]) -> None:
         """Do the supervisor's work until a condition holds."""
         while not condition():
