@@ -40,6 +40,40 @@ class Session:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
+    async def post(self, url: str, body: Mapping[str, object]) -> HttpReply | NoReply:
+        """
+        Send one request and return its whole reply.
+
+        :param url: where to.
+        :param body: the JSON body.
+        """
+        try:
+            proxy = _proxy_of(url[: url.index("/", len("https://"))])
+            data = json.dumps(body).encode()
+            with self.timeout:
+                async with self.client.post(url, data=data, allow_redirects=False, proxy=proxy) as response:
+                    chunks = bytearray()
+                    while not response.content.at_eof():
+                        chunks += await response.content.readany()
+                        if len(chunks) > transport.MAX_REPLY_BYTES:
+                            response.close()
+                            return transport.TOO_LONG
+                    return HttpReply(response.status, bytes(chunks), response.headers.get("Retry-After"))
+        except aiohttp.ClientSSLError:
+            return transport.UNTRUSTED
+        except aiohttp.ConnectionTimeoutError:
+            return NoReply(f"no connection to ModelsLab within {self.connecting:g} s", sent=False)
+        except (TimeoutError, asyncio.TimeoutError):  # two before Python 3.11
+            return transport.timed_out(self.timeout.seconds)
+        except aiohttp.ClientConnectorError:
+            return transport.NOT_CONNECTED
+        except (aiohttp.ClientConnectionError, ConnectionError, ssl.SSLError):
+            return transport.CONNECTION_LOST
+        except (aiohttp.InvalidURL, UnicodeError) as error:
+            return NoReply(f"the host or the proxy cannot be addressed ({type(error).__name__})", sent=False)
+        except (aiohttp.ClientError, ValueError) as error:
+            return NoReply(f"the exchange broke off ({type(error).__name__})", sent=True)
+
     async def close(self) -> None:
         """Close all connections."""
         self.timeout.close()
@@ -66,42 +100,6 @@ def open_session(timeout: float, tls: ssl.SSLContext | None = None) -> Session:
         there is no TLS.
     """
     return Session(timeout, tls)
-
-
-async def post(session: Session, url: str, body: Mapping[str, object]) -> HttpReply | NoReply:
-    """
-    Send one request and return its whole reply.
-
-    :param session: a session of :func:`open_session`, whose timeout holds.
-    :param url: where to.
-    :param body: the JSON body.
-    """
-    try:
-        proxy = _proxy_of(url[: url.index("/", len("https://"))])
-        data = json.dumps(body).encode()
-        with session.timeout:
-            async with session.client.post(url, data=data, allow_redirects=False, proxy=proxy) as response:
-                chunks = bytearray()
-                while not response.content.at_eof():
-                    chunks += await response.content.readany()
-                    if len(chunks) > transport.MAX_REPLY_BYTES:
-                        response.close()
-                        return transport.TOO_LONG
-                return HttpReply(response.status, bytes(chunks), response.headers.get("Retry-After"))
-    except aiohttp.ClientSSLError:
-        return transport.UNTRUSTED
-    except aiohttp.ConnectionTimeoutError:
-        return NoReply(f"no connection to ModelsLab within {session.connecting:g} s", sent=False)
-    except (TimeoutError, asyncio.TimeoutError):  # two before Python 3.11
-        return transport.timed_out(session.timeout.seconds)
-    except aiohttp.ClientConnectorError:
-        return transport.NOT_CONNECTED
-    except (aiohttp.ClientConnectionError, ConnectionError, ssl.SSLError):
-        return transport.CONNECTION_LOST
-    except (aiohttp.InvalidURL, UnicodeError) as error:
-        return NoReply(f"the host or the proxy cannot be addressed ({type(error).__name__})", sent=False)
-    except (aiohttp.ClientError, ValueError) as error:
-        return NoReply(f"the exchange broke off ({type(error).__name__})", sent=True)
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
@@ -245,6 +246,7 @@ def parse_submission_path(value: object) -> str:
     return path
 
 
+@lru_cache(maxsize=256)
 def route_of(endpoint: str) -> Route:
     """Return how the fetch requests of a family travel; any family has a route."""
     return _EXCEPTIONS.get(endpoint) or Route(endpoint)

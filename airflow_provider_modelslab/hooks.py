@@ -150,7 +150,7 @@ class ModelsLabHook(BaseHook):
         async def send() -> Reply:
             url, body, timeout = submission.request(options)
             async with async_transport.open_session(timeout, tls) as session:
-                return submission.read(await async_transport.post(session, url, body), options)
+                return submission.read(await session.post(url, body), options)
 
         return self._submitted(await self._arepeat(options)(send), submission.path)
 
@@ -243,11 +243,9 @@ class ModelsLabHook(BaseHook):
 
     async def alook(self, job: Job, session: AsyncSession) -> Reply:
         """Ask for a job with one request over a session of an event loop; see :meth:`look`."""
-        from airflow_provider_modelslab import async_transport
-
         options = await self.aoptions()
         url, body = fetch_request(job.endpoint, job.id, options.key, options.base_url)
-        received = await async_transport.post(session, url, body)
+        received = await session.post(url, body)
         if isinstance(received, HttpReply) and len(received.body) > LONG_BODY:
             return await asyncio.to_thread(self._read, received, job, options)
         return self._read(received, job, options)

@@ -110,18 +110,18 @@ async def waiting(singles: int, together: int) -> list[asyncio.Task[Any]]:
 @contextmanager
 def departures() -> Iterator[list[tuple[float, str]]]:
     """Record the moment and the URL of each request that departs while the block runs."""
-    from airflow_provider_modelslab import async_transport
+    from airflow_provider_modelslab.async_transport import Session
 
     recorded = []
-    post = async_transport.post
+    post = Session.post
 
-    async def record(session: Any, url: str, body: Any) -> Any:
+    async def record(session: Session, url: str, body: Any) -> Any:
         recorded.append((time.monotonic(), url))
         return await post(session, url, body)
 
-    async_transport.post = record
+    Session.post = record
     yield recorded
-    async_transport.post = post
+    Session.post = post
 
 
 async def collection_among_sleepers(count: int) -> float:

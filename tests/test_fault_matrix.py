@@ -172,13 +172,13 @@ class Wire:
 @pytest.fixture
 def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     wire = Wire()
-    post, apost = transport.post, async_transport.post
+    post, apost = transport.post, async_transport.Session.post
 
     async def recorded(*args):
         return wire.take(await apost(*args))
 
     monkeypatch.setattr(transport, "post", lambda *args: wire.take(post(*args)))
-    monkeypatch.setattr(async_transport, "post", recorded)
+    monkeypatch.setattr(async_transport.Session, "post", recorded)
     return wire
 
 

@@ -120,13 +120,13 @@ def test_the_ceiling_holds_for_all_triggers_together(sandbox: Sandbox, monkeypat
         await asyncio.gather(*running)
 
     sent = []
-    original = async_transport.post
+    original = async_transport.Session.post
 
     async def record(*args):
         sent.append(time.monotonic())
         return await original(*args)
 
-    monkeypatch.setattr(async_transport, "post", record)
+    monkeypatch.setattr(async_transport.Session, "post", record)
     asyncio.run(scenario())
     gaps = [later - earlier for earlier, later in pairwise(sent)]
     assert len(sent) >= 100
@@ -188,7 +188,7 @@ def test_many_triggers_with_a_single_job_do_not_starve_one_with_many(sandbox: Sa
 def test_a_rate_limit_in_the_midst_of_500_waits_silences_every_trigger_of_the_connection(monkeypatch):
     sent: list[float] = []
     limited: list[float] = []
-    original = async_transport.post
+    original = async_transport.Session.post
 
     async def record(*args):
         sent.append(time.monotonic())
@@ -197,7 +197,7 @@ def test_a_rate_limit_in_the_midst_of_500_waits_silences_every_trigger_of_the_co
             limited.append(time.monotonic())
         return received
 
-    monkeypatch.setattr(async_transport, "post", record)
+    monkeypatch.setattr(async_transport.Session, "post", record)
 
     async def scenario(sandbox: Sandbox, jobs: list[dict]) -> None:
         running = [asyncio.create_task(outcome(waits)) for waits in [*([job] for job in jobs[:250]), jobs[250:]]]
