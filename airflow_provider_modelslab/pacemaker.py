@@ -31,6 +31,9 @@ TICK = 0.001
 """Seconds to which an event loop's timers are good. What the ceiling allows within one leaves together: a turn of the
 event loop for each costs more than the request itself where there are thousands a second."""
 
+MARGIN = 0.02
+"""Share of the ceiling that is not used: what leaves evenly arrives less so, and ModelsLab counts what arrives."""
+
 KEY_RENEWAL_GAP = 60.0
 """Seconds between two attempts to find a new key after one was refused."""
 
@@ -103,8 +106,9 @@ class Pacemaker:
 
     Every other turn goes round among the triggers that have a job due, so that one with thousands of jobs does not
     keep one with a single job waiting; the turns between go to the job that is due longest, so that thousands of
-    triggers with a single job do not starve one with many. No two requests leave closer
-    together than the connection's ``requests_per_second`` allows, and none at all while ModelsLab asks to stay away.
+    triggers with a single job do not starve one with many. No two requests leave closer together than the
+    connection's ``requests_per_second`` allows (of thousands, those of a millisecond leave together), and none at all
+    while ModelsLab asks to stay away.
 
     :param conn_id: the connection.
     """
@@ -272,7 +276,7 @@ class Pacemaker:
     @property
     def _gap(self) -> float:
         """The seconds from one request to the next; the connection was looked up when the session was opened."""
-        return 1 / self._hook.options.requests_per_second
+        return (1 + MARGIN) / self._hook.options.requests_per_second
 
     def _set_timer(self, wait: JobWait, group: Group) -> None:
         now = time.time()

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_modelslab import async_transport
 from airflow_provider_modelslab.hooks import ModelsLabHook
-from airflow_provider_modelslab.pacemaker import pacemaker_of
+from airflow_provider_modelslab.pacemaker import TICK, Pacemaker, pacemaker_of
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 from tests.raw_server import RawServer, reply
@@ -119,7 +119,17 @@ def test_the_ceiling_holds_for_all_triggers_together(sandbox: Sandbox, monkeypat
         sandbox.finish_all()
         await asyncio.gather(*running)
 
-    sent = []
+    sent = departures(monkeypatch)
+    asyncio.run(scenario())
+    gaps = [later - earlier for earlier, later in pairwise(sent)]
+    assert len(sent) >= 100
+    assert min(gaps) >= 0.9 / 50
+    assert all(later - earlier >= 1 for earlier, later in zip(sent, sent[50:], strict=False))
+
+
+def departures(monkeypatch) -> list[float]:
+    """Return the list to which the moment of each request is added."""
+    sent: list[float] = []
     original = async_transport.Session.post
 
     async def record(*args):
@@ -127,11 +137,31 @@ def test_the_ceiling_holds_for_all_triggers_together(sandbox: Sandbox, monkeypat
         return await original(*args)
 
     monkeypatch.setattr(async_transport.Session, "post", record)
+    return sent
+
+
+def test_a_ceiling_of_thousands_lets_those_of_a_millisecond_leave_together(sandbox: Sandbox, monkeypatch):
+    limit(monkeypatch, sandbox, 4000)
+    monkeypatch.setattr("airflow_provider_modelslab.pacemaker.MAX_CONNECTIONS", 100)
+
+    async def scenario() -> None:
+        running = asyncio.create_task(outcome(submitted(sandbox, 400)))
+        await await_until(lambda: fetches(sandbox) >= 400)
+        sandbox.finish_all()
+        await running
+
+    together = []
+    begin_looks = Pacemaker._begin_looks
+
+    def counted(pacemaker: Pacemaker) -> None:
+        begin_looks(pacemaker)
+        together.append(pacemaker._beginning)
+
+    monkeypatch.setattr(Pacemaker, "_begin_looks", counted)
+    sent = departures(monkeypatch)
     asyncio.run(scenario())
-    gaps = [later - earlier for earlier, later in pairwise(sent)]
-    assert len(sent) >= 100
-    assert min(gaps) >= 0.9 / 50
-    assert all(later - earlier >= 0.98 for earlier, later in zip(sent, sent[50:], strict=False))
+    assert max(together) == 4
+    assert all(later - earlier >= 40 / 4000 - TICK for earlier, later in zip(sent, sent[40:], strict=False))
 
 
 def test_a_trigger_with_many_jobs_does_not_keep_one_with_a_single_job_waiting(sandbox: Sandbox, monkeypatch):
