@@ -17,8 +17,8 @@ class SharedTimeout:
     A context manager for any number of tasks at a time: a block that takes too long ends with a ``TimeoutError``.
 
     All blocks may take as long, so they run out of time in the order in which they began, and a timer for the oldest
-    one does for all. A timer for each, as :func:`asyncio.timeout` sets it, is a tenth of what a poll costs. A task is in
-    one block at a time at the most.
+    one does for all. A timer for each, as :func:`asyncio.timeout` sets it, is a tenth of what a poll costs.
+    Blocks of one task must not be nested.
 
     :param seconds: how long a block may take.
     """

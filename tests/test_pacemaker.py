@@ -10,11 +10,12 @@ from itertools import pairwise
 import pytest
 
 from airflow_provider_modelslab import async_transport
+from airflow_provider_modelslab.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.pacemaker import TICK, Pacemaker, pacemaker_of
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
-from tests.raw_server import RawServer, reply
+from tests.raw_server import RawServer, reply, stalling
 from tests.waiting import await_until
 
 DEFAULT = "modelslab_default"
@@ -25,10 +26,10 @@ def submitted(sandbox: Sandbox, count: int) -> list[dict]:
     return [{"id": str(job), "endpoint": "v6/video"} for job in jobs]
 
 
-async def outcome(jobs: list[dict], poke_interval: float | None = 0.01) -> dict:
+async def outcome(jobs: list[dict], poke_interval: float | None = 0.01, patience: float = 60.0) -> dict:
     now = time.time()
     trigger = ModelsLabJobTrigger(
-        modelslab_conn_id=DEFAULT, jobs=jobs, started=now, deadline=now + 60, poke_interval=poke_interval
+        modelslab_conn_id=DEFAULT, jobs=jobs, started=now, deadline=now + patience, poke_interval=poke_interval
     )
     (event,) = [event async for event in trigger.run()]
     return event.payload
@@ -241,6 +242,23 @@ def test_a_rate_limit_in_the_midst_of_500_waits_silences_every_trigger_of_the_co
         limit(monkeypatch, sandbox, 10_000)
         asyncio.run(scenario(sandbox, submitted(sandbox, 500)))
     assert next(moment for moment in sent if moment > limited[0]) >= limited[0] + 2
+
+
+def test_a_deadline_is_kept_while_no_connection_is_free(raw_server: RawServer, monkeypatch):
+    """Replies that do not come, on all connections at once, hold up neither a deadline nor those who do not wait there."""
+    raw_server.answer(*[stalling()] * MAX_CONNECTIONS)
+    limit(monkeypatch, raw_server, 10_000)
+    jobs = [{"id": str(number), "endpoint": "v6/video"} for number in range(MAX_CONNECTIONS)]
+
+    async def scenario() -> dict:
+        busy = asyncio.create_task(outcome(jobs, patience=1e6))
+        await await_until(lambda: len(raw_server.requests) == MAX_CONNECTIONS)
+        waited = await outcome([{"id": "late", "endpoint": "v6/video"}], patience=0.2)
+        assert len(raw_server.requests) == MAX_CONNECTIONS  # the request_timeout of the others is far away
+        busy.cancel()
+        return waited
+
+    assert asyncio.run(scenario())["status"] == "timeout"
 
 
 def test_a_rotated_key_is_picked_up(raw_server: RawServer, monkeypatch):
