@@ -105,10 +105,10 @@ class Pacemaker:
     Looks at jobs for all triggers of one event loop and connection.
 
     Every other turn goes round among the triggers that have a job due, so that one with thousands of jobs does not
-    keep one with a single job waiting; the turns between go to the job that is due longest, so that thousands of
-    triggers with a single job do not starve one with many. No two requests leave closer together than the
-    connection's ``requests_per_second`` allows (of thousands, those of a millisecond leave together), and none at all
-    while ModelsLab asks to stay away.
+    keep one with a single job waiting; the turns between go to the jobs behind the first of their trigger, the one that
+    is due longest first, so that thousands of triggers with a single job do not starve one with many. No two requests
+    leave closer together than the connection's ``requests_per_second`` allows (of thousands, those of a millisecond
+    leave together), and none at all while ModelsLab asks to stay away.
 
     :param conn_id: the connection.
     """
@@ -124,9 +124,9 @@ class Pacemaker:
         self._timers: list[tuple[float, int, JobWait, Group]] = []
         self._alarms: list[tuple[float, int, Group]] = []
         self._counter = itertools.count()
-        self._due: dict[JobWait, Group] = {}
         self._round: dict[Group, None] = {}
-        self._by_age = False
+        self._behind: dict[JobWait, Group] = {}
+        self._goes_round = False
         self._next_beat: asyncio.TimerHandle | None = None
         # An empty one: otherwise log lines of a look would belong to the trigger that happened to be there.
         self._context = Context()
@@ -167,7 +167,7 @@ class Pacemaker:
         self._groups.discard(group)
         self._round.pop(group, None)
         for wait in group.ready:
-            del self._due[wait]
+            self._behind.pop(wait, None)
         group.ready.clear()
 
     def news(self, group: Group, until: float) -> asyncio.Future[None]:
@@ -208,8 +208,8 @@ class Pacemaker:
                 self._next_beat = None
             self._timers.clear()
             self._alarms.clear()
-            self._due.clear()
             self._round.clear()
+            self._behind.clear()
             self._beginning = 0
             # The next to come reads the connection anew.
             self._hook = ModelsLabHook(self._hook.modelslab_conn_id)
@@ -296,20 +296,23 @@ class Pacemaker:
             _, _, wait, group = heapq.heappop(self._timers)
             if group.closed:
                 continue
+            if group.ready:
+                self._behind[wait] = group
             group.ready[wait] = None
-            self._due[wait] = group
             self._round.setdefault(group)
 
     def _take_turn(self) -> tuple[JobWait, Group]:
-        """Return the wait whose turn it is: the next trigger's and the one that is due longest take turns."""
-        self._by_age = not self._by_age
-        if self._by_age:
-            wait, group = next(iter(self._due.items()))
-        else:
-            group = next(iter(self._round))
-            wait = next(iter(group.ready))
-        del self._due[wait], group.ready[wait], self._round[group]
+        """Return the wait whose turn it is: the next trigger's first one, and one behind a first one, take turns."""
+        self._goes_round = not self._goes_round
+        if self._behind and not self._goes_round:
+            wait, group = next(iter(self._behind.items()))
+            del self._behind[wait], group.ready[wait]
+            return wait, group
+        group = next(iter(self._round))
+        wait = next(iter(group.ready))
+        del group.ready[wait], self._round[group]
         if group.ready:
+            del self._behind[next(iter(group.ready))]
             self._round[group] = None  # at the end of the round
         return wait, group
 

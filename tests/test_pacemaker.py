@@ -12,9 +12,11 @@ import pytest
 from airflow_provider_modelslab import async_transport
 from airflow_provider_modelslab.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab.hooks import ModelsLabHook
-from airflow_provider_modelslab.pacemaker import TICK, Pacemaker, pacemaker_of
+from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.pacemaker import TICK, Group, Pacemaker, pacemaker_of
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
+from airflow_provider_modelslab.waits import JobWait
 from tests.raw_server import RawServer, reply, stalling
 from tests.waiting import await_until
 
@@ -214,6 +216,28 @@ def test_many_triggers_with_a_single_job_do_not_starve_one_with_many(sandbox: Sa
     asyncio.run(scenario())
     looked_at = [request.path.rpartition("/")[2] for request in sandbox.requests[:1000]]
     assert min(looked_at.count(job["id"]) for job in [*many, *singles]) >= 2
+
+
+@pytest.mark.parametrize("many_come_first", [True, False])
+def test_every_job_has_had_a_look_after_hardly_more_turns_than_there_are_jobs(many_come_first: bool):
+    """Half of the jobs have a trigger each, the others share one; all are due at once, and again after each look."""
+    pacemaker = Pacemaker(DEFAULT)
+    shared = Group(1e6)
+    groups = [Group(1e6) for _ in range(100)]
+    groups = [*[shared] * 100, *groups] if many_come_first else [*groups, *[shared] * 100]
+
+    def becomes_due(wait: JobWait, group: Group) -> None:
+        pacemaker._timers.append((0.0, next(pacemaker._counter), wait, group))
+        pacemaker._collect_due(1.0)
+
+    for number, group in enumerate(groups):
+        becomes_due(JobWait(Job(id=str(number), endpoint="v6/video"), 0.0), group)
+    looked_at = set()
+    for _ in range(205):
+        wait, group = pacemaker._take_turn()
+        looked_at.add(wait.job.id)
+        becomes_due(wait, group)
+    assert len(looked_at) == 200
 
 
 def test_a_rate_limit_in_the_midst_of_500_waits_silences_every_trigger_of_the_connection(monkeypatch):
