@@ -164,9 +164,10 @@ class Laboratory:
         if (state := self.airflow.wait_for_run(plan.dag_id, run_id, RUN_TIMEOUT)) != "success":
             return [plan.title, str(plan.jobs), state, *self._complaints(plan, run_id)]
         # A worker that has reported the success of its task has yet to notice its end.
-        self.airflow.wait_until(lambda: self._ended_workers(run_id)["used"], 60, "the workers have not ended")
+        self.airflow.wait_until(lambda: self._have_ended(run_id), 60, "the workers have not ended")
         lasted, cpu = time.time() - began, self.cpu() - cpu
-        workers = [worker for worker in self._workers(run_id) if worker["task_id"] == "wait"]
+        workers = [worker["measured"] for worker in self._workers(run_id) if worker["task_id"] == "wait"]
+        workers = [measured for measured in workers if measured]
         slot, task_cpu, supervisor_cpu = (
             sum(worker[name] for worker in workers) for name in ("slot", "task_cpu", "supervisor_cpu")
         )
@@ -211,8 +212,11 @@ class Laboratory:
         lines = self._workers_file.read_text().splitlines() if self._workers_file.exists() else []
         return [worker for worker in map(json.loads, lines) if worker["run_id"] == run_id]
 
-    def _ended_workers(self, run_id: str) -> Counter[str]:
-        return Counter(worker["task_id"] for worker in self._workers(run_id))
+    def _have_ended(self, run_id: str) -> bool:
+        """Whether the last task has begun, and as many workers have ended as have begun."""
+        workers = self._workers(run_id)
+        ended = sum(bool(worker["measured"]) for worker in workers)
+        return any(worker["task_id"] == "used" for worker in workers) and ended == len(workers) - ended
 
 
 @contextmanager
