@@ -63,7 +63,8 @@ class _ModelsLabDecoratedOperator(DecoratedOperator, ModelsLabGenerateOperator):
         returned = self.python_callable(*self.op_args, **determine_kwargs(self.python_callable, self.op_args, context))
         context["ti"].xcom_push(key=RETURNED_KEY, value=returned)
         self._take(returned)
-        return super().execute(context)
+        # Not DecoratedOperator's, which only splits dicts into several outputs, and in Airflow 3.0 fails at that.
+        return ModelsLabGenerateOperator.execute(self, context)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Take the trigger's event."""
