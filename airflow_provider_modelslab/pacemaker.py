@@ -105,10 +105,10 @@ class Pacemaker:
     Looks at jobs for all triggers of one event loop and connection.
 
     Every other turn goes round among the triggers that have a job due, so that one with thousands of jobs does not
-    keep one with a single job waiting; the turns between go to the jobs behind the first of their trigger, the one that
-    is due longest first, so that thousands of triggers with a single job do not starve one with many. No two requests
-    leave closer together than the connection's ``requests_per_second`` allows (of thousands, those of a millisecond
-    leave together), and none at all while ModelsLab asks to stay away.
+    keep one with a single job waiting; the turns between go to the jobs that got due behind another one of their
+    trigger, the one that is due longest first, so that thousands of triggers with a single job do not starve one with
+    many. No two requests leave closer together than the connection's ``requests_per_second`` allows (of thousands,
+    those of a millisecond leave together), and none at all while ModelsLab asks to stay away.
 
     :param conn_id: the connection.
     """
@@ -302,18 +302,19 @@ class Pacemaker:
             self._round.setdefault(group)
 
     def _take_turn(self) -> tuple[JobWait, Group]:
-        """Return the wait whose turn it is: the next trigger's first one, and one behind a first one, take turns."""
+        """Return the wait whose turn it is: the first one of the next trigger, or one that got due behind another."""
         self._goes_round = not self._goes_round
         if self._behind and not self._goes_round:
             wait, group = next(iter(self._behind.items()))
-            del self._behind[wait], group.ready[wait]
-            return wait, group
-        group = next(iter(self._round))
-        wait = next(iter(group.ready))
-        del group.ready[wait], self._round[group]
-        if group.ready:
-            del self._behind[next(iter(group.ready))]
+        else:
+            group = next(iter(self._round))
+            wait = next(iter(group.ready))
+            del self._round[group]
             self._round[group] = None  # at the end of the round
+        self._behind.pop(wait, None)
+        del group.ready[wait]
+        if not group.ready:
+            del self._round[group]
         return wait, group
 
     async def _look(self, wait: JobWait, group: Group, session: Session) -> None:

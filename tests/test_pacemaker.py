@@ -233,7 +233,7 @@ def test_every_job_has_had_a_look_after_hardly_more_turns_than_there_are_jobs(ma
     for number, group in enumerate(groups):
         becomes_due(JobWait(Job(id=str(number), endpoint="v6/video"), 0.0), group)
     looked_at = set()
-    for _ in range(205):
+    for _ in range(201):
         wait, group = pacemaker._take_turn()
         looked_at.add(wait.job.id)
         becomes_due(wait, group)
