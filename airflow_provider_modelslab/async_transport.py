@@ -25,11 +25,14 @@ class Session:
     """
     What exchanges share: connections that are kept alive, whom they trust, and how long each may take.
 
+    Whoever makes one closes it.
+
     :param timeout: seconds for a whole exchange.
-    :param tls: whom to trust; where it is ``None``, TLS trusts what OpenSSL does.
+    :param tls: whom to trust, as :func:`~airflow_provider_modelslab.transport.trust` returns it; may be left out where
+        there is no TLS.
     """
 
-    def __init__(self, timeout: float, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, timeout: float, tls: ssl.SSLContext | None = None) -> None:
         self.timeout = SharedTimeout(timeout)
         self.connecting = _CONNECTING_SHARE * timeout
         self.client = aiohttp.ClientSession(
@@ -89,17 +92,6 @@ class Session:
 _CONNECTING_SHARE = 0.9
 """What of an exchange's time there is for the connection: its own timeout is to come first, and says that nothing has
 been sent."""
-
-
-def open_session(timeout: float, tls: ssl.SSLContext | None = None) -> Session:
-    """
-    Return a session; the caller closes it.
-
-    :param timeout: seconds for a whole exchange.
-    :param tls: whom to trust, as :func:`~airflow_provider_modelslab.transport.trust` returns it; may be left out where
-        there is no TLS.
-    """
-    return Session(timeout, tls)
 
 
 @lru_cache(maxsize=64)

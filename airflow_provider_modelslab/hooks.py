@@ -149,7 +149,7 @@ class ModelsLabHook(BaseHook):
 
         async def send() -> Reply:
             url, body, timeout = submission.request(options)
-            async with async_transport.open_session(timeout, tls) as session:
+            async with async_transport.Session(timeout, tls) as session:
                 return submission.read(await session.post(url, body), options)
 
         return self._submitted(await self._arepeat(options)(send), submission.path)
@@ -239,7 +239,7 @@ class ModelsLabHook(BaseHook):
         from airflow_provider_modelslab import async_transport  # not for those who only parse DAGs
 
         options = await self.aoptions()
-        return async_transport.open_session(options.request_timeout, await self._atrust(options))
+        return async_transport.Session(options.request_timeout, await self._atrust(options))
 
     async def alook(self, job: Job, session: AsyncSession) -> Reply:
         """Ask for a job with one request over a session of an event loop; see :meth:`look`."""

@@ -214,7 +214,7 @@ class Pacemaker:
             # The next to come reads the connection anew.
             self._hook = ModelsLabHook(self._hook.modelslab_conn_id)
 
-    def _beat_in_time(self) -> None:
+    def _timer_is_up(self) -> None:
         self._next_beat = None
         self._beat()
 
@@ -259,7 +259,7 @@ class Pacemaker:
             if self._next_beat.when() <= moment:
                 return
             self._next_beat.cancel()
-        self._next_beat = loop.call_at(moment, self._beat_in_time, context=self._context)
+        self._next_beat = loop.call_at(moment, self._timer_is_up, context=self._context)
 
     def _begin_looks(self) -> None:
         """Begin one look; and with it those that the ceiling allows within a tick, where it allows as many."""

@@ -90,7 +90,7 @@ def look() -> Reply:
 def alook() -> Reply:
     async def one_look() -> Reply:
         hook = ModelsLabHook()
-        async with async_transport.open_session((await hook.aoptions()).request_timeout) as session:
+        async with async_transport.Session((await hook.aoptions()).request_timeout) as session:
             return await hook.alook(JOB, session)
 
     return asyncio.run(one_look())

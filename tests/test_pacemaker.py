@@ -50,13 +50,13 @@ def fetches(sandbox: Sandbox) -> int:
 @pytest.fixture
 def opened_sessions(monkeypatch) -> list:
     opened = []
-    original = async_transport.open_session
+    original = async_transport.Session
 
     def record(*args):
         opened.append(original(*args))
         return opened[-1]
 
-    monkeypatch.setattr(async_transport, "open_session", record)
+    monkeypatch.setattr(async_transport, "Session", record)
     return opened
 
 

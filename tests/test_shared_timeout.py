@@ -66,13 +66,15 @@ def test_a_task_may_go_on_after_its_block_was_interrupted():
 
 
 def test_who_else_cancels_the_task_is_obeyed():
-    async def block(timeout: SharedTimeout) -> None:
+    async def block(timeout: SharedTimeout, entered: asyncio.Event) -> None:
         with timeout:
+            entered.set()
             await asyncio.Event().wait()
 
     async def scenario() -> None:
-        task = asyncio.create_task(block(SharedTimeout(60)))
-        await asyncio.sleep(0)
+        entered = asyncio.Event()
+        task = asyncio.create_task(block(SharedTimeout(60), entered))
+        await entered.wait()
         task.cancel()
         await task
 
@@ -83,14 +85,15 @@ def test_who_else_cancels_the_task_is_obeyed():
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="nobody can tell who has cancelled a task before Python 3.11")
 @pytest.mark.parametrize("timeout_first", [True, False])
 def test_who_else_cancels_the_task_is_obeyed_at_the_last_moment(timeout_first: bool):
-    async def block(timeout: SharedTimeout) -> None:
+    async def block(timeout: SharedTimeout, entered: asyncio.Event) -> None:
         with timeout:
+            entered.set()
             await asyncio.Event().wait()
 
     async def scenario() -> None:
-        timeout = SharedTimeout(60)
-        task = asyncio.create_task(block(timeout))
-        await asyncio.sleep(0)
+        timeout, entered = SharedTimeout(60), asyncio.Event()
+        task = asyncio.create_task(block(timeout, entered))
+        await entered.wait()
         steps = [lambda: interrupt_all(timeout), task.cancel]
         for step in steps if timeout_first else reversed(steps):
             step()
@@ -111,19 +114,19 @@ def test_a_result_in_the_last_moment_does_not_leave_the_task_interrupted():
 
     async def scenario() -> str:
         timeout = SharedTimeout(60)
-        ready = asyncio.get_running_loop().create_future()
+        ready, entered = asyncio.get_running_loop().create_future(), asyncio.Event()
 
         async def block() -> str:
             try:
                 with timeout:
+                    entered.set()
                     await ready
             except TimeoutError:
                 return "interrupted"
-            await asyncio.sleep(0)
             return "done"
 
         task = asyncio.create_task(block())
-        await asyncio.sleep(0)
+        await entered.wait()
         ready.set_result(None)
         interrupt_all(timeout)
         return await task
