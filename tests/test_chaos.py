@@ -125,9 +125,9 @@ def test_every_job_ends_in_its_true_state(server: RawServer, monkeypatch: pytest
     groups = [jobs.ids[:250], *(jobs.ids[start : start + 50] for start in range(250, JOBS, 50))]
     complaints: list[dict] = []
     sessions = []
-    open_session = async_transport.Session
+    make_session = async_transport.Session
     monkeypatch.setattr(
-        async_transport, "Session", lambda *options: sessions.append(open_session(*options)) or sessions[-1]
+        async_transport, "Session", lambda *options: sessions.append(make_session(*options)) or sessions[-1]
     )
 
     async def scenario() -> list[list[dict]]:
