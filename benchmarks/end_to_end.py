@@ -53,7 +53,8 @@ DEFAULT, UNHURRIED = "modelslab_default", "modelslab_unhurried"
 #: What is measured, in this order, unless told otherwise.
 RUNS = (
     "floor:1 one_sensor:50 sensor_each:50 requests_loop:50 vendor_client:50 http_sensor:50 "
-    "one_sensor:500 one_sensor:500:unhurried sensor_each:500:unhurried requests_loop:500 floor:1"
+    "one_sensor:500 one_sensor:500:unhurried sensor_each:500:unhurried requests_loop:500 vendor_client:500 "
+    "http_sensor:500 floor:1"
 )
 
 TITLES = {

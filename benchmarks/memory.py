@@ -7,6 +7,7 @@ polled once and wait. The start of waits is measured from the moment at which th
 once a second, until the server has seen each job's first poll.
 
     python benchmarks/memory.py [--waits 1000 10000] [--rounds 3]
+    python benchmarks/memory.py --traced    # what Python has allocated, instead of the pages of memory in use
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import statistics
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from stand_in import PROCESSES, StandIn, standing_in
@@ -84,8 +87,10 @@ KINDS: dict[str, tuple[str, Callable[[range], Triggers]]] = {
 }
 
 
-def measure(kind: str, waits: int, step: int, server: StandIn, result: Connection) -> None:
+def measure(kind: str, waits: int, step: int, traced: bool, server: StandIn, result: Connection) -> None:
     """Start waits of one kind and send the seconds that took and the bytes per job: what a process of its own does."""
+    if traced:
+        tracemalloc.start()  # the runner's process is forked from this one, and goes on with it
     import logging
 
     from runner import running
@@ -97,15 +102,26 @@ def measure(kind: str, waits: int, step: int, server: StandIn, result: Connectio
     with running() as runner:
         _start(runner, make(range(1)), 1, kind, server)
         _start(runner, [("sleeping.CollectingTrigger", {})], 1, "sleeping", server)
-        memory = runner.memory()
+        memory = _memory(runner, traced)
         seconds = 0.0
         for first in range(1, waits + 1, step):
             jobs = range(first, min(first + step, waits + 1))
             seconds += _start(runner, make(jobs), len(jobs), kind, server)
         pause = time.monotonic() + 3  # two turns of the runner's own loop
         runner.work_until(lambda: time.monotonic() > pause)
-        result.send((seconds, (runner.memory() - memory) / waits))
+        result.send((seconds, (_memory(runner, traced) - memory) / waits))
     result.close()
+
+
+def _memory(runner: Any, traced: bool) -> int:
+    """Return the bytes of memory that the runner's process has in use, or that Python has allocated in it."""
+    if not traced:
+        return runner.memory()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "bytes")
+        runner.start([("sleeping.TracingTrigger", {"file": str(file)})])
+        runner.work_until(lambda: file.exists() and file.read_text().endswith("\n"))
+        return int(file.read_text())
 
 
 def _start(runner: Any, triggers: Triggers, jobs: int, kind: str, server: StandIn) -> float:
@@ -122,11 +138,13 @@ def _start(runner: Any, triggers: Triggers, jobs: int, kind: str, server: StandI
     return time.perf_counter() - begin
 
 
-def in_process(kind: str, waits: int, step: int, server: StandIn, home: str) -> tuple[float, float]:
+def in_process(
+    kind: str, waits: int, step: int, server: StandIn, home: str, *, traced: bool = False
+) -> tuple[float, float]:
     os.environ.update(server.environment(home))
     receiver, sender = PROCESSES.Pipe(duplex=False)
     visible = StandIn(server.port, server.authority, server.count, None)  # type: ignore[arg-type]
-    process = PROCESSES.Process(target=measure, args=(kind, waits, step, visible, sender))
+    process = PROCESSES.Process(target=measure, args=(kind, waits, step, traced, visible, sender))
     process.start()
     sender.close()
     try:
@@ -142,18 +160,19 @@ def main() -> None:
     parser.add_argument("--waits", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--rounds", type=int, default=3, help="how often the start is measured; medians are shown")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--traced", action="store_true", help="measure what Python has allocated, and no start")
     options = parser.parse_args()
     memory: dict[tuple[str, int], float] = {}
     start: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="modelslab-benchmark-home-") as home, standing_in() as server:
-        for _ in range(options.rounds):
+        for _ in range(0 if options.traced else options.rounds):
             for kind in options.kinds:
                 if kind != "sleeping":
                     start.setdefault(kind, []).append(in_process(kind, 1000, 1000, server, home)[0])
         for waits in options.waits:
             for kind in options.kinds:
                 step = waits if kind == "ours together" else STEP
-                memory[kind, waits] = in_process(kind, waits, step, server, home)[1]
+                memory[kind, waits] = in_process(kind, waits, step, server, home, traced=options.traced)[1]
     sys.stdout.write(table(memory, start, options.waits, options.kinds))
 
 

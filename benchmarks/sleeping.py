@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import tracemalloc
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -24,5 +26,24 @@ class CollectingTrigger(SleepingTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         gc.collect()
+        async for event in super().run():
+            yield event
+
+
+class TracingTrigger(SleepingTrigger):
+    """
+    Writes to a file how many bytes Python has allocated in the runner and not freed.
+
+    :param file: the path.
+    """
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self.file = file
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        gc.collect()
+        allocated, _ = tracemalloc.get_traced_memory()
+        await asyncio.to_thread(Path(self.file).write_text, f"{allocated}\n")
         async for event in super().run():
             yield event
