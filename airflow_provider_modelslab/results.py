@@ -28,7 +28,7 @@ FILES_KEY = "files"
 
 _LISTED_JOBS = 10
 
-_LISTED_OUTPUTS = 100
+_LISTED_OUTPUTS = 20  # each line costs the task and its supervisor most of a millisecond
 
 
 def push_jobs(context: Context, jobs: Sequence[Job]) -> None:
@@ -81,8 +81,11 @@ def hand_over(
     failed = [job for job in jobs if job.status == "failed"]
     urls = outputs_of(jobs)
     log.info("%d of %d jobs succeeded, with %d outputs", len(jobs) - len(failed), len(jobs), len(urls))
-    for output in (files or urls)[:_LISTED_OUTPUTS]:
+    outputs = files or urls
+    for output in outputs[:_LISTED_OUTPUTS]:
         log.info("Output: %s", output)
+    if len(outputs) > _LISTED_OUTPUTS:
+        log.info("%d more outputs are in the XComs", len(outputs) - _LISTED_OUTPUTS)
     if failed:
         message = f"{len(failed)} of {len(jobs)} jobs failed: {listed(failed)}"
         if fail_on_partial_error:

@@ -38,7 +38,8 @@ class Submitted:
     @property
     def noticed(self) -> float:
         """When the request arrived whose reply was the result."""
-        return next(look for look in self.looks if look >= self.ready)
+        # What gets done between the arrival of a request and the answer to it is noticed at once.
+        return next((look for look in self.looks if look >= self.ready), self.ready)
 
     def record(self) -> dict[str, Any]:
         """Return what the provider's operator hands to the next task."""

@@ -123,6 +123,16 @@ def test_no_jobs_at_run_time_are_no_outputs(sandbox: Sandbox, context, log, defe
 # --- the first look and the deferral ---
 
 
+@pytest.mark.parametrize(("count", "more"), [(20, []), (23, ["3 more outputs are in the XComs"])])
+def test_the_log_names_the_first_outputs_and_counts_the_rest(sandbox: Sandbox, context, log, count, more):
+    ids = submitted(sandbox, count)
+    sandbox.finish_all()
+    urls = sensor(ids).execute(context)
+    lines = [record.getMessage() for record in log.records]
+    assert [line for line in lines if line.startswith("Output: ")] == [f"Output: {url}" for url in urls[:20]]
+    assert [line for line in lines if "more outputs" in line] == more
+
+
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_finished_jobs_return_at_the_first_look(sandbox: Sandbox, context, deferrable):
     ids = submitted(sandbox, 3)
