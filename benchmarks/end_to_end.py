@@ -5,7 +5,7 @@ The same jobs, submitted beforehand to a sandbox in its own process, are waited 
 ours for all, one of ours for each, and what people do without this provider. Every process of a waiting task is
 measured by its supervisor, every request by the sandbox; see ``README.md`` of this folder.
 
-    python benchmarks/end_to_end.py             # the table; takes half an hour
+    python benchmarks/end_to_end.py             # the table; takes 50 minutes
     python benchmarks/end_to_end.py floor:1 one_sensor:500
     python benchmarks/end_to_end.py --payload   # what 1,000 jobs leave in the metadata database
 """

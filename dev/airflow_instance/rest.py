@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import requests
 
-#: Seconds to wait for a reply.
-REQUEST_TIMEOUT = 30.0
+#: Seconds to wait for a reply: an api-server that shares two cores with hundreds of tasks is slow.
+REQUEST_TIMEOUT = 120.0
 
 
 class AirflowInstanceError(RuntimeError):
