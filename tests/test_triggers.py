@@ -11,6 +11,7 @@ import time
 import pytest
 from airflow.serialization.serialized_objects import BaseSerialization
 
+from airflow_provider_modelslab import triggers
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
@@ -288,3 +289,16 @@ def test_many_changes_at_once_are_one_line(sandbox: Sandbox, log):
     lines = lines_above_debug(log)
     assert lines[-1].endswith("40 of 40 jobs done")
     assert len(lines) < 10
+
+
+def test_what_becomes_due_does_not_wait_for_thousands_of_items():
+    async def scenario() -> int:
+        passed: list[int] = []
+        passed_when_due = asyncio.get_running_loop().create_future()
+        async for item in triggers._unhurried(range(3000)):
+            if not passed:
+                asyncio.get_running_loop().call_later(0, lambda: passed_when_due.set_result(len(passed)))
+            passed.append(item)
+        return passed_when_due.result()
+
+    assert asyncio.run(scenario()) == triggers._ITEMS_IN_A_ROW
