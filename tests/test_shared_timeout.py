@@ -11,18 +11,26 @@ import pytest
 from airflow_provider_modelslab.shared_timeout import SharedTimeout
 
 
-async def seconds_until_interrupted(timeout: SharedTimeout, delay: float = 0.0) -> float:
-    await asyncio.sleep(delay)
+async def seconds_until_interrupted(timeout: SharedTimeout) -> float:
     begin = time.monotonic()
     with pytest.raises(TimeoutError), timeout:
         await asyncio.Event().wait()
     return time.monotonic() - begin
 
 
+async def nothing() -> None:
+    pass
+
+
 def test_each_block_has_its_own_time():
     async def scenario() -> list[float]:
         timeout = SharedTimeout(0.2)
-        return await asyncio.gather(*(seconds_until_interrupted(timeout, delay / 20) for delay in range(8)))
+
+        async def begin_after(seconds: float) -> float:
+            await seconds_until_interrupted(SharedTimeout(seconds))
+            return await seconds_until_interrupted(timeout)
+
+        return await asyncio.gather(*(begin_after(number / 20) for number in range(8)))
 
     assert all(0.2 <= seconds < 2 for seconds in asyncio.run(scenario()))
 
@@ -35,7 +43,7 @@ def test_one_timer_serves_all_blocks(monkeypatch):
         timeout = SharedTimeout(60)
         for _ in range(1000):
             with timeout:
-                await asyncio.sleep(0)
+                await asyncio.create_task(nothing())
         timeout.close()
         return moments
 
@@ -46,7 +54,7 @@ def test_a_block_in_time_is_left_alone_and_so_is_what_its_task_does_next():
     async def scenario() -> str:
         timeout = SharedTimeout(0.05)
         with timeout:
-            await asyncio.sleep(0)
+            await asyncio.create_task(nothing())
         await seconds_until_interrupted(timeout)
         return "undisturbed"
 
