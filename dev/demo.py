@@ -58,7 +58,7 @@ def _run(home: Path, files: Path, faults: dict[str, float]) -> bool:
             state = _follow(airflow, run_id)
             if state == "success":
                 return _show_outputs(airflow, run_id, files)
-            _show_failures(airflow, run_id)
+            _say(f"\n{airflow.failures(DAG_ID, run_id)}")
             return False
 
 
@@ -93,13 +93,6 @@ def _show_outputs(airflow: AirflowInstance, run_id: str, files: Path) -> bool:
     for file in sorted(files.iterdir()):
         _say(f"  {file}")
     return bool(urls) and all(reply.ok and reply.content for reply in replies)
-
-
-def _show_failures(airflow: AirflowInstance, run_id: str) -> None:
-    for task in airflow.task_instances(DAG_ID, run_id):
-        if task["state"] == "failed":
-            log = airflow.task_log(DAG_ID, run_id, task["task_id"], task["try_number"], task["map_index"])
-            _say(f"\nThe log of {_label(task)}:\n{log}")
 
 
 def _label(task: dict[str, Any]) -> str:

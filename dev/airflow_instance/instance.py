@@ -54,6 +54,9 @@ IMPORT_ERROR_GRACE = 5.0
 
 FINAL_RUN_STATES = frozenset({"success", "failed"})
 
+#: The states of a task that waits without a worker: for its trigger, and for a person's answer.
+PARKED_STATES = frozenset({"deferred", "awaiting_input"})
+
 
 class AirflowInstance:
     """
@@ -360,6 +363,23 @@ class AirflowInstance:
             f"task {task_id!r} of run {run_id!r} of DAG {dag_id!r} is not {state}",
         )
 
+    def is_parked(self, task: Mapping[str, Any]) -> bool:
+        """
+        Tell whether a task instance waits without a worker, and the scheduler has heard that the worker has ended.
+
+        Whoever lets a task go on must wait for the second: the scheduler may fail a task that goes on sooner
+        ("finished with state success, but the task instance's state attribute is queued").
+
+        :param task: the task instance, as :meth:`task_instance` describes it.
+        """
+        heard = re.compile(f"TaskInstance Finished: .*{re.escape(task['id'])}")
+        return task["state"] in PARKED_STATES and bool(heard.search(self.component_log("scheduler")))
+
+    def failures(self, dag_id: str, run_id: str) -> str:
+        """Tell why tasks of a run have failed: their logs, and what the scheduler has to say against them."""
+        failed = [task for task in self.task_instances(dag_id, run_id) if task["state"] == "failed"]
+        return "\n\n".join(map(self._failure, failed))
+
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
         """Clear a task of a run, whatever its state, as a user does for it to run again; others stay as they are."""
         body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": [task_id]}
@@ -467,6 +487,14 @@ class AirflowInstance:
     def _tails(self, components: Iterable[str]) -> str:
         logs = {component: self._log_file(component) for component in components}
         return "\n".join(f"--- {path}\n{_tail(path.read_text(errors='replace'))}" for path in logs.values())
+
+    def _failure(self, task: Mapping[str, Any]) -> str:
+        name, attempt, map_index = task["task_id"], task["try_number"], task["map_index"]
+        log = self.task_log(task["dag_id"], task["dag_run_id"], name, attempt, map_index)
+        about = re.compile(rf"^.*\[error *\].*{re.escape(task['id'])}.*$", re.MULTILINE)
+        objections = about.findall(self.component_log("scheduler"))
+        label = name if map_index < 0 else f"{name}[{map_index}]"
+        return "\n".join([f"The log of {label}, try {attempt}:", log, *objections])
 
     def _import_errors(self) -> str:
         errors = self._rest.get("importErrors")["import_errors"]

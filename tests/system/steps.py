@@ -47,11 +47,18 @@ def wait_until_asked_for(airflow: AirflowInstance, sandbox: Sandbox, ids: Iterab
     airflow.wait_until(lambda: asked_for(sandbox, since) >= set(ids), PATIENCE, "not all jobs are asked for")
 
 
-def wait_until_deferred(airflow: AirflowInstance, dag_id: str, run_id: str, count: int) -> None:
-    def deferred() -> bool:
-        return [task["state"] for task in airflow.task_instances(dag_id, run_id)].count("deferred") == count
+def wait_until_parked(airflow: AirflowInstance, dag_id: str, run_id: str, count: int = 1) -> None:
+    """Wait until so many tasks of a run wait without a worker, and may go on."""
 
-    airflow.wait_until(deferred, PATIENCE, f"not all {count} tasks are deferred")
+    def parked() -> bool:
+        return sum(map(airflow.is_parked, airflow.task_instances(dag_id, run_id))) == count
+
+    airflow.wait_until(parked, PATIENCE, f"{count} tasks of run {run_id!r} of DAG {dag_id!r} are not deferred")
+
+
+def check_run(airflow: AirflowInstance, dag_id: str, run_id: str) -> None:
+    """Wait until a run has ended, and see to it that it has ended well."""
+    assert airflow.wait_for_run(dag_id, run_id, PATIENCE) == "success", airflow.failures(dag_id, run_id)
 
 
 def wait_for_end(airflow: AirflowInstance, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:

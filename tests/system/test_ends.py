@@ -46,13 +46,13 @@ def run(installation: AirflowInstance, held_sandbox: Sandbox) -> Run:
 
 
 def wait_for_try(airflow: AirflowInstance, run: Run, task_id: str, try_number: int) -> None:
-    """Wait until a try of a task is deferred."""
+    """Wait until a try of a task is deferred, and may go on."""
 
-    def deferred() -> bool:
+    def parked() -> bool:
         task = airflow.task_instance(DAG, run.id, task_id)
-        return (task["state"], task["try_number"]) == ("deferred", try_number)
+        return task["try_number"] == try_number and airflow.is_parked(task)
 
-    airflow.wait_until(deferred, PATIENCE, f"try {try_number} of {task_id!r} is not deferred")
+    airflow.wait_until(parked, PATIENCE, f"try {try_number} of {task_id!r} is not deferred")
 
 
 def trigger_id(airflow: AirflowInstance, run: Run, task_id: str) -> int:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from airflow_instance import AirflowInstance
 
-from tests.system.steps import PATIENCE
+from tests.system.steps import PATIENCE, check_run, wait_until_parked
 
 
 def test_new_pictures_wake_the_visitor_of_the_gallery(airflow: AirflowInstance):
     airflow.unpause("modelslab_gallery_visitor")
     run_id = airflow.trigger("modelslab_gallery")
-    assert airflow.wait_for_run("modelslab_gallery", run_id) == "success"
+    check_run(airflow, "modelslab_gallery", run_id)
     airflow.wait_until(lambda: airflow.runs("modelslab_gallery_visitor"), PATIENCE, "the visitor was not woken")
     (visit,) = airflow.runs("modelslab_gallery_visitor")
-    assert airflow.wait_for_run("modelslab_gallery_visitor", visit) == "success"
+    check_run(airflow, "modelslab_gallery_visitor", visit)
     drawn = airflow.xcom("modelslab_gallery", run_id, "draw")
     assert len(drawn) == 2
     assert airflow.xcom("modelslab_gallery_visitor", visit, "look") == drawn
@@ -21,10 +21,10 @@ def test_new_pictures_wake_the_visitor_of_the_gallery(airflow: AirflowInstance):
 
 def test_pictures_are_published_when_a_person_approves(airflow: AirflowInstance):
     run_id = airflow.trigger("modelslab_approval")
-    airflow.wait_for_state("modelslab_approval", run_id, "approve", "awaiting_input")
+    wait_until_parked(airflow, "modelslab_approval", run_id)
     sheet = airflow.xcom("modelslab_approval", run_id, "contact_sheet")
     airflow.answer("modelslab_approval", run_id, "approve", "Approve")
-    assert airflow.wait_for_run("modelslab_approval", run_id) == "success"
+    check_run(airflow, "modelslab_approval", run_id)
     published = airflow.xcom("modelslab_approval", run_id, "publish")
     assert len(published) == 3
     assert all(f"]({url})" in sheet for url in published)

@@ -10,7 +10,15 @@ from collections.abc import Callable
 from airflow_instance import AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
-from tests.system.steps import PATIENCE, submit, urls_of, urls_of_prompt, wait_until_asked_for, wait_until_deferred
+from tests.system.steps import (
+    PATIENCE,
+    check_run,
+    submit,
+    urls_of,
+    urls_of_prompt,
+    wait_until_asked_for,
+    wait_until_parked,
+)
 
 DAG = "restarts"
 
@@ -25,7 +33,7 @@ def start_waits(airflow: AirflowInstance, connection: str, group: list[int], sin
 
 def check_waits(airflow: AirflowInstance, run_id: str, sandbox: Sandbox, group: list[int], singles: list[int]) -> None:
     """Wait until a run ends well, and see to it that each task got what is its own, in its first try."""
-    assert airflow.wait_for_run(DAG, run_id, PATIENCE) == "success"
+    check_run(airflow, DAG, run_id)
     assert airflow.xcom(DAG, run_id, "group") == urls_of(sandbox, group)
     for index, job_id in enumerate(singles):
         assert airflow.xcom(DAG, run_id, "single", map_index=index) == urls_of(sandbox, [job_id])
@@ -37,7 +45,7 @@ def test_an_outage_fails_no_task(airflow: AirflowInstance, connected_sandbox: Ca
     group, singles = submit(sandbox, 20), submit(sandbox, 5)
     late_group, late_singles = submit(sandbox, 3), submit(sandbox, 1)
     before = start_waits(airflow, "modelslab_down", group, singles)
-    wait_until_deferred(airflow, DAG, before, 1 + len(singles))
+    wait_until_parked(airflow, DAG, before, 1 + len(singles))
     wait_until_asked_for(airflow, sandbox, [*group, *singles], since=0.0)
 
     sandbox.stop()
@@ -45,11 +53,11 @@ def test_an_outage_fails_no_task(airflow: AirflowInstance, connected_sandbox: Ca
     # Waits and submissions that begin now do not fail either.
     amid = start_waits(airflow, "modelslab_down", late_group, late_singles)
     generations = airflow.trigger("generations_batch", {"connection": "modelslab_down", "prompts": 2})
-    wait_until_deferred(airflow, DAG, amid, 1 + len(late_singles))
-    airflow.wait_for_state("generations_batch", generations, "generate", "deferred")
+    wait_until_parked(airflow, DAG, amid, 1 + len(late_singles))
+    wait_until_parked(airflow, "generations_batch", generations)
     airflow.wait_until(lambda: time.monotonic() >= end, OUTAGE + PATIENCE, "time stands still")
     for run_id, count in ((before, 1 + len(singles)), (amid, 1 + len(late_singles))):
-        wait_until_deferred(airflow, DAG, run_id, count)
+        wait_until_parked(airflow, DAG, run_id, count)
     sandbox.finish_all()
     sandbox.start()
 
@@ -57,7 +65,7 @@ def test_an_outage_fails_no_task(airflow: AirflowInstance, connected_sandbox: Ca
     check_waits(airflow, amid, sandbox, late_group, late_singles)
     airflow.wait_until(lambda: sandbox.state()["jobs"]["processing"] == 2, PATIENCE, "nothing is submitted afterwards")
     sandbox.finish_all()
-    assert airflow.wait_for_run("generations_batch", generations, PATIENCE) == "success"
+    check_run(airflow, "generations_batch", generations)
     urls = [url for number in range(2) for url in urls_of_prompt(sandbox, f"prompt {number}")]
     assert airflow.xcom("generations_batch", generations, "generate") == urls
 
@@ -68,7 +76,7 @@ def test_a_new_key_is_found_while_tasks_are_deferred(
     sandbox = connected_sandbox("modelslab_rotated", duration=float("inf"))
     group, singles = submit(sandbox, 10), submit(sandbox, 3)
     run_id = start_waits(airflow, "modelslab_rotated", group, singles)
-    wait_until_deferred(airflow, DAG, run_id, 1 + len(singles))
+    wait_until_parked(airflow, DAG, run_id, 1 + len(singles))
     wait_until_asked_for(airflow, sandbox, [*group, *singles], since=0.0)
 
     old, new = sandbox.key, "another-key-of-the-sandbox"

@@ -9,7 +9,7 @@ import pytest
 from airflow_instance import AirflowInstance
 
 from tests.echoes import KEYS, EchoServer, traces_in_database, traces_in_files
-from tests.waiting import wait_until
+from tests.system.steps import wait_until_parked
 
 STORED = "echoing_from_the_database"
 
@@ -49,20 +49,17 @@ def test_no_log_and_no_column_has_the_key(
         )
     ]
     waits = [(dag_id, run_id) for dag_id, run_id in runs if dag_id == "echoes_deferrable"]
-    wait_until(lambda: all("deferred" in states(airflow, *run) for run in waits), 90)
+    for run in waits:
+        wait_until_parked(airflow, *run)
     assert_no_traces(airflow, *servers)  # meanwhile: the arguments of the triggers
     for server in servers:
         server.ending = ending
     expected = "success" if ending == "success" else "failed"
     for run in runs:
-        assert airflow.wait_for_run(*run) == expected, airflow.task_log(*run, "wait")
+        assert airflow.wait_for_run(*run) == expected, airflow.failures(*run)
         records = airflow.xcom(*run, "wait", "jobs")
         assert [record["status"] for record in records] == [{"refused": "processing"}.get(ending, ending)]
     assert_no_traces(airflow, *servers)
     assert all(server.server.requests for server in servers)
     logs = [file for file in airflow.home.rglob("*.log") if "echoes_deferrable" in str(file)]
     assert any("Waiting for jobs" in log.read_text() for log in logs)
-
-
-def states(airflow: AirflowInstance, dag_id: str, run_id: str) -> list[str | None]:
-    return [task["state"] for task in airflow.task_instances(dag_id, run_id)]
