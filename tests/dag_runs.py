@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
 try:
     from airflow.dag_processing.dagbag import DagBag  # Airflow 3.2 and later
@@ -29,6 +30,19 @@ def load_dags(file: Path) -> dict[str, DAG]:
     return bag.dags
 
 
+def activate_outlets(dag: DAG) -> None:
+    """Do what Airflow 3.0 leaves to the scheduler, without which its ``dag.test()`` finds an asset inactive."""
+    from airflow.models.asset import AssetActive, AssetModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        for asset in {asset.name: asset for task in dag.tasks for asset in task.outlets}.values():
+            if not session.get(AssetActive, (asset.name, asset.uri)):
+                session.add(AssetModel.from_public(asset))
+                session.flush()
+                session.add(AssetActive.for_asset(asset))
+
+
 class Run:
     """
     A run of a DAG that ``dag.test()`` has finished.
@@ -38,6 +52,8 @@ class Run:
     """
 
     def __init__(self, dag: DAG, conf: dict[str, Any] | None = None) -> None:
+        if AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS:
+            activate_outlets(dag)
         run = dag.test(run_conf=conf)
         self.state = str(getattr(run.state, "value", run.state))
         self._instances = {(each.task_id, each.map_index): each for each in run.get_task_instances()}

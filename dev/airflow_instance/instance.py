@@ -372,8 +372,12 @@ class AirflowInstance:
 
         :param task: the task instance, as :meth:`task_instance` describes it.
         """
-        heard = re.compile(f"TaskInstance Finished: .*{re.escape(task['id'])}")
-        return task["state"] in PARKED_STATES and bool(heard.search(self.component_log("scheduler")))
+        key = (
+            f"TaskInstanceKey(dag_id={task['dag_id']!r}, task_id={task['task_id']!r}, run_id={task['dag_run_id']!r}, "
+            f"try_number={task['try_number']}, map_index={task['map_index']})"
+        )
+        heard = f"Received executor event with state success for task instance {key}"
+        return task["state"] in PARKED_STATES and heard in self.component_log("scheduler")
 
     def failures(self, dag_id: str, run_id: str) -> str:
         """Tell why tasks of a run have failed: their logs, and what the scheduler has to say against them."""

@@ -22,6 +22,7 @@ from tests.system.steps import (
     urls_of,
     wait_for_end,
     wait_until_asked_for,
+    wait_until_parked,
 )
 
 DAG = "ends"
@@ -45,16 +46,6 @@ def run(installation: AirflowInstance, held_sandbox: Sandbox) -> Run:
     return Run(installation.trigger(DAG, {"jobs": jobs, "prompt": prompt}), jobs, prompt)
 
 
-def wait_for_try(airflow: AirflowInstance, run: Run, task_id: str, try_number: int) -> None:
-    """Wait until a try of a task is deferred, and may go on."""
-
-    def parked() -> bool:
-        task = airflow.task_instance(DAG, run.id, task_id)
-        return task["try_number"] == try_number and airflow.is_parked(task)
-
-    airflow.wait_until(parked, PATIENCE, f"try {try_number} of {task_id!r} is not deferred")
-
-
 def trigger_id(airflow: AirflowInstance, run: Run, task_id: str) -> int:
     return airflow.task_instance(DAG, run.id, task_id)["trigger"]["id"]
 
@@ -73,7 +64,7 @@ def seconds_between(earlier: str, later: str) -> float:
 def test_what_was_marked_failed_stays_failed_and_is_asked_for_no_more(
     airflow: AirflowInstance, held_sandbox: Sandbox, run: Run
 ):
-    wait_for_try(airflow, run, "marked", 1)
+    wait_until_parked(airflow, DAG, run.id, "marked")
     # By the triggerer: a trigger that is gone before it has begun leaves no trace in the log.
     wait_until_asked_for(airflow, held_sandbox, [run.jobs["marked"]], since=time.monotonic())
     trigger = trigger_id(airflow, run, "marked")
@@ -97,7 +88,7 @@ def test_what_was_marked_failed_stays_failed_and_is_asked_for_no_more(
 def test_a_failed_job_fails_the_task_without_a_retry_and_says_why(
     airflow: AirflowInstance, held_sandbox: Sandbox, run: Run
 ):
-    wait_for_try(airflow, run, "failing", 1)
+    wait_until_parked(airflow, DAG, run.id, "failing")
     held_sandbox.fail(run.jobs["failing"], "No GPU left")
     task = wait_for_end(airflow, DAG, run.id, "failing")
     log = airflow.task_log(DAG, run.id, "failing")
@@ -107,10 +98,10 @@ def test_a_failed_job_fails_the_task_without_a_retry_and_says_why(
 
 
 def test_a_cleared_wait_begins_anew_and_ends_well(airflow: AirflowInstance, held_sandbox: Sandbox, run: Run):
-    wait_for_try(airflow, run, "cleared", 1)
+    wait_until_parked(airflow, DAG, run.id, "cleared")
     first = trigger_id(airflow, run, "cleared")
     airflow.clear(DAG, run.id, "cleared")
-    wait_for_try(airflow, run, "cleared", 2)
+    wait_until_parked(airflow, DAG, run.id, "cleared", try_number=2)
     wait_until_trigger_is_gone(airflow, first)
     held_sandbox.finish(run.jobs["cleared"])
     assert wait_for_end(airflow, DAG, run.id, "cleared")["state"] == "success"
@@ -118,9 +109,9 @@ def test_a_cleared_wait_begins_anew_and_ends_well(airflow: AirflowInstance, held
 
 
 def test_a_cleared_generation_goes_on_with_its_job(airflow: AirflowInstance, held_sandbox: Sandbox, run: Run):
-    wait_for_try(airflow, run, "generation", 1)
+    wait_until_parked(airflow, DAG, run.id, "generation")
     airflow.clear(DAG, run.id, "generation")
-    wait_for_try(airflow, run, "generation", 2)
+    wait_until_parked(airflow, DAG, run.id, "generation", try_number=2)
     job_id = job_of_prompt(held_sandbox, run.prompt)  # submitted once
     held_sandbox.finish(job_id)
     assert wait_for_end(airflow, DAG, run.id, "generation")["state"] == "success"

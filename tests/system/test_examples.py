@@ -21,7 +21,7 @@ def test_new_pictures_wake_the_visitor_of_the_gallery(airflow: AirflowInstance):
 
 def test_pictures_are_published_when_a_person_approves(airflow: AirflowInstance):
     run_id = airflow.trigger("modelslab_approval")
-    wait_until_parked(airflow, "modelslab_approval", run_id)
+    wait_until_parked(airflow, "modelslab_approval", run_id, "approve")
     sheet = airflow.xcom("modelslab_approval", run_id, "contact_sheet")
     airflow.answer("modelslab_approval", run_id, "approve", "Approve")
     check_run(airflow, "modelslab_approval", run_id)

@@ -16,6 +16,7 @@ from tests.system.steps import (
     submit,
     urls_of,
     urls_of_prompt,
+    wait_until_all_parked,
     wait_until_asked_for,
     wait_until_parked,
 )
@@ -45,7 +46,7 @@ def test_an_outage_fails_no_task(airflow: AirflowInstance, connected_sandbox: Ca
     group, singles = submit(sandbox, 20), submit(sandbox, 5)
     late_group, late_singles = submit(sandbox, 3), submit(sandbox, 1)
     before = start_waits(airflow, "modelslab_down", group, singles)
-    wait_until_parked(airflow, DAG, before, 1 + len(singles))
+    wait_until_all_parked(airflow, DAG, before, 1 + len(singles))
     wait_until_asked_for(airflow, sandbox, [*group, *singles], since=0.0)
 
     sandbox.stop()
@@ -53,11 +54,11 @@ def test_an_outage_fails_no_task(airflow: AirflowInstance, connected_sandbox: Ca
     # Waits and submissions that begin now do not fail either.
     amid = start_waits(airflow, "modelslab_down", late_group, late_singles)
     generations = airflow.trigger("generations_batch", {"connection": "modelslab_down", "prompts": 2})
-    wait_until_parked(airflow, DAG, amid, 1 + len(late_singles))
-    wait_until_parked(airflow, "generations_batch", generations)
+    wait_until_all_parked(airflow, DAG, amid, 1 + len(late_singles))
+    wait_until_parked(airflow, "generations_batch", generations, "generate")
     airflow.wait_until(lambda: time.monotonic() >= end, OUTAGE + PATIENCE, "time stands still")
     for run_id, count in ((before, 1 + len(singles)), (amid, 1 + len(late_singles))):
-        wait_until_parked(airflow, DAG, run_id, count)
+        wait_until_all_parked(airflow, DAG, run_id, count)
     sandbox.finish_all()
     sandbox.start()
 
@@ -76,7 +77,7 @@ def test_a_new_key_is_found_while_tasks_are_deferred(
     sandbox = connected_sandbox("modelslab_rotated", duration=float("inf"))
     group, singles = submit(sandbox, 10), submit(sandbox, 3)
     run_id = start_waits(airflow, "modelslab_rotated", group, singles)
-    wait_until_parked(airflow, DAG, run_id, 1 + len(singles))
+    wait_until_all_parked(airflow, DAG, run_id, 1 + len(singles))
     wait_until_asked_for(airflow, sandbox, [*group, *singles], since=0.0)
 
     old, new = sandbox.key, "another-key-of-the-sandbox"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from airflow_instance import AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
-from tests.system.steps import ENDS, PATIENCE, urls_of_prompt, wait_for_end, wait_until_parked
+from tests.system.steps import ENDS, PATIENCE, urls_of_prompt, wait_for_end, wait_until_all_parked, wait_until_parked
 
 PLACES = 5
 
@@ -41,8 +41,8 @@ def test_forty_prompts_pass_a_queue_of_five_places(airflow: AirflowInstance, con
 
     # Refused, and refused again, it waits without holding a worker.
     airflow.wait_until(lambda: shared.state()["submissions"]["rejected"] >= 2, PATIENCE, "nothing is refused")
-    wait_until_parked(airflow, "generations_batch", refused_run)
-    wait_until_parked(airflow, "generations_mapped", mapped_run, PLACES)
+    wait_until_parked(airflow, "generations_batch", refused_run, "generate")
+    wait_until_all_parked(airflow, "generations_mapped", mapped_run, PLACES)
     for job_id in foreign:
         shared.finish(job_id)
 

@@ -8,7 +8,7 @@ import time
 from airflow_instance import AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
-from tests.system.steps import PATIENCE, check_run, submit, urls_of, wait_until_asked_for, wait_until_parked
+from tests.system.steps import PATIENCE, check_run, submit, urls_of, wait_until_all_parked, wait_until_asked_for
 
 DAG = "restarts"
 
@@ -16,7 +16,7 @@ DAG = "restarts"
 def test_a_killed_triggerer_loses_nothing(airflow: AirflowInstance, held_sandbox: Sandbox):
     group, singles = submit(held_sandbox, 40), submit(held_sandbox, 10)
     run_id = airflow.trigger(DAG, {"group": json.dumps(group), "singles": json.dumps(singles)})
-    wait_until_parked(airflow, DAG, run_id, 1 + len(singles))
+    wait_until_all_parked(airflow, DAG, run_id, 1 + len(singles))
     wait_until_asked_for(airflow, held_sandbox, [*group, *singles], since=time.monotonic())
 
     seen, unseen = group[:10], [*group[10:20], *singles[:5]]
@@ -64,7 +64,7 @@ def test_of_two_triggerers_one_may_die(airflow: AirflowInstance, held_sandbox: S
         group, singles = submit(held_sandbox, 10), submit(held_sandbox, 6)
         run_id = airflow.trigger(DAG, {"group": json.dumps(group), "singles": json.dumps(singles)})
         runs[run_id] = group, singles
-        wait_until_parked(airflow, DAG, run_id, 1 + len(singles))
+        wait_until_all_parked(airflow, DAG, run_id, 1 + len(singles))
         wait_until_asked_for(airflow, held_sandbox, [*group, *singles], since=0.0)
         return len(triggers_by_triggerer(airflow)) == 2
 

@@ -50,7 +50,7 @@ def test_no_log_and_no_column_has_the_key(
     ]
     waits = [(dag_id, run_id) for dag_id, run_id in runs if dag_id == "echoes_deferrable"]
     for run in waits:
-        wait_until_parked(airflow, *run)
+        wait_until_parked(airflow, *run, "wait")
     assert_no_traces(airflow, *servers)  # meanwhile: the arguments of the triggers
     for server in servers:
         server.ending = ending
