@@ -6,8 +6,9 @@ the first, 5,000 waits share 10 requests a second for some minutes; recorded is 
 anything is done to send it. In the others there is no ceiling, so that 5,000 waits are looked at and get done as fast
 as the machine can: as triggers with a single job, and as one trigger. A watchdog measures how long the event loop
 keeps others waiting. For comparison, one garbage collection is measured among as many coroutines that only sleep.
+``--frozen`` leaves what Airflow has loaded out of the collections, as the plugin of the README does in a triggerer.
 
-    python benchmarks/ceiling.py [--minutes 10] [--waits 5000]
+    python benchmarks/ceiling.py [--minutes 10] [--waits 5000] [--frozen]
 """
 
 from __future__ import annotations
@@ -171,11 +172,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Test the ceiling, the turns and the event loop under many waits.")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--waits", type=int, default=5000)
+    parser.add_argument("--frozen", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="modelslab-benchmark-home-") as home, standing_in() as server:
         os.environ.update(server.environment(home, CEILING))
         from airflow_provider_modelslab import triggers  # noqa: F401  importing Airflow is no part of it
 
+        if options.frozen:
+            gc.freeze()
         before = collection()
         sleepers = asyncio.run(collection_among_sleepers(options.waits))
         departed, lateness = asyncio.run(under_the_ceiling(options.waits, 60 * options.minutes))

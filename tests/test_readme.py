@@ -21,7 +21,8 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 PYTHON_BLOCKS = [code for language, code in BLOCKS if language == "python"]
 DAG_BLOCKS = [code for code in PYTHON_BLOCKS if "schedule=None" in code]
 TEST_BLOCKS = [code for code in PYTHON_BLOCKS if "def test_" in code]
-PLAIN_BLOCKS = [code for code in PYTHON_BLOCKS if code not in DAG_BLOCKS + TEST_BLOCKS]
+PLUGIN_BLOCKS = [code for code in PYTHON_BLOCKS if "AirflowPlugin" in code]
+PLAIN_BLOCKS = [code for code in PYTHON_BLOCKS if code not in DAG_BLOCKS + TEST_BLOCKS + PLUGIN_BLOCKS]
 BASH_BLOCKS = [code for language, code in BLOCKS if language == "bash"]
 MAKEFILE = (Path(__file__).parent.parent / "Makefile").read_text()
 
@@ -39,7 +40,13 @@ def titled(blocks: list[str]) -> list:
 
 def test_all_blocks_are_accounted_for():
     assert {language for language, _ in BLOCKS} == {"python", "bash", "console", "text"}
-    assert (len(DAG_BLOCKS), len(TEST_BLOCKS), len(PLAIN_BLOCKS), len(BASH_BLOCKS)) == (3, 1, 1, 4)
+    assert [len(blocks) for blocks in (DAG_BLOCKS, TEST_BLOCKS, PLUGIN_BLOCKS, PLAIN_BLOCKS, BASH_BLOCKS)] == [
+        3,
+        1,
+        1,
+        1,
+        4,
+    ]
 
 
 @pytest.mark.usefixtures("airflow_database")
@@ -71,6 +78,18 @@ def test_tests_pass(tmp_path: Path, code: str):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert "1 passed" in result.stdout, result.stdout
+
+
+@pytest.mark.parametrize("code", titled(PLUGIN_BLOCKS))
+def test_the_plugin_frees_collections_of_what_is_loaded(tmp_path: Path, code: str):
+    (tmp_path / "plugin.py").write_text(code)
+    # What a triggerer does before it starts the process in which triggers run.
+    starting = "import gc; from airflow.jobs.job import Job; Job(); print(gc.get_freeze_count(), len(gc.get_objects()))"
+    environment = {**os.environ, "AIRFLOW__CORE__PLUGINS_FOLDER": str(tmp_path)}
+    command = [sys.executable, "-c", starting]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    frozen, collected = map(int, result.stdout.split()[-2:])
+    assert frozen > 20 * collected
 
 
 @pytest.mark.usefixtures("airflow_database")
