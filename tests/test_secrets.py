@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
 from airflow_provider_modelslab import async_transport
 from airflow_provider_modelslab.endpoints import FetchEndpoint, fetch_request, parse_fetch_url
@@ -182,6 +183,8 @@ def dags(airflow_database):
 @pytest.mark.parametrize("key", [KEYS["quotes"]], ids=["quotes"])
 def test_a_whole_run_leaves_no_key(dags, connect, key, mode, ending, capfd, caplog, monkeypatch):
     """``dag.test()`` masks nothing: what is not there was never written."""
+    if mode == "reschedule" and AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS:
+        pytest.skip("dag.test() of Airflow 3.0 cannot resume a sensor that was rescheduled twice")
     monkeypatch.setattr("airflow_provider_modelslab.schedule.backoff_delay", lambda failures: 0.01)
     caplog.set_level(logging.DEBUG)
     with EchoServer(key, ending, trouble=6) as server:
