@@ -38,6 +38,11 @@ def titled(blocks: list[str]) -> list:
     return [pytest.param(code, id=code.strip().splitlines()[-1][:40]) for code in blocks]
 
 
+def json_in(output: bytes) -> list:
+    """Return the JSON that a command has printed; some releases of Airflow put warnings before it."""
+    return json.loads(output[output.index(b"[{") :])
+
+
 def test_all_blocks_are_accounted_for():
     assert {language for language, _ in BLOCKS} == {"python", "bash", "console", "text"}
     assert [len(blocks) for blocks in (DAG_BLOCKS, TEST_BLOCKS, PLUGIN_BLOCKS, PLAIN_BLOCKS, BASH_BLOCKS)] == [
@@ -107,8 +112,7 @@ def test_the_connection_on_the_command_line():
         check=True,
         capture_output=True,
     )
-    # Some releases of Airflow write warnings to the standard output, too.
-    (connection,) = json.loads(shown.stdout[shown.stdout.index(b"[{") :])
+    (connection,) = json_in(shown.stdout)
     assert (connection["conn_type"], connection["password"]) == ("modelslab", "key-of-the-readme")
     subprocess.run(
         ["airflow", "connections", "delete", "modelslab_default"], env=environment, check=True, capture_output=True
@@ -123,7 +127,7 @@ def test_the_pool_on_the_command_line():
     shown = subprocess.run(
         ["airflow", "pools", "get", "modelslab", "-o", "json"], env=environment, check=True, capture_output=True
     )
-    (pool,) = json.loads(shown.stdout)
+    (pool,) = json_in(shown.stdout)
     assert (str(pool["slots"]), str(pool["include_deferred"])) == ("5", "True")
 
 
