@@ -18,6 +18,8 @@ except ImportError:
 
     _WITHOUT_EXAMPLES = {"include_examples": False}
 
+AIRFLOW_3_0 = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
+
 EXAMPLE_DAGS = Path(__file__).parent.parent / "example_dags"
 TEST_DAGS = Path(__file__).parent / "dags"
 DAGS_FOLDER = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
@@ -52,7 +54,7 @@ class Run:
     """
 
     def __init__(self, dag: DAG, conf: dict[str, Any] | None = None) -> None:
-        if AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS:
+        if AIRFLOW_3_0:
             activate_outlets(dag)
         run = dag.test(run_conf=conf)
         self.state = str(getattr(run.state, "value", run.state))

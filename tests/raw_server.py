@@ -83,6 +83,8 @@ class RawServer:
         self._answers: deque[Answer] = deque([reply({"status": "processing"})])
         # Bound but not listening: until then, whoever connects is refused.
         self._socket = socket.socket()
+        # Else the system holds the more of what is sent, the busier the machine is.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 * 1024)
         self._socket.bind(("127.0.0.1", 0))
         self._lock = threading.Condition()
         self._closing = threading.Event()

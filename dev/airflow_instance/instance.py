@@ -497,8 +497,7 @@ class AirflowInstance:
         log = self.task_log(task["dag_id"], task["dag_run_id"], name, attempt, map_index)
         about = re.compile(rf"^.*\[error *\].*{re.escape(task['id'])}.*$", re.MULTILINE)
         objections = about.findall(self.component_log("scheduler"))
-        label = name if map_index < 0 else f"{name}[{map_index}]"
-        return "\n".join([f"The log of {label}, try {attempt}:", log, *objections])
+        return "\n".join([f"{name}[{map_index}] try {attempt}:", log, *objections])
 
     def _import_errors(self) -> str:
         errors = self._rest.get("importErrors")["import_errors"]
