@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 OLDEST_VENV := .venv-airflow-2.11
 LOCK_VENV := .venv-lock
 # What no other Airflow can change, or what starts the Airflow of .venv.
-VERSION_INDEPENDENT := system sandbox test_packaging.py test_properties.py
+VERSION_INDEPENDENT := system sandbox project/test_packaging.py unit/test_properties.py
 OLDEST_PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 $(PYTHON); do \
   $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 
@@ -49,7 +49,7 @@ system: $(VENV)/installed
 
 oldest: $(OLDEST_VENV)/installed
 	@# Its HTTP libraries are those of $(VENV), where all faults are tried.
-	$(OLDEST_VENV)/bin/python -m pytest $(ON_ANOTHER_AIRFLOW) --ignore=tests/test_fault_matrix.py
+	$(OLDEST_VENV)/bin/python -m pytest $(ON_ANOTHER_AIRFLOW) --ignore=tests/wire/test_fault_matrix.py
 
 matrix: $(LOCK_VENV)/bin/uv
 	@$(LOCK_VENV)/bin/python dev/matrix.py $(ONLY) -- $(ON_ANOTHER_AIRFLOW)

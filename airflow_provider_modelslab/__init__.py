@@ -4,8 +4,8 @@ Airflow provider for ModelsLab: wait for queued generation jobs without holding 
 How data flows, by module: on a worker, ``sensors`` and ``operators`` turn what they are given into jobs
 (``job_arguments``, ``submissions``) and ask ``hooks``, which reads the ``connection``, addresses ``endpoints`` and
 sends by ``transport``; ``jobs`` says what a reply means. What is not done goes by ``deferral`` to ``triggers``,
-where one ``pacemaker`` looks at all jobs of the triggerer, each when ``schedule`` says so, by ``async_transport``;
-``waits`` says what the looks amount to. The event comes back to the worker, where ``results`` makes XComs of it,
+where one ``poller`` looks at all jobs of the triggerer, each when ``schedule`` says so, by ``async_transport``;
+``waits`` says what the polls amount to. The event comes back to the worker, where ``results`` makes XComs of it,
 and ``outputs`` stores the files.
 """
 

@@ -21,7 +21,18 @@ from airflow.providers.common.compat.sdk import (
     BaseHook,
 )
 
-from airflow_provider_modelslab.connection import ClientOptions, read_connection
+from airflow_provider_modelslab._http.connection import ClientOptions, read_connection
+from airflow_provider_modelslab._polling.waits import ACCOUNT_VERDICTS, JobWait, JobWaits
+from airflow_provider_modelslab._protocol.arguments import parse_jobs
+from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
+from airflow_provider_modelslab._protocol.replies import (
+    Balance,
+    Reply,
+    Verdict,
+    read_balance_reply,
+    read_fetch_reply,
+    read_submission_reply,
+)
 from airflow_provider_modelslab.endpoints import (
     api_url,
     fetch_request,
@@ -43,20 +54,8 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabTransientError,
     argument_errors,
 )
-from airflow_provider_modelslab.job_arguments import parse_jobs
-from airflow_provider_modelslab.jobs import (
-    Balance,
-    HttpReply,
-    Job,
-    NoReply,
-    Reply,
-    Verdict,
-    read_balance_reply,
-    read_fetch_reply,
-    read_submission_reply,
-)
+from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.provider_info import CONNECTION_FIELDS, CONNECTION_TYPE, FIELD_BEHAVIOUR
-from airflow_provider_modelslab.waits import ACCOUNT_VERDICTS, JobWait, JobWaits
 
 try:  # common.compat has it, too, but only in releases that need Python 3.11
     from airflow.sdk.log import mask_secret
@@ -68,7 +67,7 @@ if TYPE_CHECKING:
 
     import requests
 
-    from airflow_provider_modelslab.async_transport import Session as AsyncSession
+    from airflow_provider_modelslab._http.async_transport import Session as AsyncSession
 
 API_KEY_VARIABLE = "MODELSLAB_API_KEY"
 """The environment variable that holds the key where no connection is defined, as for ModelsLab's own tools."""
@@ -76,7 +75,7 @@ API_KEY_VARIABLE = "MODELSLAB_API_KEY"
 DEFAULT_WAIT_TIMEOUT = 3600.0
 """Seconds that :meth:`ModelsLabHook.wait` waits when it is not told otherwise."""
 
-LOOKS_AT_A_TIME = 10
+POLLS_AT_A_TIME = 10
 """Requests at a time when a worker looks at many jobs."""
 
 LONG_BODY = 2**20
@@ -124,32 +123,32 @@ class ModelsLabHook(BaseHook):
             :class:`~airflow_provider_modelslab.exceptions.ModelsLabAuthError` and its siblings.
         :raises ModelsLabJobFailed: ModelsLab took the request and failed at once.
         """
-        from airflow_provider_modelslab import transport  # not for those who only parse DAGs
+        from airflow_provider_modelslab._http import sync_transport  # not for those who only parse DAGs
 
         submission = _Submission.of(path, payload)
 
         options = self.options
-        tls = self._trust(options)
+        ssl_context = self._ssl_context_of(options)
 
         def send() -> Reply:
             # A session of its own: a connection that was kept alive may die with the request half sent,
             # and then nobody knows whether it arrived.
-            with transport.open_session(tls) as session:
-                return submission.read(transport.post(session, *submission.request(options)), options)
+            with sync_transport.open_session(ssl_context) as session:
+                return submission.read(sync_transport.post(session, *submission.request(options)), options)
 
         return self._submitted(self._repeat(options)(send), submission.path)
 
     async def asubmit(self, path: str, payload: Mapping[str, Any]) -> Job:
         """Submit a generation job from an event loop; see :meth:`submit`."""
-        from airflow_provider_modelslab import async_transport
+        from airflow_provider_modelslab._http import async_transport
 
         submission = _Submission.of(path, payload)
         options = await self.aoptions()
-        tls = await self._atrust(options)
+        ssl_context = await self._assl_context_of(options)
 
         async def send() -> Reply:
             url, body, timeout = submission.request(options)
-            async with async_transport.Session(timeout, tls) as session:
+            async with async_transport.Session(timeout, ssl_context) as session:
                 return submission.read(await session.post(url, body), options)
 
         return self._submitted(await self._arepeat(options)(send), submission.path)
@@ -168,14 +167,14 @@ class ModelsLabHook(BaseHook):
         :raises ModelsLabTransientError: ModelsLab could not be asked, even by the connection's ``retries``.
         """
         job = self._job(job_id, endpoint)
-        return self._fetched(self._repeat(self.options)(self.look, job))
+        return self._fetched(self._repeat(self.options)(self.poll, job))
 
     async def afetch(self, job_id: str | int, endpoint: str) -> Job:
         """Look at a job once from an event loop; see :meth:`fetch`."""
         job = self._job(job_id, endpoint)
         options = await self.aoptions()
         async with await self.open_async_session() as session:
-            return self._fetched(await self._arepeat(options)(self.alook, job, session))
+            return self._fetched(await self._arepeat(options)(self.apoll, job, session))
 
     def wait(
         self,
@@ -191,7 +190,7 @@ class ModelsLabHook(BaseHook):
             (``job.to_dict()``), or the reply itself.
         :param endpoint: the family it is fetched under, where ``job_id`` is no more than an id.
         :param timeout: seconds to wait at the most.
-        :param poke_interval: a fixed number of seconds between two looks; by default they are chosen to be
+        :param poke_interval: a fixed number of seconds between two polls; by default they are chosen to be
             few and to find the job soon after it is done.
         :return: the successful job.
         :raises ModelsLabJobFailed: the generation failed.
@@ -200,7 +199,7 @@ class ModelsLabHook(BaseHook):
         job = job_id if isinstance(job_id, Job) else self._one_job(job_id, endpoint)
         started = time.time()
         waits = JobWaits([job], started, poke_interval)
-        self.look_at_waits(waits.unfinished())
+        self.poll_waits(waits.unfinished())
         self.wait_for(waits, started + timeout)
         (job,) = waits.jobs()
         if not job.finished:
@@ -209,40 +208,40 @@ class ModelsLabHook(BaseHook):
             raise ModelsLabJobFailed(f"Job {job} failed: {job.message}", jobs=[job])
         return job
 
-    def wait_for(self, waits: JobWaits, deadline: float, until_unfinished: int = 0) -> None:
+    def wait_for(self, waits: JobWaits, deadline: float, max_pending: int = 0) -> None:
         """
         Block while more than so many jobs are unfinished, and look at each when it is due, and at the deadline.
 
         :param waits: the waits; afterwards they tell how the jobs stand.
         :param deadline: when to stop at the latest, in seconds since the epoch.
-        :param until_unfinished: stop when no more jobs than these are unfinished; -1 waits for the deadline.
+        :param max_pending: stop when no more jobs than these are unfinished; -1 waits for the deadline.
         :raises AirflowException: the account is refused: key, credits or plan.
         """
         now = time.time()
         moments = {wait: now + wait.delay(now, deadline) for wait in waits.unfinished()}
-        while len(moments) > until_unfinished and now < deadline:
+        while len(moments) > max_pending and now < deadline:
             time.sleep(max(0.0, min([deadline, *moments.values()]) - now))
             now = time.time()
             due = [wait for wait, moment in moments.items() if moment <= now or now >= deadline]
-            self.look_at_waits(due)
+            self.poll_waits(due)
             now = time.time()
             for wait in due:
                 del moments[wait]
             moments |= {wait: now + wait.delay(now, deadline) for wait in due if not wait.job.finished}
 
-    def look(self, job: Job) -> Reply:
+    def poll(self, job: Job) -> Reply:
         """Ask for a job with one request, and return its reply whatever it says: what waits are made of."""
-        return self._look(job, self.options, self._session)
+        return self._poll(job, self.options, self._session)
 
     async def open_async_session(self) -> AsyncSession:
-        """Return a session for :meth:`alook`, which the caller closes."""
-        from airflow_provider_modelslab import async_transport  # not for those who only parse DAGs
+        """Return a session for :meth:`apoll`, which the caller closes."""
+        from airflow_provider_modelslab._http import async_transport  # not for those who only parse DAGs
 
         options = await self.aoptions()
-        return async_transport.Session(options.request_timeout, await self._atrust(options))
+        return async_transport.Session(options.request_timeout, await self._assl_context_of(options))
 
-    async def alook(self, job: Job, session: AsyncSession) -> Reply:
-        """Ask for a job with one request over a session of an event loop; see :meth:`look`."""
+    async def apoll(self, job: Job, session: AsyncSession) -> Reply:
+        """Ask for a job with one request over a session of an event loop; see :meth:`poll`."""
         options = await self.aoptions()
         url, body = fetch_request(job.endpoint, job.id, options.key, options.base_url)
         received = await session.post(url, body)
@@ -250,20 +249,20 @@ class ModelsLabHook(BaseHook):
             return await asyncio.to_thread(self._read, received, job, options)
         return self._read(received, job, options)
 
-    def look_at_all(self, jobs: Sequence[Job]) -> list[Reply]:
+    def poll_many(self, jobs: Sequence[Job]) -> list[Reply]:
         """Ask for many jobs, several at a time, and return their replies in the order of the jobs."""
         # Looked up before there are threads: Airflow's supervisor is to be spoken to from one only.
-        look = partial(self._look, options=self.options, session=self._session)
-        with ThreadPoolExecutor(max_workers=LOOKS_AT_A_TIME) as pool:
+        look = partial(self._poll, options=self.options, session=self._session)
+        with ThreadPoolExecutor(max_workers=POLLS_AT_A_TIME) as pool:
             return list(pool.map(look, jobs))
 
-    def look_at_waits(self, waits: Sequence[JobWait]) -> None:
+    def poll_waits(self, waits: Sequence[JobWait]) -> None:
         """
         Look once at the jobs of some waits, and let the waits take the replies.
 
         :raises AirflowException: the account is refused: key, credits or plan.
         """
-        replies = self.look_at_all([wait.job for wait in waits])
+        replies = self.poll_many([wait.job for wait in waits])
         for wait, reply in zip(waits, replies, strict=True):
             if reply.verdict not in ACCOUNT_VERDICTS:
                 wait.take(reply, time.time())
@@ -300,7 +299,7 @@ class ModelsLabHook(BaseHook):
         """
         balance = self._balance(self.options, self._session)
         if balance.verdict is not Verdict.SUCCESS:
-            raise error_of(balance.verdict, f"wallet_balance: {balance.message}", self.modelslab_conn_id)
+            raise exception_for(balance.verdict, f"wallet_balance: {balance.message}", self.modelslab_conn_id)
         if balance.amount is None:
             raise ModelsLabRequestError(f"ModelsLab does not tell the balance of connection {self.modelslab_conn_id!r}")
         return balance.amount
@@ -349,15 +348,15 @@ class ModelsLabHook(BaseHook):
 
     @cached_property
     def _session(self) -> requests.Session:
-        from airflow_provider_modelslab import transport
+        from airflow_provider_modelslab._http import sync_transport
 
-        return transport.open_session(self._trust(self.options))
+        return sync_transport.open_session(self._ssl_context_of(self.options))
 
     def _balance(self, options: ClientOptions, session: requests.Session) -> Balance:
-        from airflow_provider_modelslab import transport
+        from airflow_provider_modelslab._http import sync_transport
 
         url = api_url("wallet_balance", base_url=options.base_url)
-        received = transport.post(session, url, {"key": options.key}, options.request_timeout)
+        received = sync_transport.post(session, url, {"key": options.key}, options.request_timeout)
         return read_balance_reply(received, options.key)
 
     def _read_connection(self, connection: Any) -> ClientOptions:
@@ -367,14 +366,14 @@ class ModelsLabHook(BaseHook):
     def _connection_errors(self) -> AbstractContextManager[None]:
         return argument_errors(f"Connection {self.modelslab_conn_id!r} cannot be used: ")
 
-    def _trust(self, options: ClientOptions) -> ssl.SSLContext | None:
-        from airflow_provider_modelslab import transport
+    def _ssl_context_of(self, options: ClientOptions) -> ssl.SSLContext | None:
+        from airflow_provider_modelslab._http.tls import create_ssl_context
 
         with self._connection_errors():
-            return transport.trust(options.ca_bundle) if options.uses_tls else None
+            return create_ssl_context(options.ca_bundle) if options.uses_tls else None
 
-    async def _atrust(self, options: ClientOptions) -> ssl.SSLContext | None:
-        return await asyncio.to_thread(self._trust, options) if options.uses_tls else None
+    async def _assl_context_of(self, options: ClientOptions) -> ssl.SSLContext | None:
+        return await asyncio.to_thread(self._ssl_context_of, options) if options.uses_tls else None
 
     def _options_from_environment(self) -> ClientOptions:
         """Return the options where the connection is not defined; only the default one has a stand-in."""
@@ -399,11 +398,11 @@ class ModelsLabHook(BaseHook):
             raise ModelsLabArgumentError(f"job_id must name one job, not {len(jobs)}: the sensor waits for many")
         return jobs[0]
 
-    def _look(self, job: Job, options: ClientOptions, session: requests.Session) -> Reply:
-        from airflow_provider_modelslab import transport
+    def _poll(self, job: Job, options: ClientOptions, session: requests.Session) -> Reply:
+        from airflow_provider_modelslab._http import sync_transport
 
         url, body = fetch_request(job.endpoint, job.id, options.key, options.base_url)
-        return self._read(transport.post(session, url, body, options.request_timeout), job, options)
+        return self._read(sync_transport.post(session, url, body, options.request_timeout), job, options)
 
     def _read(self, received: HttpReply | NoReply, job: Job, options: ClientOptions) -> Reply:
         reply = read_fetch_reply(received, job, options.key)
@@ -413,13 +412,13 @@ class ModelsLabHook(BaseHook):
     def _about_job(self, reply: Reply) -> Reply:
         """Return the reply, unless it is about the account: then raise what that means."""
         if reply.verdict in ACCOUNT_VERDICTS:
-            raise error_of(reply.verdict, reply.job.message, self.modelslab_conn_id)
+            raise exception_for(reply.verdict, reply.job.message, self.modelslab_conn_id)
         return reply
 
     def _fetched(self, reply: Reply) -> Job:
-        """Return the job of a look, or raise where the reply is not about the job."""
+        """Return the job of a poll, or raise where the reply is not about the job."""
         if reply.verdict in (Verdict.TRANSIENT, Verdict.REFUSED):
-            raise error_of(reply.verdict, reply.job.message, self.modelslab_conn_id, reply.retry_after)
+            raise exception_for(reply.verdict, reply.job.message, self.modelslab_conn_id, reply.retry_after)
         job = self._about_job(reply).job
         return replace(job, status="failed") if reply.verdict is Verdict.NOT_FOUND else job
 
@@ -433,7 +432,7 @@ class ModelsLabHook(BaseHook):
         message = f"submission to {path}: {reply.job.message or 'an error without a reason'}"
         if reply.job.id:
             message += f" (the reply names job {reply.job})"
-        raise error_of(reply.verdict, message, self.modelslab_conn_id, reply.retry_after)
+        raise exception_for(reply.verdict, message, self.modelslab_conn_id, reply.retry_after)
 
     @staticmethod
     def _repeat(options: ClientOptions) -> tenacity.Retrying:
@@ -482,7 +481,7 @@ def check_submission(path: object, payload: object) -> None:
     _Submission.of(path, payload)
 
 
-def error_of(verdict: Verdict, message: str, conn_id: str, retry_after: float | None = None) -> AirflowException:
+def exception_for(verdict: Verdict, message: str, conn_id: str, retry_after: float | None = None) -> AirflowException:
     """
     Return the exception of a verdict that is not about a job: what happened and what to do.
 

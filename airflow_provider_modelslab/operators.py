@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
 
-from airflow_provider_modelslab import schedule
-from airflow_provider_modelslab.batches import Item, items_of, manifest
-from airflow_provider_modelslab.deferral import deadline_of, defer, read_event, records_of
+from airflow_provider_modelslab._ledger.ledger import Ledger
+from airflow_provider_modelslab._polling import schedule
+from airflow_provider_modelslab._polling.waits import JobWaits
+from airflow_provider_modelslab._protocol.templates import is_rendered
+from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest
+from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, read_event, records_of
+from airflow_provider_modelslab._tasks.results import push_jobs, push_results, store, timeout_error
 from airflow_provider_modelslab.endpoints import endpoint_of_submission, parse_submission_path
 from airflow_provider_modelslab.exceptions import (
     ModelsLabAmbiguousSubmission,
@@ -28,16 +32,12 @@ from airflow_provider_modelslab.exceptions import (
 from airflow_provider_modelslab.hooks import ModelsLabHook, check_submission
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.links import ModelsLabOutputLink
-from airflow_provider_modelslab.results import hand_over, push_jobs, store, time_out
-from airflow_provider_modelslab.submissions import Submissions
-from airflow_provider_modelslab.templating import is_known
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
-from airflow_provider_modelslab.waits import JobWaits
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_modelslab.outputs import IfExists
+    from airflow_provider_modelslab._outputs.saving import IfExists
 
 DEFAULT_TIMEOUT = 86_400.0
 """Seconds that an operator waits when it is not told otherwise."""
@@ -89,7 +89,7 @@ class ModelsLabGenerateOperator(BaseOperator):
     :param if_exists: what to do about stored files of the same jobs: ``"skip"`` reuses, ``"overwrite"`` replaces
         them, ``"error"`` fails.
     :param min_balance: submit nothing when the account's balance is below this.
-    :param poke_interval: a fixed number of seconds between two looks at a job; by default the moments suit each job.
+    :param poke_interval: a fixed number of seconds between two polls at a job; by default the moments suit each job.
     :param seconds_per_request: what one request more must save, in seconds of latency, to be worth it.
     """
 
@@ -145,7 +145,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         run = _Run(
             hook=ModelsLabHook(self.modelslab_conn_id),
             items=items,
-            submissions=Submissions(self.endpoint, items, self._state_store(context)),
+            submissions=Ledger(self.endpoint, items, self._state_store(context)),
             deadline=deadline_of(context, self, self.timeout, started),
         )
         self._reattach(run)
@@ -155,8 +155,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         """Take the trigger's event: submit what is left, or return the output URLs, or fail with what went wrong."""
         taken = read_event(event)
         items = self._items()
-        submissions = Submissions(self.endpoint, items, self._state_store(context))
-        submissions.jobs = dict(zip(taken.carried["positions"], taken.jobs, strict=True))
+        submissions = Ledger(self.endpoint, items, self._state_store(context))
+        submissions.jobs = dict(zip(taken.state["positions"], taken.jobs, strict=True))
         if taken.status == "error":
             self._push(context, submissions)
             raise taken.error(self.modelslab_conn_id)
@@ -164,8 +164,8 @@ class ModelsLabGenerateOperator(BaseOperator):
             hook=ModelsLabHook(self.modelslab_conn_id),
             items=items,
             submissions=submissions,
-            deadline=taken.carried["deadline"],
-            refusals=taken.carried["refusals"],
+            deadline=taken.state["deadline"],
+            refusals=taken.state["refusals"],
         )
         return self._go_on(context, run)
 
@@ -188,7 +188,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         if found:
             self.log.info("Going on with jobs of an earlier try: %s", ", ".join(map(str, found.values())))
             waits = JobWaits(list(found.values()), time.time())
-            run.hook.look_at_waits(waits.unfinished())
+            run.hook.poll_waits(waits.unfinished())
             # One that ModelsLab does not know any more is generated anew.
             found |= dict(zip(found, waits.jobs(), strict=True))
             for position in [position for position, job in found.items() if job.status == "failed"]:
@@ -271,14 +271,14 @@ class ModelsLabGenerateOperator(BaseOperator):
                     return self._finish(context, run)
             if run.is_over():
                 self._time_out(context, run)
-            until_unfinished = len(run.unfinished()) - 1 if run.left() else 0
+            max_pending = len(run.unfinished()) - 1 if run.left() else 0
             deadline = min(run.deadline, submit_again or run.deadline)
             self._push(context, run.submissions)
             if self.deferrable:
-                self._defer(run, until_unfinished, deadline)
-            self._wait_here(context, run, until_unfinished, deadline)
+                self._defer(run, max_pending, deadline)
+            self._wait_here(context, run, max_pending, deadline)
 
-    def _defer(self, run: _Run, until_unfinished: int, deadline: float) -> None:
+    def _defer(self, run: _Run, max_pending: int, deadline: float) -> None:
         jobs, now = list(run.submissions.jobs.values()), time.time()
         self.log.info("Deferring: %s", JobWaits(jobs, now).summary())
         defer(
@@ -290,8 +290,8 @@ class ModelsLabGenerateOperator(BaseOperator):
                 deadline=deadline,
                 poke_interval=self.poke_interval,
                 seconds_per_request=self.seconds_per_request,
-                until_unfinished=until_unfinished,
-                carried={
+                max_pending=max_pending,
+                state={
                     "positions": list(run.submissions.jobs),
                     "deadline": run.deadline,
                     "refusals": run.refusals,
@@ -299,12 +299,12 @@ class ModelsLabGenerateOperator(BaseOperator):
             ),
         )
 
-    def _wait_here(self, context: Context, run: _Run, until_unfinished: int, deadline: float) -> None:
+    def _wait_here(self, context: Context, run: _Run, max_pending: int, deadline: float) -> None:
         jobs = run.submissions.jobs
         waits = JobWaits(list(jobs.values()), time.time(), self.poke_interval, self.seconds_per_request)
         self.log.info("Waiting for jobs: %s", waits.summary())
         try:
-            run.hook.wait_for(waits, deadline, until_unfinished)
+            run.hook.wait_for(waits, deadline, max_pending)
         finally:
             jobs |= dict(zip(jobs, waits.jobs(), strict=True))
             self._push(context, run.submissions)
@@ -313,7 +313,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         self._push(context, run.submissions)
         waiting = Job(id="", endpoint=endpoint_of_submission(self.endpoint), message="not submitted yet")
         advice = FIND_AGAIN if run.submissions.durable else WAIT_WITH_SENSOR
-        raise time_out([*run.jobs(), *(waiting for _ in run.left())], advice)
+        raise timeout_error([*run.jobs(), *(waiting for _ in run.left())], advice)
 
     # --- results ----------------------------------------------------------------------------------------
 
@@ -323,7 +323,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         files = self._store(context, jobs, run.submissions.durable)
         if self.payloads is not None:
             context["ti"].xcom_push(key=MANIFEST_KEY, value=manifest(run.items, jobs, files))
-        return hand_over(context, jobs, files=files, fail_on_partial_error=self.fail_on_partial_error, log=self.log)
+        return push_results(context, jobs, files=files, fail_on_partial_error=self.fail_on_partial_error, log=self.log)
 
     def _store(self, context: Context, jobs: Sequence[Job], durable: bool) -> list[str] | None:
         try:
@@ -341,7 +341,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         push_jobs(context, jobs)
         return [job.to_dict() for job in jobs] if self.payloads is not None else jobs[0].to_dict()
 
-    def _push(self, context: Context, submissions: Submissions) -> None:
+    def _push(self, context: Context, submissions: Ledger) -> None:
         push_jobs(context, [submissions.jobs[position] for position in sorted(submissions.jobs)])
 
 
@@ -359,7 +359,7 @@ class _Run:
 
     hook: ModelsLabHook
     items: list[Item]
-    submissions: Submissions
+    submissions: Ledger
     deadline: float
     refusals: int = 0
 
@@ -390,7 +390,7 @@ def _refuse_bad_arguments(operator: ModelsLabGenerateOperator) -> None:
     if (operator.payload is None) == (operator.payloads is None):
         raise ModelsLabArgumentError("payload or payloads must be given, and not both")
     with argument_errors():
-        if is_known(operator.endpoint):
+        if is_rendered(operator.endpoint):
             parse_submission_path(operator.endpoint)
     if isinstance(operator.payload, Mapping) and operator.payload.get("key"):
         raise ModelsLabArgumentError("payload must not hold 'key': the API key comes from the connection")

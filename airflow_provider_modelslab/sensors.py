@@ -19,23 +19,23 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_modelslab.deferral import deadline_of, defer, read_event, records_of
+from airflow_provider_modelslab._polling.schedule import SECONDS_PER_REQUEST
+from airflow_provider_modelslab._polling.waits import JobWait, JobWaits
+from airflow_provider_modelslab._protocol.arguments import parse_jobs
+from airflow_provider_modelslab._protocol.templates import is_rendered
+from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, read_event, records_of
+from airflow_provider_modelslab._tasks.results import push_jobs, push_results, store, timeout_error
 from airflow_provider_modelslab.endpoints import ForeignHostError, parse_endpoint
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, argument_errors
-from airflow_provider_modelslab.hooks import LOOKS_AT_A_TIME, ModelsLabHook
-from airflow_provider_modelslab.job_arguments import parse_jobs
+from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.links import ModelsLabOutputLink
-from airflow_provider_modelslab.results import hand_over, push_jobs, store, time_out
-from airflow_provider_modelslab.schedule import SECONDS_PER_REQUEST
-from airflow_provider_modelslab.templating import is_known
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
-from airflow_provider_modelslab.waits import JobWait, JobWaits
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_modelslab.outputs import IfExists
+    from airflow_provider_modelslab._outputs.saving import IfExists
 
 
 class ModelsLabJobSensor(BaseSensorOperator):
@@ -71,7 +71,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         the URLs. Templated.
     :param if_exists: what to do about stored files of the same jobs: ``"skip"`` reuses, ``"overwrite"`` replaces
         them, ``"error"`` fails.
-    :param poke_interval: seconds between two looks. When it is not given, a deferred sensor chooses moments that
+    :param poke_interval: seconds between two polls. When it is not given, a deferred sensor chooses moments that
         suit each job; the other modes look every 60 s.
     :param seconds_per_request: how a deferred sensor that chooses its moments weighs requests against latency: what
         one request more must save, in seconds, to be worth it. The default leads to about six requests for a job of
@@ -161,11 +161,11 @@ class ModelsLabJobSensor(BaseSensorOperator):
             self._running = self._start(time.time())
         hook, waits = self._running
         unfinished = len(waits.unfinished())
-        self._look(context, hook, waits, waits.unfinished())
+        self._poll(context, hook, waits, waits.unfinished())
         # These are settled on the spot: with mode="reschedule" the next poke would not remember them.
         while doubtful := [wait for wait in waits.unfinished() if wait.doubtful]:
             time.sleep(max(0.0, min(wait.due for wait in doubtful) - time.time()))
-            self._look(context, hook, waits, doubtful)
+            self._poll(context, hook, waits, doubtful)
         if waits.unfinished():
             if len(waits.unfinished()) < unfinished:
                 self.log.info("Still waiting: %s", waits.summary())
@@ -194,10 +194,10 @@ class ModelsLabJobSensor(BaseSensorOperator):
                 self._say_why_skipped(skip.__cause__)
             raise
 
-    def _look(self, context: Context, hook: ModelsLabHook, waits: JobWaits, at: Sequence[JobWait]) -> None:
+    def _poll(self, context: Context, hook: ModelsLabHook, waits: JobWaits, at: Sequence[JobWait]) -> None:
         """Look once at the jobs of some waits, as far as they may be asked for now."""
         try:
-            hook.look_at_waits([wait for wait in at if wait.may_look(time.time())])
+            hook.poll_waits([wait for wait in at if wait.may_poll(time.time())])
         except AirflowException:
             push_jobs(context, waits.jobs())
             raise
@@ -206,22 +206,22 @@ class ModelsLabJobSensor(BaseSensorOperator):
         """
         Find out whether all jobs are done; if one is not, the triggerer asks for the rest, at its own pace.
 
-        Mostly the first look tells. Only if that job is done are the others looked at, several at a time.
+        Mostly the first poll tells. Only if that job is done are the others polled, several at a time.
         """
         unfinished, at_a_time = waits.unfinished(), 1
         while batch := unfinished[:at_a_time]:
-            self._look(context, hook, waits, batch)
+            self._poll(context, hook, waits, batch)
             if not all(wait.job.finished for wait in batch):
                 return
-            unfinished, at_a_time = unfinished[at_a_time:], LOOKS_AT_A_TIME
+            unfinished, at_a_time = unfinished[at_a_time:], POLLS_AT_A_TIME
 
     def _finish(self, context: Context, jobs: Sequence[Job]) -> list[str]:
         files = store(context, jobs, output_path=self.output_path, if_exists=self.if_exists, log=self.log)
-        return hand_over(context, jobs, files=files, fail_on_partial_error=self.fail_on_partial_error, log=self.log)
+        return push_results(context, jobs, files=files, fail_on_partial_error=self.fail_on_partial_error, log=self.log)
 
     def _time_out(self, context: Context, jobs: Sequence[Job]) -> NoReturn:
         push_jobs(context, jobs)
-        raise time_out(jobs, "clear the task, with a longer timeout or execution_timeout, to wait for them again")
+        raise timeout_error(jobs, "clear the task, with a longer timeout or execution_timeout, to wait for them again")
 
     @contextmanager
     def _failures_skipped(self) -> Iterator[None]:
@@ -250,11 +250,11 @@ class ModelsLabJobSensor(BaseSensorOperator):
 
 def _refuse_bad_arguments(jobs: Any, endpoint: Any) -> None:
     """Refuse at parse time what is wrong whatever the connection, the upstreams and the templates hold."""
-    endpoint_known = is_known(endpoint)
+    endpoint_known = is_rendered(endpoint)
     with argument_errors():
         if endpoint is not None and endpoint_known:
             parse_endpoint(endpoint)
-        if not is_known(jobs):
+        if not is_rendered(jobs):
             return
         if jobs is None or (isinstance(jobs, Collection) and not jobs):
             raise ValueError("jobs is empty: pass at least one job id or submission reply")

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_modelslab import schedule
+from airflow_provider_modelslab._polling import schedule
+from airflow_provider_modelslab._polling.poller import Group, Poller, poller_of
+from airflow_provider_modelslab._polling.waits import JobWaits
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 from airflow_provider_modelslab.jobs import Job
-from airflow_provider_modelslab.pacemaker import Group, Pacemaker, pacemaker_of
-from airflow_provider_modelslab.waits import JobWaits
 
 EVENT_STATUSES = ("finished", "partial", "timeout", "error")
 
@@ -47,7 +47,7 @@ class ModelsLabJobTrigger(BaseTrigger):
 
     The event's payload has ``status`` (``"finished"``, ``"partial"``, ``"timeout"`` or ``"error"``), ``jobs`` (one
     record per job, in the order given, as :meth:`Job.from_dict <airflow_provider_modelslab.jobs.Job.from_dict>`
-    takes it), ``carried`` and, of an error, ``verdict`` and ``message``. No key and no text of an exception is in
+    takes it), ``state`` and, of an error, ``verdict`` and ``message``. No key and no text of an exception is in
     it, nor in the arguments, which Airflow stores as they are.
 
     :param modelslab_conn_id: the connection.
@@ -55,11 +55,11 @@ class ModelsLabJobTrigger(BaseTrigger):
     :param started: when the wait began, in seconds since the epoch.
     :param deadline: when it ends at the latest, in seconds since the epoch. Absolute, so that a restart of the
         triggerer does not prolong it.
-    :param poke_interval: a fixed number of seconds between two looks at a job; ``None`` lets the schedule decide.
+    :param poke_interval: a fixed number of seconds between two polls at a job; ``None`` lets the schedule decide.
     :param seconds_per_request: what one request more must save, in seconds of latency, to be worth it.
-    :param until_unfinished: the wait is over (``"partial"``) when no more than so many jobs are unfinished: an
+    :param max_pending: the wait is over (``"partial"``) when no more than so many jobs are unfinished: an
         operator then has places in the queue to fill. -1 waits for the deadline whatever gets done.
-    :param carried: plain data that the event hands back as it is.
+    :param state: plain data that the event hands back as it is.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class ModelsLabJobTrigger(BaseTrigger):
         deadline: float,
         poke_interval: float | None = None,
         seconds_per_request: float = schedule.SECONDS_PER_REQUEST,
-        until_unfinished: int = 0,
-        carried: Mapping[str, Any] | None = None,
+        max_pending: int = 0,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.modelslab_conn_id = modelslab_conn_id
@@ -81,12 +81,12 @@ class ModelsLabJobTrigger(BaseTrigger):
         self.deadline = deadline
         self.poke_interval = poke_interval
         self.seconds_per_request = seconds_per_request
-        self.until_unfinished = until_unfinished
-        self.carried = dict(carried or {})
+        self.max_pending = max_pending
+        self.state = dict(state or {})
         self.logger()  # the class's; one for each of thousands of triggers would weigh more than what it waits with
         self._group = Group(deadline)
-        self._pacemaker: Pacemaker | None = None
-        self._waits: JobWaits  # as the two below, from the moment on that the pacemaker has been joined
+        self._pacemaker: Poller | None = None
+        self._waits: JobWaits  # as the two below, from the moment on that the poller has been joined
         self._report: _Report
         self._end_of_wait: float
 
@@ -101,8 +101,8 @@ class ModelsLabJobTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "poke_interval": self.poke_interval,
                 "seconds_per_request": self.seconds_per_request,
-                "until_unfinished": self.until_unfinished,
-                "carried": self.carried,
+                "max_pending": self.max_pending,
+                "state": self.state,
             },
         )
 
@@ -125,38 +125,36 @@ class ModelsLabJobTrigger(BaseTrigger):
             if self._pacemaker is not None:
                 self._pacemaker.forget(self._group)
                 await self._pacemaker.leave()
-        yield TriggerEvent({**outcome, "carried": self.carried})  # type: ignore[no-untyped-call]
+        yield TriggerEvent({**outcome, "state": self.state})  # type: ignore[no-untyped-call]
 
     async def _begin(self) -> None:
-        """Join the pacemaker and let it watch the jobs; without one, the deadline has come."""
-        self._pacemaker = pacemaker = await self._join()
-        if pacemaker is None:
+        """Join the poller and let it watch the jobs; without one, the deadline has come."""
+        self._pacemaker = poller = await self._join()
+        if poller is None:
             return
         jobs = [Job.from_dict(record) async for record in _unhurried(self.jobs)]
-        self._waits = JobWaits(
-            jobs, self.started, self.poke_interval, self.seconds_per_request, pacemaker.experience_with
-        )
+        self._waits = JobWaits(jobs, self.started, self.poke_interval, self.seconds_per_request, poller.durations_of)
         await _let_others_run()  # with thousands of jobs, this step and the next take some time each
         self.log.info("Waiting for jobs: %s", self._waits.summary())
         self._report = _Report()
         self._end_of_wait = self.deadline
         await _let_others_run()
-        pacemaker.watch(self._waits.unfinished(), self._group)
+        poller.watch(self._waits.unfinished(), self._group)
 
-    def _next_news(self, pacemaker: Pacemaker) -> asyncio.Future[None] | None:
+    def _next_news(self, poller: Poller) -> asyncio.Future[None] | None:
         """Take what has got done; return what to wait for next, or ``None`` when the wait is over."""
         group, report = self._group, self._report
         report.changed += [wait.job for wait in group.take()]
-        if group.account_reply is not None or (group.left == 0 and self.until_unfinished >= 0):
+        if group.account_reply is not None or (group.left == 0 and self.max_pending >= 0):
             return None
         now = time.time()
-        if group.left <= self.until_unfinished:
+        if group.left <= self.max_pending:
             self._end_of_wait = min(self._end_of_wait, now + LINGER)
         if now >= self._end_of_wait:
             return None
         if now >= report.due:
             report.write(self.log, self._waits)
-        return pacemaker.news(group, min(self._end_of_wait, report.due))
+        return poller.news(group, min(self._end_of_wait, report.due))
 
     async def _end(self) -> dict[str, Any]:
         """Return the outcome of a wait that is over."""
@@ -172,21 +170,21 @@ class ModelsLabJobTrigger(BaseTrigger):
         return {"status": status, "jobs": records}
 
     def _status(self) -> str:
-        if not self._waits.unfinished() and self.until_unfinished >= 0:
+        if not self._waits.unfinished() and self.max_pending >= 0:
             return "finished"
         return "timeout" if time.time() >= self.deadline else "partial"
 
     def _error(self, message: str) -> dict[str, Any]:
         return {"status": "error", "verdict": None, "message": message, "jobs": self.jobs}
 
-    async def _join(self) -> Pacemaker | None:
-        """Join the pacemaker of the connection; return ``None`` if that could not be read until the deadline."""
-        pacemaker = pacemaker_of(self.modelslab_conn_id)
+    async def _join(self) -> Poller | None:
+        """Join the poller of the connection; return ``None`` if that could not be read until the deadline."""
+        poller = poller_of(self.modelslab_conn_id)
         failures = 0
         while True:
             try:
-                await pacemaker.join()
-                return pacemaker
+                await poller.join()
+                return poller
             except Exception as error:
                 # Airflow's own services may be away for a while; what they say may hold anything. A connection that
                 # the worker has just read may seem undefined then, because secrets backends swallow their errors.

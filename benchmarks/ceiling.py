@@ -3,7 +3,7 @@ Measure whether the ceiling holds, whether anybody starves, and how long the eve
 
 Three scenes on one connection, over TLS, all of whose waits are due at once, as after a restart of the triggerer. In
 the first, 5,000 waits share 10 requests a second for some minutes; recorded is when each request departs, before
-anything is done to send it. In the others there is no ceiling, so that 5,000 waits are looked at and get done as fast
+anything is done to send it. In the others there is no ceiling, so that 5,000 waits are polled and get done as fast
 as the machine can: as triggers with a single job, and as one trigger. A watchdog measures how long the event loop
 keeps others waiting. For comparison, one garbage collection is measured among as many coroutines that only sleep.
 ``--frozen`` leaves what Airflow has loaded out of the collections, as the plugin of the README does in a triggerer.
@@ -111,7 +111,7 @@ async def waiting(singles: int, together: int) -> list[asyncio.Task[Any]]:
 @contextmanager
 def departures() -> Iterator[list[tuple[float, str]]]:
     """Record the moment and the URL of each request that departs while the block runs."""
-    from airflow_provider_modelslab.async_transport import Session
+    from airflow_provider_modelslab._http.async_transport import Session
 
     recorded = []
     post = Session.post
@@ -141,9 +141,9 @@ async def under_the_ceiling(waits: int, seconds: float) -> tuple[list[tuple[floa
     with watched() as watchdog, departures() as departed:
         tasks = await waiting(waits - waits // 2, waits // 2)
         await asyncio.sleep(10)
-        lateness = [("start", await watchdog.told())]
+        lateness = [("start", await watchdog._describe())]
         await asyncio.sleep(seconds - 10)
-        lateness.append(("waiting", await watchdog.told()))
+        lateness.append(("waiting", await watchdog._describe()))
     for task in tasks:
         task.cancel()
     with suppress(asyncio.CancelledError):
@@ -152,17 +152,17 @@ async def under_the_ceiling(waits: int, seconds: float) -> tuple[list[tuple[floa
 
 
 async def as_fast_as_can_be(server: StandIn, singles: int, together: int) -> list[Any]:
-    """Run waits without a ceiling until each has been looked at twice, then let all get done; return the lateness."""
+    """Run waits without a ceiling until each has been polled twice, then let all get done; return the lateness."""
     server.process()
     with watched() as watchdog:
         tasks = await waiting(singles, together)
         before = server.count.value
         while server.count.value - before < singles + together:
             await asyncio.sleep(0.05)
-        lateness = [("start, all looked at", await watchdog.told())]
+        lateness = [("start, all polled", await watchdog._describe())]
         server.finish()
         payloads = await asyncio.gather(*tasks)
-        lateness.append(("all get done", await watchdog.told()))
+        lateness.append(("all get done", await watchdog._describe()))
     if {payload["status"] for payload in payloads} != {"finished"}:
         raise RuntimeError("a wait did not end well")
     return lateness
@@ -205,23 +205,23 @@ def collection() -> float:
 def table_of_departures(departed: list[tuple[float, str]], waits: int) -> str:
     moments = sorted(moment for moment, _ in departed)
     gaps = [later - earlier for earlier, later in pairwise(moments)]
-    looks = Counter(int(path.rpartition("/")[2]) for _, path in departed)
+    polls = Counter(int(path.rpartition("/")[2]) for _, path in departed)
     first_seen: dict[int, float] = {}
     for moment, path in departed:
         first_seen.setdefault(int(path.rpartition("/")[2]), moment - moments[0])
     spans = [later - earlier for earlier, later in zip(moments, moments[10:], strict=False)]
-    own = [looks[job] for job in range(waits - waits // 2)]
-    shared = [looks[job] for job in range(waits - waits // 2, waits)]
+    own = [polls[job] for job in range(waits - waits // 2)]
+    shared = [polls[job] for job in range(waits - waits // 2, waits)]
     rows = {
         "requests": f"{len(moments)} in {moments[-1] - moments[0]:.0f} s",
         "most in any window of 1 s": f"{most_in_a_window(moments, 1.0)}",
         "most in any window of 10 s": f"{most_in_a_window(moments, 10.0)}",
         "shortest time from one to the tenth after it": f"{min(spans):.4f} s",
         "gap between requests: least, median": f"{1000 * min(gaps):.1f} ms, {1000 * median(gaps):.1f} ms",
-        "jobs without a look": f"{own.count(0) + shared.count(0)} of {waits}",
-        "last first look": f"after {max(first_seen.values()):.0f} s",
-        "looks per job, triggers of a single job": f"{min(own)} to {max(own)}",
-        "looks per job, the trigger of many": f"{min(shared)} to {max(shared)}",
+        "jobs without a poll": f"{own.count(0) + shared.count(0)} of {waits}",
+        "last first poll": f"after {max(first_seen.values()):.0f} s",
+        "polls per job, triggers of a single job": f"{min(own)} to {max(own)}",
+        "polls per job, the trigger of many": f"{min(shared)} to {max(shared)}",
     }
     return "| requests as they depart | |\n|---|---|\n" + "".join(
         f"| {name} | {value} |\n" for name, value in rows.items()

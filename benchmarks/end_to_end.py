@@ -40,9 +40,10 @@ from measured_executor import FILE_VARIABLE  # noqa: E402
 from postgres import Postgres  # noqa: E402
 from sandbox_process import SandboxProcess, Submitted  # noqa: E402
 
-from airflow_provider_modelslab.jobs import Job, Reply, Verdict  # noqa: E402
-from airflow_provider_modelslab.schedule import Experience  # noqa: E402
-from airflow_provider_modelslab.waits import JobWaits  # noqa: E402
+from airflow_provider_modelslab._polling.schedule import DurationModel  # noqa: E402
+from airflow_provider_modelslab._polling.waits import JobWaits  # noqa: E402
+from airflow_provider_modelslab._protocol.replies import Reply, Verdict  # noqa: E402
+from airflow_provider_modelslab.jobs import Job  # noqa: E402
 
 DAGS = BENCHMARKS / "end_to_end_dags"
 
@@ -207,7 +208,7 @@ class Laboratory:
             own,
             f"{next_task - max(job.ready for job in jobs):.1f}",
             f"{next_task - max(job.noticed for job in jobs):.1f}",
-            f"{fmean(len(job.looks) for job in jobs):.1f}",
+            f"{fmean(len(job.polls) for job in jobs):.1f}",
         ]
 
     def _workers(self, run_id: str) -> list[dict[str, Any]]:
@@ -259,18 +260,18 @@ def schedule_alone(jobs: Sequence[Submitted], repetitions: int = 20) -> float:
 
     The provider's own waits are played through: replies come at once, and any number of requests may leave together.
     """
-    started = min(look for job in jobs for look in job.looks)
+    started = min(look for job in jobs for look in job.polls)
     return fmean(_play(jobs, started) for _ in range(repetitions))
 
 
 def _play(jobs: Sequence[Submitted], started: float) -> float:
     ready = {job.id: job.ready for job in jobs}
-    experience = Experience()
+    durations = DurationModel()
     waits = JobWaits(
-        [Job(**job.record()) for job in jobs], started, experience_with=lambda endpoint: experience
+        [Job(**job.record()) for job in jobs], started, durations_of=lambda endpoint: durations
     ).unfinished()
     latencies = []
-    # What is done already is found by the sensor's first look; the rest is the trigger's.
+    # What is done already is found by the sensor's first poll; the rest is the trigger's.
     queue = [(started if ready[wait.job.id] <= started else wait.due, wait.job.id, wait) for wait in waits]
     heapq.heapify(queue)
     while queue:
@@ -282,7 +283,7 @@ def _play(jobs: Sequence[Submitted], started: float) -> float:
         wait.take(Reply(Verdict.SUCCESS, replace(wait.job, status="success")), now)
         latencies.append(now - ready[job_id])
         if wait.duration is not None:
-            experience.learn(wait.first_eta, wait.duration)
+            durations.observe(wait.first_eta, wait.duration)
     return fmean(latencies)
 
 

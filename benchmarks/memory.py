@@ -42,7 +42,7 @@ def our_trigger(jobs: range) -> tuple[str, Mapping[str, Any]]:
     return OURS, {
         "modelslab_conn_id": "modelslab_default",
         "jobs": [{"id": str(30_000_000 + job), "endpoint": "v6/images", "eta": 20.5} for job in jobs],
-        "started": now - INTERVAL,  # the first look is due at once, as the peers' is
+        "started": now - INTERVAL,  # the first poll is due at once, as the peers' is
         "deadline": now + 100 * INTERVAL,
         "poke_interval": INTERVAL,
     }

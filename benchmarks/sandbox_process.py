@@ -25,7 +25,7 @@ class Submitted:
     :param eta: ModelsLab's estimate in seconds.
     :param submitted: when it was submitted.
     :param ready: when it is done.
-    :param looks: when it was asked for.
+    :param polls: when it was asked for.
     """
 
     id: str
@@ -33,13 +33,13 @@ class Submitted:
     eta: float | None
     submitted: float
     ready: float
-    looks: list[float]
+    polls: list[float]
 
     @property
     def noticed(self) -> float:
         """When the request arrived whose reply was the result."""
         # What gets done between the arrival of a request and the answer to it is noticed at once.
-        return next((look for look in self.looks if look >= self.ready), self.ready)
+        return next((look for look in self.polls if look >= self.ready), self.ready)
 
     def record(self) -> dict[str, Any]:
         """Return what the provider's operator hands to the next task."""
@@ -108,9 +108,9 @@ def _serve(pipe: Connection, options: dict[str, Any]) -> None:
 
 def _seen(sandbox: Sandbox) -> list[Submitted]:
     to_epoch = time.time() - time.monotonic()
-    looks: dict[str, list[float]] = {}
+    polls: dict[str, list[float]] = {}
     for request in sandbox.requests:
-        looks.setdefault(request.path.rpartition("/")[2], []).append(request.at + to_epoch)
+        polls.setdefault(request.path.rpartition("/")[2], []).append(request.at + to_epoch)
     return [
         Submitted(
             id=str(job.id),
@@ -118,7 +118,7 @@ def _seen(sandbox: Sandbox) -> list[Submitted]:
             eta=job.eta,
             submitted=job.submitted + to_epoch,
             ready=(job.finished or job.submitted + job.duration) + to_epoch,
-            looks=looks.get(str(job.id), []),
+            polls=polls.get(str(job.id), []),
         )
         for job in sandbox.jobs.values()
     ]

@@ -76,8 +76,8 @@ def store_films(ready: Connection, films: str, output_path: str, sizes: list[int
     """Store files of the sizes given, and send what it took."""
     logging.disable(logging.CRITICAL)
     sys.stdout = sys.stderr
+    from airflow_provider_modelslab._outputs.saving import save_outputs
     from airflow_provider_modelslab.jobs import Job
-    from airflow_provider_modelslab.outputs import save_outputs
 
     def job(job_id: str, sizes: list[int]) -> Job:
         return Job(job_id, "v6/video", "success", [f"{films}/{job_id}-{size}.mp4" for size in sizes])

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from random import Random
 from statistics import NormalDist, fmean
 
-from airflow_provider_modelslab import schedule
+from airflow_provider_modelslab._polling import schedule
 
 NORMAL = NormalDist()
 
@@ -74,45 +74,45 @@ SCENARIOS = {
 }
 
 Looks = Callable[[float | None], Iterator[float]]
-"""A strategy: the moments at which a job with this ETA is looked at."""
+"""A strategy: the moments at which a job with this ETA is polled."""
 
 
 def fixed_interval(interval: float) -> Looks:
     """Look at once and then at a fixed pace, as Airflow's sensors do."""
 
-    def looks(eta: float | None) -> Iterator[float]:
+    def polls(eta: float | None) -> Iterator[float]:
         moment = 0.0
         while True:
             yield moment
             moment += max(interval, schedule.MIN_DELAY)
 
-    return looks
+    return polls
 
 
 def eta_then_interval(interval: float) -> Looks:
     """Sleep until the ETA and then look at a fixed pace, as a loop with ``time.sleep(eta)`` does."""
 
-    def looks(eta: float | None) -> Iterator[float]:
+    def polls(eta: float | None) -> Iterator[float]:
         moment = eta or interval
         while True:
             yield moment
             moment += max(interval, schedule.MIN_DELAY)
 
-    return looks
+    return polls
 
 
-def provider(experience: schedule.Experience, seconds_per_request: float) -> Looks:
-    def looks(eta: float | None) -> Iterator[float]:
-        moment = schedule.first_delay(eta, experience)
+def provider(durations: schedule.DurationModel, seconds_per_request: float) -> Looks:
+    def polls(eta: float | None) -> Iterator[float]:
+        moment = schedule.first_delay(eta, durations)
         while True:
             yield moment
-            moment += schedule.next_delay(moment, eta, experience, seconds_per_request)
+            moment += schedule.next_delay(moment, eta, durations, seconds_per_request)
 
-    return looks
+    return polls
 
 
 def optimum(scenario: Scenario, seconds_per_request: float) -> Looks:
-    def looks(eta: float | None) -> Iterator[float]:
+    def polls(eta: float | None) -> Iterator[float]:
         median, spread = scenario.expected_duration(eta)
         moment = median * math.exp(-5 * spread)
         last = 0.0
@@ -125,7 +125,7 @@ def optimum(scenario: Scenario, seconds_per_request: float) -> Looks:
                 yield moment
                 last, asked_for = moment, 0.0
 
-    return looks
+    return polls
 
 
 def _hazard(moment: float, median: float, spread: float) -> float:
@@ -136,11 +136,11 @@ def _hazard(moment: float, median: float, spread: float) -> float:
     return NORMAL.pdf(deviation) / (survival * spread * moment)
 
 
-def play(jobs: list[tuple[float, float | None]], looks: Looks) -> tuple[float, float]:
+def play(jobs: list[tuple[float, float | None]], polls: Looks) -> tuple[float, float]:
     """Return the mean seconds from ready to noticed, and the mean requests."""
     latencies, requests = [], []
     for duration, eta in jobs:
-        for count, moment in enumerate(looks(eta), 1):
+        for count, moment in enumerate(polls(eta), 1):
             if moment >= duration:
                 latencies.append(moment - duration)
                 requests.append(count)
@@ -159,17 +159,17 @@ def latency_at(requests: float, jobs: list[tuple[float, float | None]], strategy
     return latency
 
 
-def learned(scenario: Scenario, seconds_per_request: float) -> schedule.Experience:
+def learned(scenario: Scenario, seconds_per_request: float) -> schedule.DurationModel:
     """Return what the provider knows after some jobs, each of which it noticed only when it looked."""
-    experience = schedule.Experience()
+    durations = schedule.DurationModel()
     for duration, eta in scenario.jobs(LEARNED_FROM, seed=2):
         before = 0.0
-        for moment in provider(experience, seconds_per_request)(eta):
+        for moment in provider(durations, seconds_per_request)(eta):
             if moment >= duration:
-                experience.learn(eta, schedule.duration_between(before, moment))
+                durations.observe(eta, schedule.duration_between(before, moment))
                 break
             before = moment
-    return experience
+    return durations
 
 
 def main() -> None:
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--requests", type=float, default=5.0, help="requests a job")
     options = parser.parse_args()
     write = sys.stdout.write
-    unlearned = schedule.Experience()
+    unlearned = schedule.DurationModel()
     write(f"Mean seconds from ready to noticed at {options.requests:g} requests a job, {options.jobs} jobs each.\n\n")
     write("| scenario | fixed interval | ETA, then interval | ours, nothing learned | ours, learned | optimum |\n")
     write("|---|---|---|---|---|---|\n")

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     except AirflowInstanceError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        _say("Stopped.")
+        _say("DownloadCancelled.")
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

@@ -30,12 +30,12 @@ def modelslab_gallery():
 @dag(schedule=[GALLERY], start_date=START, catchup=False, tags=["modelslab"])
 def modelslab_gallery_visitor():
     @task
-    def look(triggering_asset_events=None) -> list[str]:
+    def poll(triggering_asset_events=None) -> list[str]:
         urls = [url for events in triggering_asset_events.values() for event in events for url in event.extra["urls"]]
         print("New in the gallery:", *urls)
         return urls
 
-    look()
+    poll()
 
 
 modelslab_gallery()

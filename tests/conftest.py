@@ -42,7 +42,7 @@ os.environ.update(
 )
 
 from airflow_provider_modelslab.sandbox import Sandbox  # noqa: E402
-from tests.raw_server import RawServer  # noqa: E402
+from tests.support.raw_server import RawServer  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

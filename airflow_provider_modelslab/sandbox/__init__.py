@@ -7,7 +7,7 @@ spending credits.
 
 - ``server`` carries its bytes, ``sandbox`` guards the rest with a lock, ``api`` finds the route and checks the request;
 - ``state`` knows what is true of the job, ``faults`` what goes wrong this time, ``replies`` how either is spelled;
-- ``media`` makes the files of finished jobs, ``webhooks`` tells their clients, ``steering`` serves ``/sandbox/``.
+- ``media`` makes the files of finished jobs, ``webhooks`` tells their clients, ``control_api`` serves ``/sandbox/``.
 """
 
 from __future__ import annotations

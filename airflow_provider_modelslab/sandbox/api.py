@@ -16,9 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 from airflow_provider_modelslab.endpoints import endpoint_of_submission, route_of
 from airflow_provider_modelslab.sandbox import media, replies
-from airflow_provider_modelslab.sandbox.faults import Circumstances, FaultPlan
-from airflow_provider_modelslab.sandbox.messages import ReceivedRequest, Reply
-from airflow_provider_modelslab.sandbox.state import FAILED_MESSAGE, PRICE, Account, Job, Ledger, Order
+from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings
+from airflow_provider_modelslab.sandbox.http import ReceivedRequest, Reply
+from airflow_provider_modelslab.sandbox.state import FAILED_MESSAGE, PRICE, Account, Job, JobRequest, Ledger
 
 STANDARD = "standard"
 ENTERPRISE = "enterprise"
@@ -51,16 +51,16 @@ class Api:
 
     :param ledger: the accounts and jobs.
     :param faults: what goes wrong when.
-    :param circumstances: what faults and rate limits tell the client.
+    :param settings: what faults and rate limits tell the client.
     :param processing_replies: what a running job answers: ``sparse``, ``full``, or whichever its family is known for.
     """
 
     def __init__(
-        self, ledger: Ledger, faults: FaultPlan, circumstances: Circumstances, processing_replies: ProcessingReplies
+        self, ledger: Ledger, faults: FaultPlan, settings: FaultSettings, processing_replies: ProcessingReplies
     ) -> None:
         self.ledger = ledger
         self.faults = faults
-        self._circumstances = circumstances
+        self._circumstances = settings
         self._processing_replies = processing_replies
         self._requests = {route.kind: 0 for route in _ROUTES} | {"other": 0}
         self._rejected = 0
@@ -85,14 +85,14 @@ class Api:
         except _Refused as refused:
             return refused.reply
 
-    def submit(self, path: str, parameters: Mapping[str, Any], base_url: str, doomed: bool = False) -> Reply:
+    def submit(self, path: str, parameters: Mapping[str, Any], base_url: str, will_fail: bool = False) -> Reply:
         """
         Return the reply to a submission whose key is right and which no fault has struck.
 
         :param path: the path of the generation endpoint, for example ``v6/video/text2video``.
         :param parameters: the body of the submission; a key in it is dropped.
         :param base_url: begins the links in the reply.
-        :param doomed: the job will fail.
+        :param will_fail: the job will fail.
         """
         account = self._account_of(path)
         try:
@@ -102,7 +102,7 @@ class Api:
             return refused.reply
         endpoint = endpoint_of_submission(path)
         fetch_endpoint = _FETCHED_ELSEWHERE.get(path) or _FETCHED_ELSEWHERE.get(endpoint, endpoint)
-        order = Order(
+        order = JobRequest(
             account=account,
             endpoint=endpoint,
             fetch_endpoint=fetch_endpoint,
@@ -114,8 +114,8 @@ class Api:
             track_id=parameters.get("track_id"),
             base_url=base_url,
         )
-        doomed = doomed or self.faults.dooms(self.ledger.next_id)
-        job = self.ledger.accept(order, failure=FAILED_MESSAGE if doomed else "")
+        will_fail = will_fail or self.faults.fails_job(self.ledger.next_id)
+        job = self.ledger.accept(order, failure=FAILED_MESSAGE if will_fail else "")
         return _told_fully(job, base_url)
 
     def snapshot(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class Api:
         if not fault.accepted:
             self._rejected += 1
             return fault.reply(Reply(), self._circumstances)
-        return fault.reply(self.submit(path, parameters, base_url, doomed=fault.dooms), self._circumstances)
+        return fault.reply(self.submit(path, parameters, base_url, will_fail=fault.fails_job), self._circumstances)
 
     def _answer_fetch(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
         family, job_id = match["family"], match["id"]
@@ -158,7 +158,7 @@ class Api:
         fault = self.faults.draw("fetch", age=self.ledger.age(job) if job else 0.0)
         if fault is None:
             return self._told(job, family, base_url)
-        if fault.dooms and job and job.status == "processing":
+        if fault.fails_job and job and job.status == "processing":
             self.ledger.fail(job.id)
         return fault.reply(self._told(job, family, base_url), self._circumstances)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from airflow_provider_modelslab.sandbox import replies
-from airflow_provider_modelslab.sandbox.messages import Reply, json_reply
+from airflow_provider_modelslab.sandbox.http import Reply, json_reply
 
 RequestKind = Literal["fetch", "submit"]
 
@@ -28,7 +28,7 @@ _LANDING_PAGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></he
 
 
 @dataclass(frozen=True, kw_only=True)
-class Circumstances:
+class FaultSettings:
     """
     What a fault may need to know.
 
@@ -45,23 +45,23 @@ class Fault:
     """
     One thing that can go wrong.
 
-    :param reply: makes the reply that is sent, from the one that was due and the circumstances.
+    :param reply: makes the reply that is sent, from the one that was due and the settings.
     :param on: the kinds of request that it may strike.
     :param accepted: a submission that it strikes has been accepted nevertheless: the job exists and is paid for.
-    :param dooms: it is the job that fails; the replies tell the truth.
+    :param fails_job: it is the job that fails; the replies tell the truth.
     :param max_age: by chance it strikes only jobs that were accepted less than so many seconds ago.
     """
 
-    reply: Callable[[Reply, Circumstances], Reply] = lambda due, _: due
+    reply: Callable[[Reply, FaultSettings], Reply] = lambda due, _: due
     on: tuple[RequestKind, ...] = _BOTH
     accepted: bool = False
-    dooms: bool = False
+    fails_job: bool = False
     max_age: float | None = None
 
 
-def _instead(reply: Reply) -> Callable[[Reply, Circumstances], Reply]:
+def _instead(reply: Reply) -> Callable[[Reply, FaultSettings], Reply]:
     """Return the making of a reply that does not depend on the one that was due."""
-    return lambda due, circumstances: reply
+    return lambda due, settings: reply
 
 
 def _without_output(due: Reply) -> Reply:
@@ -70,7 +70,7 @@ def _without_output(due: Reply) -> Reply:
 
 FAULTS: Mapping[str, Fault] = {
     # The generation fails: that of the job submitted, or that of the job asked for if it is still running.
-    "failed": Fault(dooms=True, accepted=True),
+    "failed": Fault(fails_job=True, accepted=True),
     # Errors inside HTTP 200, in all spellings.
     "error": Fault(reply=_instead(replies.error("Something went wrong with this request."))),
     "messege": Fault(reply=_instead(json_reply({"status": "error", "messege": "Something went wrong here."}))),
@@ -79,10 +79,10 @@ FAULTS: Mapping[str, Fault] = {
     "empty_output": Fault(reply=lambda due, _: _without_output(due), accepted=True),
     # The server that is asked has not yet heard of a job that another one has just accepted.
     "not_found": Fault(reply=_instead(replies.not_found()), on=_FETCH, max_age=10.0),
-    "rate_limit": Fault(reply=lambda due, circumstances: replies.rate_limited(5, circumstances.retry_after)),
+    "rate_limit": Fault(reply=lambda due, settings: replies.rate_limited(5, settings.retry_after)),
     "rate_limit_200": Fault(
-        reply=lambda due, circumstances: replies.error(
-            "Rate limit exceeded", tips=f"Please wait for {circumstances.retry_after} seconds before the next request."
+        reply=lambda due, settings: replies.error(
+            "Rate limit exceeded", tips=f"Please wait for {settings.retry_after} seconds before the next request."
         )
     ),
     # The servers and the proxies before them.
@@ -95,14 +95,14 @@ FAULTS: Mapping[str, Fault] = {
     "drop_unaccepted": Fault(reply=lambda due, _: replace(due, sent="nothing"), on=_SUBMIT),
     "drop_midway": Fault(reply=lambda due, _: replace(due, sent="part"), accepted=True),
     "truncated": Fault(reply=lambda due, _: replace(due, body=due.body[: len(due.body) // 2]), accepted=True),
-    "slow": Fault(reply=lambda due, circumstances: replace(due, delay=circumstances.slow_seconds), accepted=True),
+    "slow": Fault(reply=lambda due, settings: replace(due, delay=settings.slow_seconds), accepted=True),
 }
 """All faults by name."""
 
 
 def parse_probabilities(text: str) -> dict[str, float]:
     """
-    Return the probabilities of a text such as ``failed=0.1,http_500=0.05``; the names are not looked at yet.
+    Return the probabilities of a text such as ``failed=0.1,http_500=0.05``; the names are not polled yet.
 
     :raises ValueError: it is not of that form.
     """
@@ -137,7 +137,7 @@ class FaultPlan:
             _known(name)
             if not 0 <= probability <= 1:
                 raise ValueError(f"{name}={probability} is not a probability, between 0 and 1")
-        if sum(probability for name, probability in probabilities.items() if not FAULTS[name].dooms) > 1:
+        if sum(probability for name, probability in probabilities.items() if not FAULTS[name].fails_job) > 1:
             raise ValueError("the probabilities of the faults sum up to more than 1")
         self._probabilities = dict(probabilities)
 
@@ -169,14 +169,14 @@ class FaultPlan:
         roll = self._rng.random()
         for name, probability in self._probabilities.items():
             fault = FAULTS[name]
-            if kind not in fault.on or fault.dooms:
+            if kind not in fault.on or fault.fails_job:
                 continue
             if roll < probability:
                 return fault if fault.max_age is None or age <= fault.max_age else None
             roll -= probability
         return None
 
-    def dooms(self, job_id: int) -> bool:
+    def fails_job(self, job_id: int) -> bool:
         """Return whether chance lets this job fail."""
         return random.Random(f"{self._seed}/doom/{job_id}").random() < self._probabilities.get("failed", 0.0)
 

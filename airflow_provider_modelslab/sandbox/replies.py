@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_modelslab.sandbox.messages import Reply, json_reply
+from airflow_provider_modelslab.sandbox.http import Reply, json_reply
 from airflow_provider_modelslab.sandbox.state import Account, Job
 
 _TIP = "Your request is being processed in the background, you can get its output with the fetch API."

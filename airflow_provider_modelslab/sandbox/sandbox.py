@@ -19,10 +19,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_modelslab.endpoints import parse_submission_path
-from airflow_provider_modelslab.sandbox import replies, steering, webhooks
+from airflow_provider_modelslab.sandbox import control_api, replies, webhooks
 from airflow_provider_modelslab.sandbox.api import ENTERPRISE, STANDARD, Api, ProcessingReplies, is_generation
-from airflow_provider_modelslab.sandbox.faults import Circumstances, FaultPlan
-from airflow_provider_modelslab.sandbox.messages import ReceivedRequest, Reply
+from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings
+from airflow_provider_modelslab.sandbox.http import ReceivedRequest, Reply
 from airflow_provider_modelslab.sandbox.server import Server
 from airflow_provider_modelslab.sandbox.state import FAILED_MESSAGE, Account, Job, Ledger, Pace
 
@@ -98,7 +98,7 @@ class Sandbox:
             instant=instant,
             seed=seed,
         )
-        self._circumstances = Circumstances(retry_after=retry_after, slow_seconds=slow_seconds)
+        self._circumstances = FaultSettings(retry_after=retry_after, slow_seconds=slow_seconds)
         self._processing_replies = processing_replies
         self._initial_faults = dict(faults or {})
         self._webhooks_anywhere = webhooks_anywhere
@@ -254,8 +254,8 @@ class Sandbox:
 
     def _respond(self, request: ReceivedRequest, base_url: str) -> Reply:
         with self._lock:
-            if request.path.startswith(steering.PREFIX):
-                return steering.respond(self, request)
+            if request.path.startswith(control_api.PREFIX):
+                return control_api.respond(self, request)
             self._remember(request)
             return self._api.respond(request, base_url)
 
@@ -284,4 +284,4 @@ class Sandbox:
 
     def _ripen(self) -> None:
         with self._lock:
-            self._api.ledger.ripen()
+            self._api.ledger.advance()

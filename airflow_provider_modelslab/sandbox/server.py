@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from airflow_provider_modelslab.sandbox.messages import ReceivedRequest, Reply
+from airflow_provider_modelslab.sandbox.http import ReceivedRequest, Reply
 
 logger = logging.getLogger(__name__)
 

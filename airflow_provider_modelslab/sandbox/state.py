@@ -2,7 +2,7 @@
 What the sandbox remembers: accounts, jobs, their queue, and when each job is done.
 
 Pure logic with an injected clock: no I/O, no threads, no HTTP, and nothing about how a reply is spelled. Jobs
-ripen by themselves as the clock goes on; whoever asks the ledger for anything sees them as they are by then.
+advance by themselves as the clock goes on; whoever asks the ledger for anything sees them as they are by then.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FAILED_MESSAGE = "Failed, Try Again"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class JobRequest:
     """
     What a client asked for, in the words of its submission.
 
@@ -73,7 +73,7 @@ class Job:
     """
 
     id: int
-    order: Order
+    order: JobRequest
     token: str
     submitted: float
     duration: float
@@ -172,7 +172,7 @@ class Ledger:
         self._on_change = on_change
         self._jobs: dict[int, Job] = {}
         self._in_flight: dict[int, Job] = {}
-        self._ripening: list[tuple[float, int]] = []  # a heap: the next to ripen comes first
+        self._ripening: list[tuple[float, int]] = []  # a heap: the next to advance comes first
         self._by_address: dict[tuple[str, str], Job] = {}
         self._by_token: dict[str, Job] = {}
         for job in _documented_jobs():
@@ -186,27 +186,27 @@ class Ledger:
     @property
     def jobs(self) -> dict[int, Job]:
         """Copies of all submitted jobs by id, in the order of their submission."""
-        self.ripen()
+        self.advance()
         return {job_id: replace(job) for job_id, job in self._jobs.items()}
 
     @property
     def in_flight(self) -> int:
         """How many jobs are processing, over all accounts."""
-        self.ripen()
+        self.advance()
         return len(self._in_flight)
 
     def account(self, name: str) -> Account:
         """Return an account as it stands now."""
-        self.ripen()
+        self.advance()
         return self.accounts[name]
 
-    def accept(self, order: Order, failure: str = "") -> Job:
+    def accept(self, order: JobRequest, failure: str = "") -> Job:
         """
         Take on a job. Whether the account may have it is for the caller to ask before.
 
         :param failure: the message with which the job will fail; empty for one that succeeds.
         """
-        self.ripen()
+        self.advance()
         job_id, now = self.next_id, self._clock()
         duration, eta, instant = self._pace.draw(order.endpoint, job_id)
         token = str(uuid.UUID(int=random.Random(f"{self._pace.seed}/token/{job_id}").getrandbits(128), version=4))
@@ -227,19 +227,19 @@ class Ledger:
 
     def find(self, endpoint: str, job_id: str) -> Job | None:
         """Return the job that has this id in this family."""
-        self.ripen()
+        self.advance()
         return self._by_address.get((endpoint, job_id))
 
     def find_by_token(self, token: str) -> Job | None:
         """Return the job whose files bear this token."""
-        self.ripen()
+        self.advance()
         return self._by_token.get(token)
 
     def age(self, job: Job) -> float:
         """Return how many seconds ago a job was accepted."""
         return self._clock() - job.submitted
 
-    def ripen(self) -> None:
+    def advance(self) -> None:
         """End the jobs whose time has come."""
         now = self._clock()
         while self._ripening and self._ripening[0][0] <= now:
@@ -260,7 +260,7 @@ class Ledger:
 
     def finish_all(self) -> None:
         """End all jobs in flight now, as they would have ended by themselves."""
-        self.ripen()
+        self.advance()
         for job in list(self._in_flight.values()):
             self._end(job, self._clock())
 
@@ -279,12 +279,12 @@ class Ledger:
 
     def count(self) -> dict[str, int]:
         """Return how many of the submitted jobs are in which state."""
-        self.ripen()
+        self.advance()
         statuses = Counter(job.status for job in self._jobs.values())
         return {status: statuses[status] for status in ("processing", "success", "failed")}
 
     def _submitted(self, job_id: int) -> Job:
-        self.ripen()
+        self.advance()
         try:
             return self._jobs[job_id]
         except KeyError:
@@ -308,7 +308,7 @@ def _documented_jobs() -> list[Job]:
     return [
         Job(
             id=job_id,
-            order=Order(account="", endpoint=endpoint, fetch_endpoint=endpoint, kind=kind),
+            order=JobRequest(account="", endpoint=endpoint, fetch_endpoint=endpoint, kind=kind),
             token=token,
             submitted=0.0,
             duration=2.5,

@@ -43,7 +43,7 @@ ARGUMENTS = {"scheduler": ["--skip-serve-logs"], "triggerer": ["--skip-serve-log
 #: How many lines of a component's log an error message shows.
 TAIL_LINES = 20
 
-#: Seconds between two looks at something that is waited for.
+#: Seconds between two polls at something that is waited for.
 POLL_INTERVAL = 0.2
 
 #: Seconds a component has to end on SIGTERM before it is killed.

@@ -86,10 +86,10 @@ def test_faults_of_submissions(sandbox: Sandbox, post: Post, fault: str) -> None
 
 def test_a_doomed_job_fails_when_its_time_has_come(sandbox: Sandbox, post: Post) -> None:
     sandbox.script("submit", ["failed", None])
-    doomed, sound = (post(SUBMISSION, **PROMPT).json()["id"] for _ in range(2))
-    assert post(f"v6/video/fetch/{doomed}").json()["status"] == "processing"
+    will_fail, sound = (post(SUBMISSION, **PROMPT).json()["id"] for _ in range(2))
+    assert post(f"v6/video/fetch/{will_fail}").json()["status"] == "processing"
     sandbox.finish_all()
-    assert post(f"v6/video/fetch/{doomed}").json()["message"] == "Failed, Try Again"
+    assert post(f"v6/video/fetch/{will_fail}").json()["message"] == "Failed, Try Again"
     assert post(f"v6/video/fetch/{sound}").json()["status"] == "success"
 
 

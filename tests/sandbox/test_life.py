@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sandbox import sandbox as sandbox_module
-from airflow_provider_modelslab.sandbox.messages import ReceivedRequest
+from airflow_provider_modelslab.sandbox.http import ReceivedRequest
 
 Post = Callable[..., requests.Response]
 Poster = Callable[[Sandbox], Post]

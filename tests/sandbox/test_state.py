@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_modelslab.sandbox.state import FIRST_JOB_ID, PRICE, Account, Job, Ledger, Order, Pace
+from airflow_provider_modelslab.sandbox.state import FIRST_JOB_ID, PRICE, Account, Job, JobRequest, Ledger, Pace
 
-ORDER = Order(account="standard", endpoint="v6/video", fetch_endpoint="v6/video", kind="gif")
+ORDER = JobRequest(account="standard", endpoint="v6/video", fetch_endpoint="v6/video", kind="gif")
 
 
 class Clock:
@@ -56,10 +56,10 @@ def test_a_job_noticed_late_has_still_ended_on_time(new_ledger: Callable[..., Le
 def test_jobs_ripen_in_the_order_of_their_ends(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
     changes: list[tuple[int, str]] = []
     ledger = new_ledger(changes, durations={"slow": 9, "quick": 1})
-    slow = ledger.accept(Order(account="standard", endpoint="slow", fetch_endpoint="slow", kind="gif")).id
-    quick = ledger.accept(Order(account="standard", endpoint="quick", fetch_endpoint="quick", kind="gif")).id
+    slow = ledger.accept(JobRequest(account="standard", endpoint="slow", fetch_endpoint="slow", kind="gif")).id
+    quick = ledger.accept(JobRequest(account="standard", endpoint="quick", fetch_endpoint="quick", kind="gif")).id
     clock.now += 10
-    ledger.ripen()
+    ledger.advance()
     assert changes[2:] == [(quick, "success"), (slow, "success")]
 
 
@@ -128,7 +128,7 @@ def test_accepted_jobs_are_paid_for(new_ledger: Callable[..., Ledger]) -> None:
 
 def test_ids_grow_and_a_job_belongs_to_its_families(new_ledger: Callable[..., Ledger]) -> None:
     ledger = new_ledger()
-    elsewhere = Order(account="standard", endpoint="v4/dreambooth", fetch_endpoint="v3/dreambooth", kind="png")
+    elsewhere = JobRequest(account="standard", endpoint="v4/dreambooth", fetch_endpoint="v3/dreambooth", kind="png")
     jobs = [ledger.accept(ORDER), ledger.accept(elsewhere)]
     assert [job.id for job in jobs] == [FIRST_JOB_ID, FIRST_JOB_ID + 1]
     assert ledger.find("v4/dreambooth", str(jobs[1].id)) is ledger.find("v3/dreambooth", str(jobs[1].id)) is jobs[1]

@@ -13,7 +13,7 @@ from postgres import Postgres
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.conftest import unhurried
-from tests.echoes import KEYS, EchoServer
+from tests.support.echoes import KEYS, EchoServer
 
 TESTS = Path(__file__).parent.parent
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from airflow_instance import AirflowInstance
 
-from tests.echoes import KEYS, EchoServer, traces_in_database, traces_in_files
+from tests.support.echoes import KEYS, EchoServer, traces_in_database, traces_in_files
 from tests.system.steps import wait_until_parked
 
 STORED = "echoing_from_the_database"

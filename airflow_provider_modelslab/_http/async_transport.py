@@ -1,0 +1,105 @@
+"""
+How bytes travel on event loops: one ``POST`` with a JSON body, over ``aiohttp``.
+
+The asynchronous twin of :mod:`airflow_provider_modelslab._http.sync_transport`: same faults, same outcomes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Mapping
+from functools import lru_cache
+
+import aiohttp
+import requests
+
+from airflow_provider_modelslab._http import sync_transport
+from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
+from airflow_provider_modelslab._http.shared_timeout import SharedTimeout
+from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
+
+
+class Session:
+    """
+    What exchanges share: connections that are kept alive, whom they trust, and how long each may take.
+
+    Whoever makes one closes it.
+
+    :param timeout: seconds for a whole exchange.
+    :param ssl_context: see :func:`~airflow_provider_modelslab._http.tls.create_ssl_context`; not needed without TLS.
+    """
+
+    def __init__(self, timeout: float, ssl_context: ssl.SSLContext | None = None) -> None:
+        self.timeout = SharedTimeout(timeout)
+        self.connecting = _CONNECTING_SHARE * timeout
+        self.client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=ssl_context or True),
+            # aiohttp would set a timer for each exchange, and round long ones up.
+            timeout=aiohttp.ClientTimeout(total=None, connect=self.connecting, ceil_threshold=timeout),
+            headers={**sync_transport.HEADERS, "Content-Type": "application/json"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+
+    async def post(self, url: str, body: Mapping[str, object]) -> HttpReply | NoReply:
+        """
+        Send one request and return its whole reply.
+
+        :param url: where to.
+        :param body: the JSON body.
+        """
+        try:
+            proxy = _proxy_of(url[: url.index("/", len("https://"))])
+            data = json.dumps(body).encode()
+            with self.timeout:
+                async with self.client.post(url, data=data, allow_redirects=False, proxy=proxy) as response:
+                    chunks = bytearray()
+                    while not response.content.at_eof():
+                        chunks += await response.content.readany()
+                        if len(chunks) > sync_transport.MAX_REPLY_BYTES:
+                            response.close()
+                            return sync_transport.TOO_LONG
+                    return sync_transport.read_body(response.status, response.headers, bytes(chunks))
+        except aiohttp.ClientSSLError:
+            return sync_transport.UNTRUSTED
+        except aiohttp.ConnectionTimeoutError:
+            return NoReply(f"no connection to ModelsLab within {self.connecting:g} s", sent=False)
+        except (TimeoutError, asyncio.TimeoutError):  # two before Python 3.11
+            return sync_transport.timed_out(self.timeout.seconds)
+        except aiohttp.ClientConnectorError:
+            return sync_transport.NOT_CONNECTED
+        except (aiohttp.ClientConnectionError, ConnectionError, ssl.SSLError):
+            return sync_transport.CONNECTION_LOST
+        except (aiohttp.InvalidURL, UnicodeError) as error:
+            return NoReply(f"the host or the proxy cannot be addressed ({type(error).__name__})", sent=False)
+        except (aiohttp.ClientError, ValueError) as error:
+            return sync_transport.protocol_error(error)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self.timeout.close()
+        await self.client.close()
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+_CONNECTING_SHARE = 0.9
+"""What of an exchange's time there is for the connection: its own timeout is to come first, and says that nothing has
+been sent."""
+
+
+@lru_cache(maxsize=64)
+def _proxy_of(site: str) -> str | None:
+    """
+    Return the proxy that the environment names for ``https://host:port``: the same one that requests takes.
+
+    aiohttp's own ``trust_env`` would do, but adds what ~/.netrc holds for the host as an Authorization header.
+    """
+    proxy = requests.utils.select_proxy(site, requests.utils.get_environ_proxies(site))
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"

@@ -1,0 +1,141 @@
+"""
+What a task remembers of its submissions, so that no try of it pays for the same job twice.
+
+Airflow keeps the memory: the task state store, which there is from Airflow 3.3 on and which outlives tries and
+clearing. Before a submission an intent is written, after it the job. A try that finds a job goes on with it; one that
+finds an intent without a job knows that the worker died in between, and that the job may have been billed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from airflow_provider_modelslab._tasks.batches import Item
+from airflow_provider_modelslab.jobs import Job
+
+STATE_KEY = "modelslab_jobs"
+"""The first part of the keys in the task state store; their number follows."""
+
+ITEMS_PER_KEY = 100
+"""So that no value gets long: it is written anew with every submission."""
+
+
+class StateStore(Protocol):
+    """What is used of Airflow's task state store."""
+
+    def get(self, key: str) -> Any:
+        """Return the value, or ``None``."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a value."""
+
+
+class Ledger:
+    """
+    The submissions of one task, by the position of their items.
+
+    An item is known by its payload: where that has changed since the last try, because somebody has corrected it,
+    what was submitted then is not the same job. A failed job is not remembered: the next try generates it anew.
+
+    :param path: the path of the generation endpoint.
+    :param items: what is to be generated.
+    :param store: the task state store; ``None`` where nothing can or shall be remembered.
+    """
+
+    def __init__(self, path: str, items: Sequence[Item], store: StateStore | None) -> None:
+        self.jobs: dict[int, Job] = {}
+        self.orphans: set[int] = set()
+        self._store = store
+        self._marks = [_mark(path, item.payload) for item in items]
+        if store is not None:
+            self._recall(store)
+
+    @property
+    def durable(self) -> bool:
+        """Whether the next try will know of what is submitted now."""
+        return self._store is not None
+
+    def intend(self, position: int) -> None:
+        """Remember that an item is about to be submitted."""
+        self.orphans.add(position)
+        self._keep(position)
+
+    def accept(self, position: int, job: Job) -> None:
+        """Remember the job of an item."""
+        self.jobs[position] = job
+        self.orphans.discard(position)
+        self._keep(position)
+
+    def withdraw(self, position: int) -> None:
+        """Remember that an item was not submitted after all."""
+        self.orphans.discard(position)
+        self._keep(position)
+
+    def settle(self) -> None:
+        """Forget what failed and what is doubtful, once the user has been told: the next try begins it anew."""
+        failed = {position for position, job in self.jobs.items() if job.status == "failed"}
+        doubtful, self.orphans = self.orphans, set()
+        for part in {position // ITEMS_PER_KEY for position in failed | doubtful}:
+            self._keep(part * ITEMS_PER_KEY)
+
+    def _recall(self, store: StateStore) -> None:
+        places: dict[str, list[int]] = {}
+        for position, mark in reversed(list(enumerate(self._marks))):
+            places.setdefault(mark, []).append(position)
+        moved = False
+        for stored_position, (mark, record) in _stored(store):
+            if not places.get(mark):
+                continue
+            position = places[mark].pop()
+            moved |= position != stored_position
+            if record is None:
+                self.orphans.add(position)
+            else:
+                self.jobs[position] = Job.from_dict(record)
+        if moved:
+            for first in range(0, len(self._marks), ITEMS_PER_KEY):
+                self._keep(first)
+
+    def _keep(self, position: int) -> None:
+        """Write the part of the memory in which a position lies."""
+        if self._store is None:
+            return
+        part = position // ITEMS_PER_KEY
+        positions = range(part * ITEMS_PER_KEY, min((part + 1) * ITEMS_PER_KEY, len(self._marks)))
+        entries = {str(near): [self._marks[near], record] for near in positions for record in self._record(near)}
+        self._store.set(_key(part), entries)
+
+    def _record(self, position: int) -> list[dict[str, Any] | None]:
+        """Return what is remembered of an item: a list of one, or of nothing."""
+        if position in self.orphans:
+            return [None]
+        job = self.jobs.get(position)
+        if job is None or job.status == "failed":
+            return []
+        # Neither what ModelsLab echoes nor links that die: the job is polled again.
+        return [replace(job, meta={}, proxy_links=[], message="").to_compact_dict()]
+
+
+def _key(part: int) -> str:
+    return f"{STATE_KEY}_{part}"
+
+
+def _stored(store: StateStore) -> Iterator[tuple[int, tuple[str, dict[str, Any] | None]]]:
+    """Yield what earlier tries have left, by position."""
+    for part in itertools.count():
+        entries = store.get(_key(part))
+        if entries is None:
+            return
+        for position, (mark, record) in entries.items():
+            yield int(position), (mark, record)
+
+
+def _mark(path: str, payload: Mapping[str, Any]) -> str:
+    """Return a short text that differs where path or payload do."""
+    text = json.dumps([path, payload], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,177 @@
+"""
+The folder that outputs are stored in, on any file system that Airflow's ``ObjectStoragePath`` reaches.
+
+A file is only ever visible whole: it gets its name when its last byte has been written. What is stored is not known
+here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabSaveError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
+
+BLOCK_BYTES = 5 * 2**20
+"""Bytes that are held back per upload before they are sent: the least that S3 takes as a part of a larger object."""
+
+ABANDONED_SECONDS = 3600.0
+"""Age from which on an unfinished local file is nobody's any more: a download fails at a far shorter silence."""
+
+
+class Store:
+    """
+    The folder that files are stored in.
+
+    :param output_path: see :func:`save_outputs`.
+    """
+
+    def __init__(self, output_path: str) -> None:
+        self._output_path = output_path
+        self._fs, self._root = _opened(output_path)
+        # Asked anew what is there: file systems are shared within a process, and remember listings.
+        self._fs.invalidate_cache()
+
+    def url(self, name: str) -> str:
+        """Return where a file is, in the user's own way to name the folder."""
+        return f"{self._output_path.rstrip('/')}/{name}"
+
+    def prepare(self) -> None:
+        """Make the folder, and remove what killed workers have left in it half written."""
+        if self._object_store:
+            return  # Has no folders; and a bucket that does not exist is a mistake, not a wish.
+        with _store_errors(self._output_path):
+            self._fs.makedirs(self._root or "/", exist_ok=True)
+            if self._local:
+                _remove_abandoned(self._root or "/")
+
+    def size(self, name: str) -> int | None:
+        """Return the size of a file, or ``None`` where it is not there."""
+        with _store_errors(self.url(name)):
+            try:
+                size: int = self._fs.info(self._path(name))["size"]
+                return size
+            except FileNotFoundError:
+                return None
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content of a file, or ``None`` where it is not there."""
+        with _store_errors(self.url(name)):
+            try:
+                content: bytes = self._fs.cat_file(self._path(name))
+                return content
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, chunks: Iterator[bytes]) -> int:
+        """Store a file and return its size; it is not there, or as it was, until the last byte has been written."""
+        open_file = self._uploaded if self._object_store else self._renamed
+        size = 0
+        with open_file(name) as write:
+            for chunk in chunks:
+                with _store_errors(self.url(name)):
+                    write(chunk)
+                size += len(chunk)
+        return size
+
+    @property
+    def _local(self) -> bool:
+        return "file" in _protocols(self._fs)
+
+    @property
+    def _object_store(self) -> bool:
+        return not _OBJECT_STORES.isdisjoint(_protocols(self._fs))
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @contextmanager
+    def _renamed(self, name: str) -> Iterator[Callable[[bytes], object]]:
+        """Write under a name that nobody else uses, and rename at the end."""
+        partial = self._path(f".{name}.{uuid.uuid4().hex}{_PARTIAL}")
+        try:
+            with _store_errors(self.url(name)):
+                handle = self._fs.open(partial, "wb")
+            try:
+                yield handle.write
+            finally:
+                with _store_errors(self.url(name)):
+                    handle.close()
+            with _store_errors(self.url(name)):
+                self._fs.mv(partial, self._path(name))
+        except BaseException:
+            with suppress(Exception):
+                self._fs.rm_file(partial)
+            raise
+
+    @contextmanager
+    def _uploaded(self, name: str) -> Iterator[Callable[[bytes], object]]:
+        """Write under the final name, which an object store shows only once the upload is completed."""
+        with _store_errors(self.url(name)):
+            handle = self._fs.open(self._path(name), "wb", block_size=BLOCK_BYTES)
+        try:
+            yield handle.write
+            with _store_errors(self.url(name)):
+                handle.close()
+        except BaseException:
+            # Closing completes the upload with what there is: when a block ends, and when the object is deleted.
+            with suppress(Exception):
+                handle.discard()
+            handle.closed = True
+            raise
+
+
+_OBJECT_STORES = frozenset({"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az", "adl"})
+"""Protocols of fsspec whose files appear when their upload is completed, and not before."""
+
+_PARTIAL = ".part"
+
+
+def _opened(output_path: str) -> tuple[AbstractFileSystem, str]:
+    """Return the file system of a path, and the path as that knows it, without a slash at its end."""
+    # Imported when files are stored: operators and sensors that store none need not wait for it.
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
+
+    if not isinstance(output_path, str) or not ("://" in output_path or output_path.startswith("/")):
+        raise ModelsLabArgumentError(
+            f"output_path must be a URL such as 's3://aws_default@bucket/folder/' or an absolute path, not "
+            f"{output_path!r:.200}"
+        )
+    try:
+        # The connection is looked up here, in the task's own thread: Airflow's supervisor is spoken to by one only.
+        path = ObjectStoragePath(output_path)
+        return path.fs, path.path.rstrip("/")
+    except (ValueError, ImportError, AirflowNotFoundException) as error:
+        raise ModelsLabArgumentError(f"output_path {output_path!r:.200} cannot be used: {error}") from error
+
+
+def _protocols(fs: AbstractFileSystem) -> set[str]:
+    return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+
+
+def _remove_abandoned(folder: str) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") and entry.name.endswith(_PARTIAL):
+                with suppress(OSError):
+                    if entry.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                        os.remove(entry)
+
+
+@contextmanager
+def _store_errors(where: str) -> Iterator[None]:
+    """Raise what a store complains of as the end of all saving: the next file would meet the same."""
+    try:
+        yield
+    except Exception as error:
+        raise ModelsLabSaveError(
+            f"{where} cannot be used: {type(error).__name__}: {str(error)[:500]}. The generation is done and paid for: "
+            "correct what the store complains of and clear the task soon, since output URLs may expire"
+        ) from error

@@ -1,0 +1,450 @@
+"""
+What ModelsLab's replies mean: the only place that knows their shapes.
+
+A reply goes in as bytes and comes out as a :class:`Reply`, which is a verdict and the job as it now stands.
+Everything here is pure and total: no I/O, no Airflow, and no input makes it raise. How often an inconclusive
+verdict may be repeated before it counts is not decided here but in :mod:`airflow_provider_modelslab._polling.waits`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any
+
+from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
+from airflow_provider_modelslab._protocol.sanitizing import parse_json, sanitize
+from airflow_provider_modelslab.endpoints import endpoint_of_submission, parse_fetch_url, parse_job_id
+from airflow_provider_modelslab.jobs import Job, JobStatus
+
+RATE_LIMIT_PAUSE = 30.0
+"""Seconds to stay away after a rate limit that names no time of its own."""
+
+LONGEST_PAUSE = 3600.0
+"""Seconds to stay away at the most, whatever a reply asks for: a broken proxy must not silence an account for ever."""
+
+_LONGEST_ETA = 7 * 86400.0
+
+MAX_MESSAGE_LENGTH = 2000
+"""Characters of an error text that are kept: it ends up in logs and in the metadata database."""
+
+
+class Verdict(Enum):
+    """What one reply says, in terms of what to do next."""
+
+    SUCCESS = "success"
+    PROCESSING = "processing"
+    FAILED = "failed"
+    # Doubtful: ModelsLab says these of jobs that succeed later, so they count only when they persist.
+    NO_OUTPUT = "no output"
+    NOT_FOUND = "not found"
+    EMPTY_ERROR = "empty error"
+    # Not about the job; asking later helps.
+    RATE_LIMITED = "rate limited"
+    TRANSIENT = "transient"
+    # Not about the job; asking again does not help.
+    INVALID_KEY = "invalid key"
+    NO_CREDITS = "no credits"
+    NOT_IN_PLAN = "not in plan"
+    REFUSED = "refused"
+    # Only of submissions: it may have been accepted, and nobody can tell.
+    AMBIGUOUS = "ambiguous"
+
+
+@dataclass(slots=True)  # a frozen one takes three times as long to make, and there is one for each poll
+class Reply:
+    """
+    A reply that has been read.
+
+    :param verdict: what it says.
+    :param job: the job after it.
+    :param retry_after: seconds that ModelsLab asks to stay away, or ``None``.
+    :param http_status: the HTTP status code, or ``None`` where no reply came.
+    """
+
+    verdict: Verdict
+    job: Job
+    retry_after: float | None = None
+    http_status: int | None = None
+
+
+def read_fetch_reply(received: HttpReply | NoReply, job: Job, key: str = "") -> Reply:
+    """
+    Read the reply to a fetch request.
+
+    :param received: what came over the wire.
+    :param job: the job that was asked for.
+    :param key: the API key, which is taken out of everything that is kept.
+    """
+    if isinstance(received, NoReply):
+        return Reply(Verdict.TRANSIENT, _about(job, received.reason, key))
+    document = parse_json(received.body, key)
+    if document is None:
+        # A page is a proxy's or a firewall's, whatever its status: no answer of ModelsLab's, and it may pass.
+        verdict = Verdict.TRANSIENT if _is_page(received) else _BY_HTTP_STATUS.get(received.status, Verdict.TRANSIENT)
+        status: JobStatus = "failed" if verdict is Verdict.REFUSED else job.status
+        return _reply(verdict, replace(_about(job, _not_json(received), key), status=status), received, {})
+    verdict = _verdict(received.status, document)
+    return _reply(verdict, _job_after(job, verdict, document, received.status), received, document)
+
+
+def read_submission_reply(
+    received: HttpReply | NoReply, path: str, base_url: str | None = None, key: str = ""
+) -> Reply:
+    """
+    Read the reply to a submission.
+
+    :param received: what came over the wire.
+    :param path: the path of the generation endpoint that was called, for example ``v6/video/text2video``.
+    :param base_url: the connection's own base URL, where it has one.
+    :param key: the API key, which is taken out of everything that is kept.
+    :return: a reply whose job says where to fetch it. ``AMBIGUOUS`` where the job may have been accepted,
+        and billed, but cannot be told from the reply; ``TRANSIENT`` only where it certainly was not.
+    """
+    unknown = Job(id="", endpoint=endpoint_of_submission(path))
+    if isinstance(received, NoReply):
+        verdict = Verdict.AMBIGUOUS if received.sent else Verdict.TRANSIENT
+        return Reply(verdict, _about(unknown, received.reason, key))
+    document = parse_json(received.body, key)
+    if document is None:
+        verdict = _BY_HTTP_STATUS.get(received.status, Verdict.AMBIGUOUS)
+        if received.status == 429:
+            verdict = Verdict.RATE_LIMITED
+        return _reply(verdict, _about(unknown, _not_json(received), key), received, {})
+    verdict = _submission_verdict(received.status, document)
+    job = _job_after(_addressed(unknown, document, base_url), verdict, document, received.status)
+    if verdict is Verdict.PROCESSING and not job.id:
+        return _reply(Verdict.AMBIGUOUS, replace(job, message="the reply names no job"), received, document)
+    return _reply(verdict, job, received, document)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """
+    What the account's wallet answered.
+
+    :param verdict: ``SUCCESS``, or why there is no balance.
+    :param message: the balance or ModelsLab's words, for a person.
+    :param amount: the balance, or ``None``.
+    """
+
+    verdict: Verdict
+    message: str
+    amount: float | None = None
+
+
+def read_balance_reply(received: HttpReply | NoReply, key: str = "") -> Balance:
+    """
+    Read the reply of ``wallet_balance``.
+
+    :param received: what came over the wire.
+    :param key: the API key, which is taken out of everything that is kept.
+    """
+    reply = read_fetch_reply(received, Job(id="", endpoint="wallet_balance"), key)
+    if reply.verdict is not Verdict.NO_OUTPUT or isinstance(received, NoReply):
+        return Balance(reply.verdict, reply.job.message or f"HTTP {reply.http_status} without a reason")
+    data = (parse_json(received.body, key) or {}).get("data")
+    amount = _number(data.get("balance")) if isinstance(data, dict) else None
+    if not isinstance(data, dict) or amount is None:
+        return Balance(Verdict.SUCCESS, "unknown")
+    return Balance(Verdict.SUCCESS, f"{amount:g} {_text(data.get('currency'))}".strip(), amount)
+
+
+def job_of_reply(reply: Mapping[str, Any], endpoint: str | None, base_url: str | None = None) -> Job:
+    """
+    Return the job of a submission reply that somebody else received, for example a plain HTTP task.
+
+    :param reply: the reply's JSON object, as :func:`sanitize` returns it.
+    :param endpoint: the family to assume where the reply has no ``fetch_result``.
+    :param base_url: the connection's own base URL, where it has one.
+    :raises ValueError: the reply does not say which job it is about, or its ``fetch_result`` points to a
+        host that the key must not be sent to. (The exception to this module's rule: a user's argument is
+        refused, not interpreted.)
+    """
+    document = dict(reply)
+    job_id = None
+    if document.get("fetch_result"):
+        address = parse_fetch_url(document["fetch_result"], base_url)
+        job_id, endpoint = address.job_id, address.endpoint
+    if job_id is None and document.get("id") not in (None, ""):
+        job_id = parse_job_id(document["id"])
+    job = Job(id=job_id or "", endpoint=endpoint or "")
+    if _status_word(document) in _ERROR_WORDS:
+        return _job_after(job, Verdict.FAILED, document, 200)
+    if _verdict(200, document) is Verdict.SUCCESS:
+        return _job_after(job, Verdict.SUCCESS, document, 200)
+    if job_id is None:
+        raise ValueError(f"a job has neither an 'id' nor a 'fetch_result': its keys are {sorted(document)!s:.200}")
+    if endpoint is None:
+        raise ValueError(f"job {job_id} does not say its endpoint: pass endpoint=, for example endpoint='v6/video'")
+    return _job_after(job, Verdict.PROCESSING, document, 200)
+
+
+# --- verdicts -------------------------------------------------------------------------------------------
+
+# What the status alone says, whatever the body; repeating cannot help with any of these.
+_BY_HTTP_STATUS = {
+    400: Verdict.REFUSED,
+    401: Verdict.INVALID_KEY,
+    402: Verdict.NO_CREDITS,
+    403: Verdict.NOT_IN_PLAN,
+    422: Verdict.REFUSED,
+}
+
+_TRANSIENT_HTTP_STATUSES = frozenset({408, 425})
+
+# The words by which an error inside HTTP 200 shows what it is; the first that matches counts.
+_BY_ERROR_TEXT = tuple(
+    (re.compile(pattern, re.IGNORECASE), verdict)
+    for pattern, verdict in (
+        (r"request not found", Verdict.NOT_FOUND),
+        (
+            r"rate limit|queue limit|queue (is )?full|queued requests allowed|too many requests|try again later",
+            Verdict.RATE_LIMITED,
+        ),
+        (r"(invalid|incorrect|missing) api key|api key (is )?(required|invalid|missing)", Verdict.INVALID_KEY),
+        (r"insufficient (credit|balance|fund)|monthly limit exceeded", Verdict.NO_CREDITS),
+        (r"requires an? .{0,40}(subscription|plan)\b", Verdict.NOT_IN_PLAN),
+        (r"invalid api request", Verdict.REFUSED),
+    )
+)
+
+# A submission has no earlier job that a doubtful reply could be about.
+_SUBMISSION_VERDICTS = {
+    Verdict.NO_OUTPUT: Verdict.PROCESSING,
+    Verdict.NOT_FOUND: Verdict.REFUSED,
+    Verdict.EMPTY_ERROR: Verdict.AMBIGUOUS,
+    Verdict.TRANSIENT: Verdict.AMBIGUOUS,
+}
+
+_ERROR_WORDS = frozenset({"error", "failed"})
+
+_MESSAGE_FIELDS = ("message", "messege", "error", "error_code")
+_HINT_FIELDS = ("warning", "tip", "tips")
+
+
+def _verdict(http_status: int, document: dict[str, Any]) -> Verdict:
+    if http_status in _BY_HTTP_STATUS:
+        return _BY_HTTP_STATUS[http_status]
+    if http_status == 429:
+        return Verdict.RATE_LIMITED
+    if http_status in _TRANSIENT_HTTP_STATUSES or not (200 <= http_status < 300 or 400 <= http_status < 500):
+        return Verdict.TRANSIENT
+    word = _status_word(document)
+    if word in _ERROR_WORDS:
+        return _error_verdict(word, document)
+    if http_status == 404:
+        return Verdict.NOT_FOUND
+    if http_status >= 400:
+        return Verdict.REFUSED
+    if word == "success":
+        return Verdict.SUCCESS if _strings(document.get("output")) else Verdict.NO_OUTPUT
+    return Verdict.PROCESSING
+
+
+def _submission_verdict(http_status: int, document: dict[str, Any]) -> Verdict:
+    verdict = _verdict(http_status, document)
+    complaint = http_status >= 400 or any(isinstance(document.get(name), dict) for name in _MESSAGE_FIELDS)
+    if verdict is Verdict.FAILED and complaint:
+        return Verdict.REFUSED  # about the parameters: validation comes as a dict of lists, one per parameter
+    return _SUBMISSION_VERDICTS.get(verdict, verdict)
+
+
+def _status_word(document: dict[str, Any]) -> str:
+    return _text(document.get("status")).strip().lower()
+
+
+def _error_verdict(word: str, document: dict[str, Any]) -> Verdict:
+    message = _first_text(document, _MESSAGE_FIELDS)
+    # Hints are marketing as often as not: they count only where there is no message.
+    words = _all_texts(document, _MESSAGE_FIELDS) or _all_texts(document, _HINT_FIELDS)
+    for pattern, verdict in _BY_ERROR_TEXT:
+        if pattern.search(words):
+            return verdict
+    # An empty message is what running jobs answer now and then; that some marketing "tip" stands beside it
+    # does not change that. Where there is no message at all, the tip is the message.
+    says_nothing = not message and any(name in document for name in _MESSAGE_FIELDS)
+    if word == "error" and (says_nothing or not _error_text(document)):
+        return Verdict.EMPTY_ERROR
+    return Verdict.FAILED
+
+
+# --- jobs -----------------------------------------------------------------------------------------------
+
+
+def _job_after(job: Job, verdict: Verdict, document: dict[str, Any], http_status: int) -> Job:
+    """Return the job as a document leaves it: only success and failure end it."""
+    # Sparse replies leave out what earlier ones told.
+    eta = _eta(document["eta"]) if "eta" in document else job.eta
+    message = _error_text(document)
+    proxy_links = _strings(document.get("proxy_links")) or job.proxy_links
+    nsfw_content_detected = _flags(document.get("nsfw_content_detected"))
+    generation_time = _number(document.get("generationTime", document.get("generation_time")))
+    meta = document["meta"] if isinstance(document.get("meta"), dict) else job.meta
+    if (
+        verdict is Verdict.PROCESSING
+        and (eta, message, proxy_links) == (job.eta, job.message, job.proxy_links)
+        and (nsfw_content_detected, generation_time) == (job.nsfw_content_detected, job.generation_time)
+        and meta == job.meta
+    ):
+        return job  # most replies tell nothing new, and thousands of waits need not each keep a copy
+    # Not with replace(), which takes several times as long.
+    told = Job(
+        id=job.id,
+        endpoint=job.endpoint,
+        status=job.status,
+        outputs=job.outputs,
+        eta=eta,
+        message=message,
+        proxy_links=proxy_links,
+        nsfw_content_detected=nsfw_content_detected,
+        generation_time=generation_time,
+        meta=meta,
+        submitted=job.submitted,
+    )
+    if verdict is Verdict.SUCCESS:
+        return replace(told, status="success", outputs=_strings(document.get("output")), eta=None, message="")
+    if verdict in (Verdict.FAILED, Verdict.REFUSED):
+        return replace(told, status="failed", eta=None, message=told.message or f"HTTP {http_status} without a reason")
+    return told
+
+
+def _addressed(job: Job, document: dict[str, Any], base_url: str | None) -> Job:
+    """
+    Return the job with the address that its submission reply names.
+
+    The reply has been paid for: where its ``fetch_result`` is unusable, its ``id`` still serves.
+    """
+    try:
+        address = parse_fetch_url(document.get("fetch_result"), base_url)
+    except ValueError:
+        address = None
+    if address and address.job_id is not None:
+        return replace(job, id=address.job_id, endpoint=address.endpoint)
+    try:
+        job_id = parse_job_id(document.get("id"))
+    except ValueError:
+        return job
+    return replace(job, id=job_id, endpoint=address.endpoint if address else job.endpoint)
+
+
+def _about(job: Job, message: str, key: str) -> Job:
+    """Return the job unchanged but for the words that go with this look at it."""
+    return replace(job, message=sanitize(message, key)[:MAX_MESSAGE_LENGTH])
+
+
+def _reply(verdict: Verdict, job: Job, received: HttpReply, document: dict[str, Any]) -> Reply:
+    return Reply(verdict, job, _retry_after(verdict, received, document), received.status)
+
+
+def _retry_after(verdict: Verdict, received: HttpReply, document: dict[str, Any]) -> float | None:
+    told = _number(document.get("retry_after"))
+    if told is None:
+        told = header_seconds(received.retry_after)
+    if told is None and (verdict is Verdict.RATE_LIMITED or received.status == 429):
+        told = _seconds_in(_all_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS)))
+        told = RATE_LIMIT_PAUSE if told is None else told
+    return None if told is None else min(told, LONGEST_PAUSE)
+
+
+def _seconds_in(text: str) -> float | None:
+    """Return the pause that a text such as "… wait for 30 seconds …" names."""
+    match = re.search(r"wait (?:for )?(\d{1,5}) ?s(?:ec|\b)", text, re.IGNORECASE)
+    return float(match[1]) if match else None
+
+
+def header_seconds(header: str | None) -> float | None:
+    """Return the seconds of a ``Retry-After`` header, which is a number or a date."""
+    if not header:
+        return None
+    seconds = _number(header)
+    if seconds is not None:
+        return seconds
+    try:
+        moment = parsedate_to_datetime(header)
+        return max(0.0, (moment - datetime.now(moment.tzinfo and timezone.utc)).total_seconds())
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+# --- values ---------------------------------------------------------------------------------------------
+
+
+def _not_json(received: HttpReply) -> str:
+    """Describe a body that is not a JSON object; its text is a stranger's, so only its kind is told."""
+    kind = "nothing" if not received.body else "an HTML page" if _is_page(received) else "something that is not JSON"
+    return f"HTTP {received.status} with {kind}"
+
+
+def _is_page(received: HttpReply) -> bool:
+    return received.body[:64].lstrip().startswith(b"<")
+
+
+def _error_text(document: dict[str, Any]) -> str:
+    """Return the words of a reply, from whichever field holds them."""
+    return _first_text(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS))
+
+
+def _first_text(document: dict[str, Any], names: Iterable[str]) -> str:
+    for name in names:
+        if text := _text(document.get(name)).strip():
+            return text
+    return ""
+
+
+def _all_texts(document: dict[str, Any], names: Iterable[str]) -> str:
+    return " ".join(filter(None, (_text(document.get(name)).strip() for name in names)))
+
+
+def _text(value: Any) -> str:
+    """Flatten a text, or lists and dicts of texts, into one line: ``{"prompt": ["none"]}`` is ``prompt: none``."""
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, str):
+        return value[:MAX_MESSAGE_LENGTH]
+    if isinstance(value, dict):
+        flat = "; ".join(f"{name}: {text}" for name, item in value.items() if (text := _text(item)))
+    elif isinstance(value, list):
+        flat = " ".join(filter(None, map(_text, value)))
+    else:
+        flat = str(value)
+    return flat[:MAX_MESSAGE_LENGTH]
+
+
+def _strings(value: Any) -> list[str]:
+    """Return the non-empty strings of an ``output`` in any of its shapes: list, string, dict, nothing."""
+    if isinstance(value, str):
+        return [value.strip()] if value.strip() else []
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [text for item in value for text in _strings(item)]
+    return []
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite, non-negative number, which may stand in a string; ``None`` for all else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _eta(value: Any) -> float | None:
+    """Return an estimate in seconds; none of so long a time that it cannot be meant."""
+    seconds = _number(value)
+    return None if seconds is None or seconds > _LONGEST_ETA else seconds
+
+
+def _flags(value: Any) -> bool | list[bool] | None:
+    if isinstance(value, list):
+        return [bool(item) for item in value] or None
+    return value if isinstance(value, bool) else None

@@ -1,0 +1,64 @@
+"""Every module imports without a deprecation warning, on whichever Airflow is installed."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import airflow_provider_modelslab
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(airflow_provider_modelslab.__path__, "airflow_provider_modelslab.")
+    if not module.name.endswith("__main__")
+)
+PURE = [
+    f"airflow_provider_modelslab.{name}"
+    for name in "endpoints jobs _protocol.sanitizing _protocol.replies _protocol.arguments _polling.schedule _polling.waits _http.connection _outputs.names _outputs.media_types".split()
+]
+
+
+def run(code: str, *options: str) -> str:
+    result = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+WARNINGS_ARE_ERRORS = (
+    *("-W", "error::DeprecationWarning"),
+    *("-W", "ignore:SelectableGroups dict interface"),  # of Airflow 3.2's OpenTelemetry, on Python 3.11
+)
+
+
+def test_no_module_warns_of_a_deprecation():
+    """In one process of its own, with such warnings being errors from the start."""
+    output = run("\n".join([*(f"import {name}" for name in MODULES), "print('imported')"]), *WARNINGS_ARE_ERRORS)
+    assert "imported" in output
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_the_pure_modules_import_no_airflow(module):
+    loaded = run(f"import sys, {module}; print(*sys.modules)").split()
+    assert not {"airflow", "requests", "aiohttp"} & set(loaded)
+
+
+@pytest.mark.parametrize("module", [f"airflow_provider_modelslab.{name}" for name in "sensors operators hooks".split()])
+def test_http_clients_are_left_to_those_who_send_requests(module):
+    """Parsing a DAG and resuming a task must not pay for them. Airflow 2 imports some of them itself."""
+    airflow = "import sys, airflow.providers.common.compat.sdk, airflow.triggers.base; before = set(sys.modules)"
+    loaded = run(f"{airflow}; import {module}; print(*set(sys.modules) - before)").split()
+    assert module in loaded
+    assert not {"aiohttp", "requests", "urllib3"} & set(loaded)
+
+
+def test_the_sandbox_imports_no_airflow():
+    loaded = run("import sys, airflow_provider_modelslab.sandbox; print(*sys.modules)").split()
+    assert "airflow" not in loaded
+
+
+def test_the_pytest_plugin_is_light():
+    loaded = run("import sys, airflow_provider_modelslab.sandbox.pytest_plugin; print(*sys.modules)").split()
+    assert not {"airflow", "aiohttp", "requests"} & set(loaded)

@@ -1,0 +1,62 @@
+"""The built wheel holds the package and nothing else, and its metadata say what they should."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    (file,) = folder.glob("*.whl")
+    return zipfile.ZipFile(file)
+
+
+def metadata_file(wheel: zipfile.ZipFile, name: str) -> str:
+    (path,) = (path for path in wheel.namelist() if path.endswith(f".dist-info/{name}"))
+    return wheel.read(path).decode()
+
+
+def test_contents(wheel):
+    tops = {path.partition("/")[0] for path in wheel.namelist()}
+    assert {re.sub(r"-[\d.]+\.dist-info", ".dist-info", top) for top in tops} == {
+        "airflow_provider_modelslab",
+        "airflow_provider_modelslab.dist-info",
+    }
+    assert "airflow_provider_modelslab/py.typed" in wheel.namelist()
+    assert any(path.endswith("licenses/LICENSE") for path in wheel.namelist())
+
+
+def test_metadata(wheel):
+    metadata = message_from_string(metadata_file(wheel, "METADATA"))
+    assert metadata["Name"] == "airflow-provider-modelslab"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert {"Framework :: Apache Airflow", "Framework :: Apache Airflow :: Provider"} <= set(
+        metadata.get_all("Classifier")
+    )
+    requirements = {re.match(r"[a-z-]+", each)[0]: each for each in metadata.get_all("Requires-Dist")}
+    assert set(requirements) == {
+        "apache-airflow",
+        "apache-airflow-providers-common-compat",
+        "requests",
+        "aiohttp",
+        "pendulum",
+    }
+    assert all(">=" in each for each in requirements.values())
+
+
+def test_entry_points(wheel):
+    entry_points = metadata_file(wheel, "entry_points.txt")
+    assert "[apache_airflow_provider]" in entry_points
+    assert "[pytest11]" in entry_points

@@ -1,0 +1,41 @@
+"""Whole runs of the operator under ``dag.test()``: the decorator, the link, asset events."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from airflow_provider_modelslab.sandbox import Sandbox
+from tests.support.dag_runs import TEST_DAGS, Run, load_dags
+
+pytestmark = pytest.mark.usefixtures("airflow_database")
+
+
+@pytest.fixture(scope="module")
+def dags():
+    return load_dags(TEST_DAGS / "generates.py")
+
+
+@pytest.fixture(autouse=True)
+def quick_sandbox(monkeypatch) -> Sandbox:
+    with Sandbox(duration=1.0) as quick:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", quick.connection)
+        yield quick
+
+
+@pytest.mark.parametrize("name", ["deferrable", "blocking"])
+def test_a_decorated_function_says_what_is_generated(dags, quick_sandbox: Sandbox, name):
+    run = Run(dags[f"decorated_{name}"])
+    assert run.state == "success", run.states
+    assert run.xcom("received") == run.xcom("draw")
+    assert [job.order.meta["prompt"] for job in quick_sandbox.jobs.values()] == ["a fox"]
+    run = Run(dags[f"decorated_{name}"], {"many": True})
+    assert run.state == "success", run.states
+    assert [item["payload"]["prompt"] for item in run.xcom("draw", "manifest")["items"]] == ["a fox", "two foxs"]
+    assert len(run.xcom("received")) == 2
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 finds the link when the page is shown")
+def test_the_link_leads_to_the_output(dags):
+    run = Run(dags["with_outlet"])
+    assert run.xcom("draw", "_link_ModelsLabOutputLink") == run.xcom("draw")[0]

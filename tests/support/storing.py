@@ -1,0 +1,38 @@
+"""What the tests of stored outputs have in common: files, jobs that lead to them, and workers that store."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+from pathlib import Path
+
+from airflow_provider_modelslab._outputs.downloads import RetryPolicy
+from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.sandbox.media import make
+from tests.support.raw_server import reply
+
+PNG = make("png", "a lighthouse") + bytes(5000)  # longer than what is polled before it is stored
+ENCODED = base64.b64encode(PNG).decode()
+RESIGNED = RetryPolicy(absent=0, faults=0, pause=0.001, longest_pause=0.01)
+
+
+def picture(content: bytes = PNG, **headers: str) -> bytes:
+    return reply(content, headers={"Content-Type": "image/png", **{k.replace("_", "-"): v for k, v in headers.items()}})
+
+
+def job(*outputs: str, job_id: str = "147", **more: object) -> Job:
+    return Job(job_id, "v6/images", "success", list(outputs), **more)
+
+
+def saving(url: str, output_path: str) -> str:
+    """Return the code of a worker that stores one file."""
+    return f"""
+from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab._outputs.saving import (save_outputs)
+save_outputs([Job("147", "v6/images", "success", [{url!r}])], {output_path!r})
+"""
+
+
+def run_python(code: str, **options: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent.parent.parent, **options)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_modelslab._http.connection import ClientOptions, read_connection
+
+
+def connection(**fields: object) -> SimpleNamespace:
+    return SimpleNamespace(
+        **{"host": None, "port": None, "schema": None, "password": "secret-key", "extra": None, **fields}
+    )
+
+
+def test_defaults():
+    assert read_connection(connection()) == ClientOptions("secret-key", None, 30.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "base_url"),
+    [
+        ({"host": ""}, None),
+        ({"host": "https://modelslab.com/"}, None),
+        ({"host": "modelslab.com"}, None),
+        ({"host": "https://stablediffusionapi.com"}, "https://stablediffusionapi.com"),
+        ({"host": "http://127.0.0.1:8787"}, "http://127.0.0.1:8787"),
+        ({"host": "http://127.0.0.1:8787/api/"}, "http://127.0.0.1:8787"),
+        ({"host": " http://127.0.0.1 ", "port": 8787}, "http://127.0.0.1:8787"),
+        ({"host": "127.0.0.1", "port": 8787, "schema": "http"}, "http://127.0.0.1:8787"),
+        ({"host": "gateway.example"}, "https://gateway.example"),
+        ({"host": "127.0.0.1", "port": 8787}, "http://127.0.0.1:8787"),
+        ({"host": "localhost:8787"}, "http://localhost:8787"),
+        ({"host": "https://gateway.example/modelslab"}, "https://gateway.example/modelslab"),
+        ({"host": "http://[::1]:8787"}, "http://[::1]:8787"),
+    ],
+)
+def test_hosts(fields, base_url):
+    assert read_connection(connection(**fields)).base_url == base_url
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "ftp://x",
+        "https://user:secret-key@x",
+        "https://x?key=1",
+        "https://x#y",
+        "https://",
+        "http://[::1",
+        "http://x:99999",
+        "a b",
+        "a\x1bb",
+        "modelslab.com\\.evil.example",
+    ],
+)
+def test_bad_hosts_are_refused_by_name(host):
+    with pytest.raises(ValueError, match="host") as caught:
+        read_connection(connection(host=host))
+    assert "secret-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", [None, "", "  "])
+def test_a_missing_key_is_refused(password):
+    with pytest.raises(ValueError, match="no API key"):
+        read_connection(connection(password=password))
+
+
+def test_extras():
+    extra = json.dumps({"request_timeout": "12.5", "retries": 0})
+    options = read_connection(connection(extra=extra))
+    assert (options.request_timeout, options.retries) == (12.5, 0)
+    assert read_connection(connection(extra=json.dumps({"request_timeout": None, "retries": ""}))) == ClientOptions(
+        "secret-key"
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "name"),
+    [
+        ("{", "extra"),
+        ("[]", "extra"),
+        (json.dumps({"request_timeout": 0}), "request_timeout"),
+        (json.dumps({"request_timeout": "soon"}), "request_timeout"),
+        (json.dumps({"request_timeout": 1e300}), "request_timeout"),
+        (json.dumps({"request_timeout": True}), "request_timeout"),
+        (json.dumps({"request_timeout": [1]}), "request_timeout"),
+        ('{"request_timeout": 1e999}', "request_timeout"),
+        (json.dumps({"retries": -1}), "retries"),
+        (json.dumps({"retries": 1.5}), "retries"),
+        (json.dumps({"retries": True}), "retries"),
+        (json.dumps({"retries": 10**9}), "retries"),
+    ],
+)
+def test_bad_extras_are_refused_by_name(extra, name):
+    with pytest.raises(ValueError, match=name):
+        read_connection(connection(extra=extra))
+
+
+def test_the_key_is_not_in_the_repr():
+    assert "secret-key" not in repr(read_connection(connection()))

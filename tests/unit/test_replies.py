@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+
+from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
+from airflow_provider_modelslab._protocol.replies import (
+    Verdict,
+    job_of_reply,
+    read_balance_reply,
+    read_fetch_reply,
+    read_submission_reply,
+)
+from airflow_provider_modelslab.jobs import Job
+from tests.support.reply_table import QUEUED, REPLIES, URL
+
+JOB = Job(id="147", endpoint="v6/video")
+
+
+def http(status: int, body: object, retry_after: str | None = None) -> HttpReply:
+    return HttpReply(status, body if isinstance(body, bytes) else json.dumps(body).encode(), retry_after)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "verdict", "job_status", "outputs", "message"), REPLIES.values(), ids=REPLIES
+)
+def test_fetch_replies(status, body, verdict, job_status, outputs, message):
+    reply = read_fetch_reply(http(status, body), JOB)
+    assert (reply.verdict.name, reply.job.status, reply.job.outputs, reply.job.message) == (
+        verdict,
+        job_status,
+        outputs,
+        message,
+    )
+    assert (reply.job.id, reply.job.endpoint, reply.http_status) == ("147", "v6/video", status)
+
+
+def test_no_reply_is_transient():
+    reply = read_fetch_reply(NoReply("no connection", sent=False), JOB)
+    assert (reply.verdict, reply.job.message, reply.http_status) == (Verdict.TRANSIENT, "no connection", None)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "header", "seconds"),
+    [
+        (429, {"retry_after": 12}, None, 12),
+        (429, {"retry_after": "12.5"}, None, 12.5),
+        (429, {"retry_after": 12}, "99", 12),
+        (429, {}, "99", 99),
+        (429, {"retry_after": 10**9}, None, 3600),
+        (429, {}, "garbage", 30),
+        (429, {"retry_after": -1}, None, 30),
+        (429, {"retry_after": True}, None, 30),
+        (429, {"retry_after": 1e999}, None, 30),
+        (429, b"<html>", None, 30),
+        (200, {"status": "error", "message": "Rate limit exceeded"}, None, 30),
+        (200, {"status": "error", "message": "Rate limit exceeded", "tips": "wait for 45 seconds"}, None, 45),
+        (200, {"status": "error", "message": "Rate limit exceeded, wait for 99999 seconds"}, None, 3600),
+        (200, {"status": "error", "message": "please try again later"}, None, 30),
+        (200, {"status": "processing", "message": "try again later."}, None, None),
+        (503, {}, "7", 7),
+        (503, {}, None, None),
+    ],
+)
+def test_pauses(status, body, header, seconds):
+    assert read_fetch_reply(http(status, body, header), JOB).retry_after == seconds
+
+
+@pytest.mark.parametrize(("ahead", "low", "high"), [(100, 90, 100), (-100, 0, 0)])
+def test_a_pause_may_be_a_date(ahead, low, high):
+    date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=ahead), usegmt=True)
+    pause = read_fetch_reply(http(503, {}, date), JOB).retry_after
+    assert pause is not None
+    assert low <= pause <= high
+
+
+def test_optional_fields():
+    body = {
+        "status": "success",
+        "output": [URL],
+        "generationTime": 2.5,
+        "proxy_links": "https://cdn/a.gif",
+        "nsfw_content_detected": [False, True],
+        "meta": {"seed": 1},
+        "eta": 3,
+    }
+    assert read_fetch_reply(http(200, body), JOB).job == Job(
+        id="147",
+        endpoint="v6/video",
+        status="success",
+        outputs=[URL],
+        generation_time=2.5,
+        proxy_links=["https://cdn/a.gif"],
+        nsfw_content_detected=[False, True],
+        meta={"seed": 1},
+    )
+
+
+@pytest.mark.parametrize(
+    ("eta", "seconds"),
+    [(1.7e308, None), (960, 960.0), ("12.5", 12.5), (None, None), ("soon", None), (-1, None), (True, None)],
+)
+def test_etas(eta, seconds):
+    assert read_fetch_reply(http(200, {"status": "processing", "eta": eta}), JOB).job.eta == seconds
+
+
+def test_a_sparse_reply_does_not_forget():
+    known = Job(id="147", endpoint="v6/video", eta=9.0, meta={"seed": 1}, proxy_links=["https://cdn/a.gif"])
+    job = read_fetch_reply(http(200, {"status": "processing", "message": "try again later."}), known).job
+    assert (job.eta, job.meta, job.proxy_links) == (9.0, {"seed": 1}, ["https://cdn/a.gif"])
+
+
+@pytest.mark.parametrize("key", ["8charkey", "k" * 60, "quo\"te's", "ключ&<ключ>/ +"])
+def test_the_key_is_taken_out_of_everything(key):
+    body = {"status": "success", "output": [f"https://cdn/a?key={key}"], "message": f"key {key}", "meta": {key: [key]}}
+    for reply in (
+        read_fetch_reply(http(200, body), JOB, key),
+        read_fetch_reply(http(401, {**body, "status": "error"}), JOB, key),
+        read_fetch_reply(NoReply(f"no way to {key}", sent=True), JOB, key),
+        read_submission_reply(http(200, body), "v6/video/text2video", key=key),
+    ):
+        shown = repr(reply) + json.dumps(reply.job.to_dict()) + json.dumps(reply.job.to_dict(), ensure_ascii=False)
+        assert key not in shown
+        assert json.dumps(key)[1:-1] not in shown
+
+
+def test_what_databases_cannot_hold_is_taken_out():
+    body = b'{"status":"failed","message":"a\\u0000b\\ud800c","meta":{"n":NaN,"i":1e999}}'
+    job = read_fetch_reply(http(200, body), JOB).job
+    assert (job.message, job.meta) == ("ab?c", {"n": None, "i": None})
+
+
+def test_numbers_and_nesting_that_xcoms_cannot_hold_are_tamed():
+    deep = {"a": 1}
+    for _ in range(400):
+        deep = {"a": deep}
+    body = {"status": "success", "output": [URL], "meta": {"seed": 2**70, "deep": deep}, "message": deep}
+    job = read_fetch_reply(http(200, body), JOB).job
+    assert job.meta["seed"] == str(2**70)
+    assert json.dumps(job.to_dict()).count('"a"') < 50
+
+
+def test_long_messages_are_cut():
+    assert len(read_fetch_reply(http(200, {"status": "failed", "message": "x" * 10**6}), JOB).job.message) == 2000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 10**6, b'{"a":' * 10**5, b'{"id":' + b"9" * 10**5 + b"}", b'{"meta":' + b'{"a":' * 800 + b"1" + b"}" * 801],
+)
+def test_monstrous_json_is_read(body):
+    assert read_fetch_reply(HttpReply(200, body), JOB).job.status == "processing"
+
+
+# --- submissions ---
+
+
+def test_a_queued_submission():
+    reply = read_submission_reply(http(200, QUEUED), "v6/video/text2video")
+    assert reply.verdict is Verdict.PROCESSING
+    assert (reply.job.id, reply.job.endpoint, reply.job.eta) == ("147", "v6/video", 960.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "address"),
+    [
+        ({"fetch_result": "https://modelslab.com/api/v6/whisper/fetch/8"}, "v6/voice/speech_to_text", ("v6/whisper", "8")),
+        ({"fetch_result": "https://modelslab.com/api/v1/enterprise/fetch"}, "v1/enterprise/text2img", ("v1/enterprise", "147")),
+        ({"fetch_result": None}, "v1/enterprise/flux_headshot/make_gen", ("v1/enterprise/flux_headshot", "147")),
+        ({"fetch_result": "https://evil.example/api/v6/video/fetch/8"}, "v6/video/text2video", ("v6/video", "147")),
+        ({"id": None, "fetch_result": "https://modelslab.com/api/v7/images/fetch/8"}, "v7/images/text-to-image", ("v7/images", "8")),
+    ],
+)  # fmt: skip
+def test_where_a_submission_says_it_is_fetched(change, path, address):
+    job = read_submission_reply(http(200, {**QUEUED, **change}), path).job
+    assert (job.endpoint, job.id) == address
+
+
+def test_a_submission_that_is_done_at_once():
+    job = read_submission_reply(http(200, {"status": "success", "output": [URL]}), "v6/realtime/text2img").job
+    assert (job.status, job.outputs, job.id) == ("success", [URL], "")
+
+
+@pytest.mark.parametrize(
+    ("received", "verdict"),
+    [
+        (http(200, {"status": "processing"}), Verdict.AMBIGUOUS),
+        (http(200, {"status": "error", "message": ""}), Verdict.AMBIGUOUS),
+        (http(200, b"<html>"), Verdict.AMBIGUOUS),
+        (http(500, {"status": "error", "message": "Internal server error."}), Verdict.AMBIGUOUS),
+        (http(502, b"<html>"), Verdict.AMBIGUOUS),
+        (http(302, b""), Verdict.AMBIGUOUS),
+        (NoReply("lost", sent=True), Verdict.AMBIGUOUS),
+        (NoReply("refused", sent=False), Verdict.TRANSIENT),
+        (http(429, {"retry_after": 5}), Verdict.RATE_LIMITED),
+        (http(429, b"<html>"), Verdict.RATE_LIMITED),
+        (http(401, {}), Verdict.INVALID_KEY),
+        (http(402, b""), Verdict.NO_CREDITS),
+        (http(403, {}), Verdict.NOT_IN_PLAN),
+        (http(400, {}), Verdict.REFUSED),
+        (http(404, {"message": "no such route"}), Verdict.REFUSED),
+        (http(404, {"status": "error", "message": "no such model"}), Verdict.REFUSED),
+        (http(200, {"status": "error", "message": {"prompt": ["missing"]}}), Verdict.REFUSED),
+        (http(200, {"status": "failed", "message": "Failed, Try Again"}), Verdict.FAILED),
+        (http(200, {"status": "success", "output": [], "id": 5}), Verdict.PROCESSING),
+    ],
+)
+def test_submission_replies(received, verdict):
+    assert read_submission_reply(received, "v6/video/text2video").verdict is verdict
+
+
+# --- replies that others received ---
+
+
+def test_a_reply_of_any_http_task():
+    job = job_of_reply(QUEUED, None)
+    assert (job.endpoint, job.id, job.status, job.eta) == ("v6/video", "147", "processing", 960.0)
+    assert job_of_reply({"id": 5, "status": "processing"}, "v6/3d").id == "5"
+    assert job_of_reply({"status": "success", "output": [URL]}, None).outputs == [URL]
+    assert job_of_reply({"status": "error", "message": "Invalid API key"}, None).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("reply", "complaint"),
+    [({"status": "processing"}, "'id'"), ({"id": 5}, "endpoint"), ({"id": True}, "job id"), ({"fetch_result": "https://evil.example/api/v3/fetch/1"}, "fetch_result")],
+)  # fmt: skip
+def test_replies_that_name_no_job(reply, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        job_of_reply(reply, None)
+
+
+# --- jobs and balances ---
+
+
+def test_a_job_survives_both_kinds_of_record():
+    job = read_fetch_reply(http(200, {**QUEUED, "status": "success", "output": [URL], "generationTime": 1.5}), JOB).job
+    assert Job.from_dict(json.loads(json.dumps(job.to_dict()))) == job
+    assert Job.from_dict(json.loads(json.dumps(job.to_compact_dict()))) == job
+    assert Job.from_dict({**job.to_dict(), "from_tomorrow": 1}) == job
+    assert JOB.to_compact_dict() == {"id": "147", "endpoint": "v6/video"}
+    odd = Job(id="processing", endpoint="v6/video", status="failed", message="processing")
+    assert Job.from_dict(odd.to_compact_dict()) == odd
+
+
+@pytest.mark.parametrize(
+    ("received", "verdict", "message", "amount"),
+    [
+        (
+            http(200, {"status": "success", "data": {"balance": 43.6, "currency": "USD"}}),
+            Verdict.SUCCESS,
+            "43.6 USD",
+            43.6,
+        ),
+        (http(200, {"status": "success"}), Verdict.SUCCESS, "unknown", None),
+        (http(401, {"message": "Invalid API key"}), Verdict.INVALID_KEY, "Invalid API key", None),
+        (http(500, {}), Verdict.TRANSIENT, "HTTP 500 without a reason", None),
+        (NoReply("no connection", sent=False), Verdict.TRANSIENT, "no connection", None),
+    ],
+)
+def test_balances(received, verdict, message, amount):
+    balance = read_balance_reply(received)
+    assert (balance.verdict, balance.message, balance.amount) == (verdict, message, amount)

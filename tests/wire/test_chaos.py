@@ -1,0 +1,156 @@
+"""
+Five hundred jobs, of whose replies a fifth is replaced by a fault: all faults of the tables, seeded.
+
+What each job is answered at its n-th look is decided by its id alone, so that it does not depend on who asks when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from airflow_provider_modelslab._http import async_transport
+from airflow_provider_modelslab._protocol.replies import Verdict
+from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
+from tests.support.raw_server import Answer, RawServer, reply
+from tests.support.reply_table import REPLIES
+from tests.support.transport_faults import TRANSPORT_FAULTS, job_id_of
+
+SEED = 107  # one with which every fault comes up, also without the one that old releases of aiohttp cannot bear
+JOBS = 500
+FAULTY = 0.2
+FAILING = 0.1
+
+PASSING = {
+    verdict.name
+    for verdict in (
+        Verdict.TRANSIENT,
+        Verdict.PROCESSING,
+        Verdict.RATE_LIMITED,
+        Verdict.NO_OUTPUT,
+        Verdict.EMPTY_ERROR,
+        Verdict.NOT_FOUND,
+    )
+}
+
+FAULTS: dict[str, Answer] = {
+    **{name: fault.answer for name, fault in TRANSPORT_FAULTS.items()},
+    **{name: reply(row[1], row[0]) for name, row in REPLIES.items() if row[2] in PASSING},
+}
+
+# Rarer, since each of these takes a timeout, some of them a busy one.
+WEIGHTS = [0.4 if name in TRANSPORT_FAULTS and TRANSPORT_FAULTS[name].slow else 1.0 for name in FAULTS]
+
+
+class Jobs:
+    """The jobs as they truly are, and what the server says of them."""
+
+    def __init__(self) -> None:
+        self.ids = [str(number) for number in range(1, JOBS + 1)]
+        self.faults: Counter[str] = Counter()
+        self.polls: Counter[str] = Counter()
+        self.scripts = {job_id: list(self._script(job_id)) for job_id in self.ids}
+
+    def fails(self, job_id: str) -> bool:
+        return Random(f"{SEED}/end/{job_id}").random() < FAILING
+
+    def truth(self, job_id: str) -> tuple[str, str, list[str]]:
+        """Return the id, the state and the outputs with which a job must be reported."""
+        return (job_id, "failed", []) if self.fails(job_id) else (job_id, "success", [f"https://cdn/{job_id}.gif"])
+
+    def answer_to(self, request: bytes) -> Answer:
+        job_id = job_id_of(request)
+        look = self.polls[job_id]
+        self.polls[job_id] += 1
+        return self.scripts[job_id][min(look, len(self.scripts[job_id]) - 1)]
+
+    def _script(self, job_id: str) -> Iterator[Answer]:
+        random = Random(f"{SEED}/polls/{job_id}")
+        true_replies = [reply({"status": "processing", "message": "try again later.", "output": ""})] * random.randint(
+            0, 5
+        )
+        for true_reply in [*true_replies, reply(self._last(job_id))]:
+            while random.random() < FAULTY:
+                (name,) = random.choices(list(FAULTS), WEIGHTS)
+                self.faults[name] += 1
+                yield FAULTS[name]
+            yield true_reply
+
+    def _last(self, job_id: str) -> dict[str, object]:
+        if self.fails(job_id):
+            return {"status": "failed", "id": "", "message": f"No GPU for {job_id}", "output": ""}
+        return {"status": "success", "id": int(job_id), "output": [f"https://cdn/{job_id}.gif"]}
+
+
+@pytest.fixture
+def server(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> RawServer:
+    extra = {"request_timeout": 1, "requests_per_second": 10_000}
+    connection = {"conn_type": "modelslab", "host": raw_server.url, "password": "the-api-key", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
+    monkeypatch.setattr("airflow_provider_modelslab._http.sync_transport.MAX_REPLY_BYTES", 2**20)
+    monkeypatch.setattr("airflow_provider_modelslab._protocol.replies.LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.MIN_DELAY", 0.01)
+    monkeypatch.setattr("airflow_provider_modelslab._polling.waits.NOT_FOUND_GRACE", 3600.0)
+    return raw_server
+
+
+async def events_of(ids: list[str]) -> list[dict]:
+    now = time.time()
+    trigger = ModelsLabJobTrigger(
+        modelslab_conn_id="modelslab_default",
+        jobs=[{"id": job_id, "endpoint": "v6/video"} for job_id in ids],
+        started=now,
+        deadline=now + 300,
+        poke_interval=0.01,
+    )
+    return [event.payload async for event in trigger.run()]
+
+
+def test_every_job_ends_in_its_true_state(server: RawServer, monkeypatch: pytest.MonkeyPatch):
+    jobs = Jobs()
+    assert set(jobs.faults) == set(FAULTS)
+    assert 0.18 < jobs.faults.total() / sum(map(len, jobs.scripts.values())) < 0.22
+    server.answer_to = jobs.answer_to
+    random = Random(SEED)
+    # Here and there a connection, and once forty in a row, are reset before a request on them is read.
+    server.turns_away = lambda: random.random() < 0.05 or 50 < server.connections <= 90
+    groups = [jobs.ids[:250], *(jobs.ids[start : start + 50] for start in range(250, JOBS, 50))]
+    complaints: list[dict] = []
+    sessions = []
+    make_session = async_transport.Session
+    monkeypatch.setattr(
+        async_transport, "Session", lambda *options: sessions.append(make_session(*options)) or sessions[-1]
+    )
+
+    async def scenario() -> list[list[dict]]:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, complaint: complaints.append(complaint))
+        of_triggers = await asyncio.gather(*map(events_of, groups))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        gc.collect()
+        return of_triggers
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        of_triggers = asyncio.run(scenario())
+        gc.collect()
+
+    # One event of each trigger, in which each of its jobs stands once, as it truly ended.
+    for ids, events in zip(groups, of_triggers, strict=True):
+        assert [event["status"] for event in events] == ["finished"]
+        reported = [(job["id"], job["status"], job.get("outputs", [])) for job in events[0]["jobs"]]
+        assert reported == [jobs.truth(job_id) for job_id in ids]
+    # No more requests than there was something to tell; a twentieth for replies that a busy machine brought too late.
+    told = sum(map(len, jobs.scripts.values()))
+    assert told <= len(server.requests) <= 1.05 * told
+    # One session, and nothing left of it.
+    assert [session.client.closed for session in sessions] == [True]
+    assert complaints == []
+    assert [str(warning.message) for warning in warned if issubclass(warning.category, ResourceWarning)] == []

@@ -1,0 +1,416 @@
+"""
+Every reply and every fault of the network, against every way of asking, over a real socket.
+
+What each means is stated once, in :data:`OUTCOMES`. Where a wait is to go on, the fault is over after the first poll,
+and the wait must end well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import time
+import tracemalloc
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import pytest
+from cryptography import x509
+
+from airflow_provider_modelslab._http import async_transport, sync_transport
+from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
+from airflow_provider_modelslab._protocol.replies import Reply, Verdict, read_fetch_reply
+from airflow_provider_modelslab.hooks import ModelsLabHook
+from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.sensors import ModelsLabJobSensor
+from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
+from tests.support.certificates import Authority
+from tests.support.raw_server import RESET, RawServer, reply
+from tests.support.reply_table import REPLIES
+from tests.support.transport_faults import EARLY_HINTS, MIB, ODD_SUCCESSES, SUCCESS, TRANSPORT_FAULTS
+from tests.support.waiting import wait_until
+
+JOB = Job(id="1", endpoint="v6/video")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What a verdict leads to.
+
+    :param fetch: the status of the job that ``hook.fetch`` returns, or the exception that it raises.
+    :param sensor: the same of a poking sensor.
+    :param trigger: the status of the job in the trigger's event, or the verdict of its error.
+    :param fetch_repeats: whether ``hook.fetch`` asks again.
+    :param waits_go_on: whether sensor and trigger ask again.
+    """
+
+    fetch: str
+    sensor: str
+    trigger: str
+    fetch_repeats: bool = False
+    waits_go_on: bool = False
+
+
+PENDING = Outcome("processing", "success", "success", waits_go_on=True)
+
+OUTCOMES = {
+    "SUCCESS": Outcome("success", "success", "success"),
+    "PROCESSING": PENDING,
+    "NO_OUTPUT": PENDING,
+    "EMPTY_ERROR": PENDING,
+    "RATE_LIMITED": PENDING,
+    "NOT_FOUND": Outcome("failed", "success", "success", waits_go_on=True),
+    "TRANSIENT": Outcome("success", "success", "success", fetch_repeats=True, waits_go_on=True),
+    "FAILED": Outcome("failed", "ModelsLabJobFailed", "failed"),
+    "REFUSED": Outcome("ModelsLabRequestError", "ModelsLabJobFailed", "failed"),
+    "INVALID_KEY": Outcome("ModelsLabAuthError", "ModelsLabAuthError", "INVALID_KEY"),
+    "NO_CREDITS": Outcome("ModelsLabCreditsError", "ModelsLabCreditsError", "NO_CREDITS"),
+    "NOT_IN_PLAN": Outcome("ModelsLabPlanError", "ModelsLabPlanError", "NOT_IN_PLAN"),
+}
+
+
+# --- ways of asking ---
+
+
+def fetch() -> str:
+    return _ending(lambda: ModelsLabHook().fetch(JOB.id, JOB.endpoint).status)
+
+
+def afetch() -> str:
+    return _ending(lambda: asyncio.run(ModelsLabHook().afetch(JOB.id, JOB.endpoint)).status)
+
+
+def poll() -> Reply:
+    return ModelsLabHook().poll(JOB)
+
+
+def apoll() -> Reply:
+    async def one_poll() -> Reply:
+        hook = ModelsLabHook()
+        async with async_transport.Session((await hook.aoptions()).request_timeout) as session:
+            return await hook.apoll(JOB, session)
+
+    return asyncio.run(one_poll())
+
+
+class TaskInstance:
+    """Stands where Airflow's task instance does."""
+
+    start_date = datetime.now(timezone.utc)
+
+    def xcom_push(self, key: str, value: object) -> None:
+        json.dumps(value, allow_nan=False)
+
+
+def sensor() -> str:
+    waiting = ModelsLabJobSensor(
+        task_id="wait", jobs=JOB.id, endpoint=JOB.endpoint, deferrable=False, poke_interval=0.01, timeout=60
+    )
+    return _ending(lambda: waiting.execute({"ti": TaskInstance()}) and "success")
+
+
+def trigger() -> str:
+    now = time.time()
+    waiting = ModelsLabJobTrigger(
+        modelslab_conn_id="modelslab_default",
+        jobs=[{"id": JOB.id, "endpoint": JOB.endpoint}],
+        started=now,
+        deadline=now + 60,
+        poke_interval=0.01,
+    )
+
+    async def events() -> list[dict]:
+        return [event.payload async for event in waiting.run()]
+
+    (event,) = asyncio.run(events())
+    json.dumps(event, allow_nan=False)
+    assert event["status"] != "timeout"
+    return event["verdict"] if event["status"] == "error" else event["jobs"][0]["status"]
+
+
+def _ending(ask: Callable[[], str]) -> str:
+    try:
+        return ask()
+    except Exception as error:
+        return type(error).__name__
+
+
+def submit() -> str:
+    return _ending(lambda: ModelsLabHook().submit("v6/video/text2video", {"prompt": "a fox"}).status)
+
+
+def asubmit() -> str:
+    return _ending(lambda: asyncio.run(ModelsLabHook().asubmit("v6/video/text2video", {"prompt": "a fox"})).status)
+
+
+polls = pytest.mark.parametrize("poll", [poll, apoll])
+anyhow = pytest.mark.parametrize("ask", [fetch, afetch, sensor, trigger])
+fetches = pytest.mark.parametrize("fetch", [fetch, afetch])
+waits = pytest.mark.parametrize("wait", [sensor, trigger])
+
+
+# --- the surroundings ---
+
+
+@dataclass
+class Wire:
+    """What the transports handed over, and what is to happen after the first of it."""
+
+    received: list[HttpReply | NoReply] = field(default_factory=list)
+    after_first: Callable[[], None] = lambda: None
+
+    def take(self, received: HttpReply | NoReply) -> HttpReply | NoReply:
+        self.received.append(received)
+        if len(self.received) == 1:
+            self.after_first()
+        return received
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
+    wire = Wire()
+    post, apost = sync_transport.post, async_transport.Session.post
+
+    async def recorded(*args):
+        return wire.take(await apost(*args))
+
+    monkeypatch.setattr(sync_transport, "post", lambda *args: wire.take(post(*args)))
+    monkeypatch.setattr(async_transport.Session, "post", recorded)
+    return wire
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pause that is meant for the real world becomes a short one; which pause is asked for is tested elsewhere."""
+    monkeypatch.setattr("airflow_provider_modelslab._protocol.replies.LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.MIN_DELAY", 0.01)
+    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
+    monkeypatch.setattr("airflow_provider_modelslab.hooks._RETRY_PAUSE", lambda state: 0.01)
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, url: str, request_timeout: float = 30.0) -> None:
+    extra = {"retries": 5, "request_timeout": request_timeout, "requests_per_second": 10_000}
+    connection = {"conn_type": "modelslab", "host": url, "password": "the-api-key", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
+
+
+@pytest.fixture
+def server(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> RawServer:
+    connect(monkeypatch, raw_server.url)
+    return raw_server
+
+
+# --- replies ---
+
+
+replies = pytest.mark.parametrize(
+    ("answer", "verdict"), [(reply(row[1], row[0]), row[2]) for row in REPLIES.values()], ids=REPLIES
+)
+
+
+@polls
+@replies
+def test_a_poll_has_the_verdict(server: RawServer, poll, answer, verdict):
+    server.answer(answer)
+    assert poll().verdict.name == verdict
+    assert len(server.requests) == 1
+
+
+@fetches
+@replies
+def test_fetching(server: RawServer, fetch, answer, verdict):
+    outcome = OUTCOMES[verdict]
+    server.answer(answer, SUCCESS)
+    assert fetch() == outcome.fetch
+    assert len(server.requests) == 1 + outcome.fetch_repeats
+
+
+@waits
+@replies
+def test_waiting(server: RawServer, wait, answer, verdict):
+    outcome = OUTCOMES[verdict]
+    server.answer(answer, SUCCESS)
+    assert wait() == getattr(outcome, wait.__name__)
+    assert len(server.requests) == 1 + outcome.waits_go_on
+
+
+@waits
+@pytest.mark.parametrize("name", [name for name, row in REPLIES.items() if row[2] in ("NO_OUTPUT", "EMPTY_ERROR", "NOT_FOUND")])  # fmt: skip
+def test_a_doubtful_reply_that_persists_is_a_failure(server: RawServer, wait, name, monkeypatch):
+    monkeypatch.setattr("airflow_provider_modelslab._polling.waits.NOT_FOUND_GRACE", 0.05)
+    status, body, *_ = REPLIES[name]
+    server.answer(reply(body, status))
+    assert wait() == getattr(OUTCOMES["FAILED"], wait.__name__)
+
+
+# --- the network ---
+
+# Enough to give up soon, and rarely too little on a busy machine, which would only repeat the fault.
+SHORT_TIMEOUT = 0.3
+
+faults = pytest.mark.parametrize("fault", TRANSPORT_FAULTS.values(), ids=TRANSPORT_FAULTS)
+
+
+@anyhow
+@faults
+def test_a_fault_of_the_network_is_waited_out(server: RawServer, wire: Wire, fault, ask, monkeypatch):
+    if fault.slow:
+        connect(monkeypatch, server.url, SHORT_TIMEOUT)
+    server.answer(fault.answer, SUCCESS)
+    assert ask() == "success"
+    assert len(server.requests) == 2 or (fault.slow and len(server.requests) > 2)
+    first = wire.received[0]
+    assert re.search(fault.reason, read_fetch_reply(first, JOB).job.message)
+    assert not isinstance(first, NoReply) or first.sent  # or else a submission would be repeated, and billed twice
+    if fault.endless:
+        # The server sees the connection closed after what was read and what the sockets hold.
+        wait_until(lambda: bool(server.sent))
+        assert server.sent[0] < sync_transport.MAX_REPLY_BYTES + 16 * MIB
+
+
+@anyhow
+@pytest.mark.parametrize("name", ODD_SUCCESSES)
+def test_an_odd_success_is_found(server: RawServer, ask, name):
+    server.answer(ODD_SUCCESSES[name])
+    assert ask() == "success"
+    assert len(server.requests) == 1
+
+
+@anyhow
+def test_early_hints_may_take_another_poll(server: RawServer, ask):
+    server.answer(EARLY_HINTS, SUCCESS)
+    assert ask() == "success"
+
+
+@polls
+@pytest.mark.parametrize("name", [name for name, fault in TRANSPORT_FAULTS.items() if "longer" in fault.reason])
+def test_what_is_too_long_is_not_held_in_memory(server: RawServer, poll, name):
+    """The limit of a reply, its growth by copying, and some pieces on their way: never the 100 MB."""
+    server.answer(TRANSPORT_FAULTS[name].answer)
+    tracemalloc.start()
+    try:
+        assert poll().verdict is Verdict.TRANSIENT
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * sync_transport.MAX_REPLY_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+# --- faults on the way to a server, which are over after the first poll ---
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def trusted(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let both clients trust the authority."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.bundle))
+
+
+def check_way(wire: Wire, ask, reason: str) -> None:
+    """See a wait end well though the first poll did not reach the server at all."""
+    assert ask() == "success"
+    first = wire.received[0]
+    assert isinstance(first, NoReply)
+    assert reason in first.reason
+    assert not first.sent  # nothing can have arrived: a submission may be repeated
+    assert len(wire.received) == 2
+
+
+@anyhow
+def test_a_server_that_refuses_connections(wire: Wire, ask, monkeypatch):
+    server = RawServer()
+    server.answer(SUCCESS)
+    connect(monkeypatch, server.url)
+    with ExitStack() as stack:
+        wire.after_first = lambda: stack.enter_context(server)
+        check_way(wire, ask, "no connection to ModelsLab")
+
+
+@anyhow
+def test_a_connection_that_is_reset_before_the_request_is_read(server: RawServer, wire: Wire, ask):
+    resets = iter([True])
+    server.turns_away = lambda: next(resets, False)
+    server.answer(SUCCESS)
+    assert ask() == "success"
+    assert len(server.requests) == 1
+    assert wire.received[0] == sync_transport.CONNECTION_LOST
+
+
+@anyhow
+def test_a_name_that_cannot_be_resolved(server: RawServer, wire: Wire, ask, monkeypatch):
+    """The resolver is a stand-in, since a real one asks the network."""
+    resolve = socket.getaddrinfo
+    known = set()
+
+    def getaddrinfo(host, *args, **kwargs):
+        if host != "api.modelslab.invalid":
+            return resolve(host, *args, **kwargs)
+        if host not in known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve("127.0.0.1", *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setenv("NO_PROXY", "*")
+    server.answer(SUCCESS)
+    connect(monkeypatch, f"http://api.modelslab.invalid:{server.port}")
+    wire.after_first = lambda: known.add("api.modelslab.invalid")
+    check_way(wire, ask, "no connection to ModelsLab")
+
+
+CERTIFICATES = {
+    "self-signed": {"signed": False},
+    "expired": {"days": -1},
+    "another host's": {"name": x509.DNSName("modelslab.com")},
+}
+
+
+@anyhow
+@pytest.mark.parametrize("wrong", CERTIFICATES.values(), ids=CERTIFICATES)
+@pytest.mark.usefixtures("trusted")
+def test_a_certificate_that_is_not_trusted(raw_server: RawServer, wire: Wire, authority, ask, wrong, monkeypatch):
+    raw_server.ssl_context = authority.server(**wrong)
+    raw_server.answer(SUCCESS)
+    connect(monkeypatch, raw_server.url)
+    wire.after_first = lambda: setattr(raw_server, "ssl_context", authority.server())
+    check_way(wire, ask, "no trusted TLS connection")
+    assert len(raw_server.requests) == 1  # whoever has no certificate does not get to see the key
+
+
+@anyhow
+@pytest.mark.usefixtures("trusted")
+def test_a_server_without_tls(raw_server: RawServer, wire: Wire, authority, ask, monkeypatch):
+    raw_server.answer(reply(b"<html>The plain HTTP request was sent to", 400), SUCCESS)
+    connect(monkeypatch, raw_server.url.replace("http://", "https://"))
+    wire.after_first = lambda: setattr(raw_server, "ssl_context", authority.server())
+    check_way(wire, ask, "no trusted TLS connection")
+
+
+@anyhow
+@pytest.mark.usefixtures("trusted")
+def test_a_fault_inside_tls(raw_server: RawServer, wire: Wire, authority, ask, monkeypatch):
+    raw_server.ssl_context = authority.server()
+    raw_server.answer(TRANSPORT_FAULTS["dropped inside the body"].answer, b"", RESET, SUCCESS)
+    connect(monkeypatch, raw_server.url)
+    assert ask() == "success"
+    assert [isinstance(each, NoReply) and each.sent for each in wire.received] == [True, True, True, False]
+
+
+# --- submissions ---
+
+
+@pytest.mark.parametrize("submit", [submit, asubmit])
+@faults
+def test_a_submission_is_sent_once_whatever_happens_to_its_reply(server: RawServer, submit, fault, monkeypatch):
+    if fault.slow:
+        connect(monkeypatch, server.url, SHORT_TIMEOUT)
+    server.answer(fault.answer)
+    assert submit() == "ModelsLabAmbiguousSubmission"
+    assert len(server.requests) == 1

@@ -1,0 +1,410 @@
+"""The hook against the sandbox and against a raw server, over real sockets, on workers' and event loops' side."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from airflow.providers.common.compat.sdk import redact
+
+from airflow_provider_modelslab._protocol.replies import Verdict
+from airflow_provider_modelslab.exceptions import (
+    ModelsLabAmbiguousSubmission,
+    ModelsLabArgumentError,
+    ModelsLabAuthError,
+    ModelsLabCreditsError,
+    ModelsLabJobFailed,
+    ModelsLabPlanError,
+    ModelsLabRateLimited,
+    ModelsLabRequestError,
+    ModelsLabTimeout,
+    ModelsLabTransientError,
+)
+from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook
+from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.sandbox import Sandbox
+from tests.support.raw_server import RESET, RawServer, reply
+from tests.support.waiting import wait_until
+
+VIDEO = "v6/video/text2video"
+PROMPT = {"prompt": "a lighthouse at dusk"}
+
+
+class Workers:
+    """The hook as worker code uses it."""
+
+    fetch = staticmethod(lambda *args: ModelsLabHook().fetch(*args))
+    submit = staticmethod(lambda *args: ModelsLabHook().submit(*args))
+
+
+class EventLoops:
+    """The hook as asynchronous code uses it."""
+
+    fetch = staticmethod(lambda *args: asyncio.run(ModelsLabHook().afetch(*args)))
+    submit = staticmethod(lambda *args: asyncio.run(ModelsLabHook().asubmit(*args)))
+
+
+both = pytest.mark.parametrize("client", [Workers, EventLoops])
+
+
+@pytest.fixture
+def server(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> RawServer:
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    return raw_server
+
+
+# --- fetching and submitting ---
+
+
+@both
+def test_a_job_from_submission_to_success(sandbox: Sandbox, client):
+    job = client.submit(VIDEO, PROMPT)
+    assert (job.status, job.endpoint) == ("processing", "v6/video")
+    assert job.eta is None or job.eta > 0
+    assert client.fetch(job.id, job.endpoint).status == "processing"
+    sandbox.finish(job.id)
+    done = client.fetch(int(job.id), job.endpoint)
+    assert done.status == "success"
+    assert done.outputs[0].startswith(f"{sandbox.url}/files/")
+
+
+@both
+def test_a_failed_job_is_a_job(sandbox: Sandbox, client):
+    job = client.submit(VIDEO, PROMPT)
+    sandbox.fail(job.id, "No GPU left")
+    failed = client.fetch(job.id, job.endpoint)
+    assert (failed.status, failed.message, failed.outputs) == ("failed", "No GPU left", [])
+
+
+@both
+def test_an_unknown_id_is_a_failed_job(sandbox: Sandbox, client):
+    job = client.fetch(999, "v6/video")
+    assert (job.status, job.message) == ("failed", "Request not found")
+
+
+@both
+@pytest.mark.parametrize("endpoint", ["v1/enterprise", "v4/dreambooth", "v3", "v6/images"])
+def test_both_wire_forms(sandbox: Sandbox, client, endpoint):
+    job = sandbox.submit(f"{endpoint}/text2img", PROMPT)
+    sandbox.finish(job["id"])
+    assert client.fetch(job["id"], endpoint).status == "success"
+
+
+@both
+@pytest.mark.parametrize(
+    "answer", [b"", RESET, b"HTTP/1.1 200 X\r\nContent-Length: 99\r\n\r\n{", b"garbage\r\n\r\n", reply(b"<html>", 502)]
+)
+def test_a_fault_that_stays_is_raised_as_transient(server: RawServer, client, answer):
+    server.answer(answer)
+    with pytest.raises(ModelsLabTransientError, match="could not be asked"):
+        client.fetch(1, "v6/video")
+
+
+@both
+def test_a_server_that_is_not_there(monkeypatch, client):
+    with RawServer() as server:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", server.connection)
+    with pytest.raises(ModelsLabTransientError, match="no connection"):
+        client.fetch(1, "v6/video")
+    with pytest.raises(ModelsLabTransientError, match="no connection"):
+        client.submit(VIDEO, PROMPT)
+
+
+@both
+def test_a_submission_that_never_left_is_repeated(server: RawServer, client, monkeypatch):
+    """The port is closed at first: nothing can have been received, so the submission may be repeated."""
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", server.connection.replace('"retries": 0', '"retries": 20'))
+    sandbox = Sandbox(duration=float("inf"))
+    sandbox.start()
+    port = sandbox.url.rpartition(":")[2]
+    sandbox.stop()
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", sandbox.connection)
+    reopening = threading.Timer(0.3, sandbox.start)
+    reopening.start()
+    try:
+        assert client.submit(VIDEO, PROMPT).status == "processing"
+    finally:
+        reopening.join()
+        sandbox.stop()
+    assert sandbox.url.endswith(port)
+    assert sandbox.state()["submissions"]["accepted"] == 1
+
+
+@both
+@pytest.mark.parametrize("fault", ["drop", "drop_midway", "truncated", "html", "http_500", "http_502", "empty_error"])
+def test_a_submission_is_never_repeated_when_it_may_have_arrived(sandbox: Sandbox, client, fault):
+    sandbox.script("submit", [fault])
+    with pytest.raises(ModelsLabAmbiguousSubmission, match="may have been billed"):
+        client.submit(VIDEO, PROMPT)
+    assert sandbox.state()["requests"]["submit"] == 1
+
+
+@both
+@pytest.mark.parametrize(
+    ("status", "message", "error", "advice"),
+    [
+        (400, "Invalid API Request", ModelsLabRequestError, "Correct"),
+        (401, "Invalid API key", ModelsLabAuthError, "valid key"),
+        (402, "Insufficient credits", ModelsLabCreditsError, "Top it up"),
+        (403, "This feature requires a premium subscription", ModelsLabPlanError, "plan"),
+        (422, {"prompt": ["missing"]}, ModelsLabRequestError, "prompt: missing"),
+        (200, "Invalid API key", ModelsLabAuthError, "modelslab_default"),
+        (200, "Your monthly limit exceeded", ModelsLabCreditsError, "monthly limit"),
+    ],
+)
+def test_errors_that_are_not_about_the_job(server: RawServer, client, status, message, error, advice):
+    server.answer(reply({"status": "error", "message": message}, status))
+    for call, args in ((client.fetch, (1, "v6/video")), (client.submit, (VIDEO, PROMPT))):
+        with pytest.raises(error, match=advice):
+            call(*args)
+    assert len(server.requests) == 2
+
+
+@both
+def test_a_full_queue_at_submission(sandbox: Sandbox, client):
+    sandbox.script("submit", ["rate_limit"])
+    with pytest.raises(ModelsLabRateLimited, match="nothing was accepted") as caught:
+        client.submit(VIDEO, PROMPT)
+    assert caught.value.retry_after == 30
+
+
+@both
+@pytest.mark.parametrize(
+    ("job_id", "endpoint", "name"),
+    [(True, "v3", "job id"), ("a/b", "v3", "job id"), (1, None, "endpoint"), (1, "", "endpoint")],
+)
+def test_bad_arguments_of_fetch(client, job_id, endpoint, name):
+    with pytest.raises(ModelsLabArgumentError, match=name):
+        client.fetch(job_id, endpoint)
+
+
+@both
+@pytest.mark.parametrize(
+    ("path", "payload", "name"),
+    [
+        ("", PROMPT, "path"),
+        (VIDEO, None, "payload"),
+        (VIDEO, [1], "payload"),
+        (VIDEO, {"key": "mine"}, "payload must not hold 'key'"),
+        (VIDEO, {"prompt": object()}, "payload"),
+        (VIDEO, {"strength": float("nan")}, "payload"),
+    ],
+)
+def test_bad_arguments_of_submit(client, path, payload, name):
+    with pytest.raises(ModelsLabArgumentError, match=name):
+        client.submit(path, payload)
+
+
+def test_many_jobs_are_looked_at_together(server: RawServer):
+    server.together = POLLS_AT_A_TIME  # answers nobody until so many ask at the same time
+    jobs = [Job(id=str(number), endpoint="v6/video") for number in range(POLLS_AT_A_TIME)]
+    replies = ModelsLabHook().poll_many(jobs)
+    assert [each.verdict for each in replies] == [Verdict.PROCESSING] * POLLS_AT_A_TIME
+    assert [each.job.id for each in replies] == [job.id for job in jobs]
+
+
+@both
+def test_the_environments_proxy_is_used(server: RawServer, monkeypatch, client, request):
+    host = f"{request.node.callspec.id.lower()}.modelslab.invalid"
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", server.connection.replace(server.url, f"http://{host}"))
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.setenv("http_proxy", server.url)
+    assert client.fetch(1, "v6/video").status == "processing"
+    assert server.requests[0].startswith(f"POST http://{host}/api/v6/video/fetch/1 HTTP/1.1".encode())
+
+
+def test_concurrent_fetches_do_not_disturb_each_other(sandbox: Sandbox):
+    async def poll_at_many() -> list[Job]:
+        hook = ModelsLabHook()
+        return await asyncio.gather(*(hook.afetch(147, "v1/enterprise/video") for _ in range(20)))
+
+    sandbox.script("fetch", ["slow", None] * 5)
+    assert {job.status for job in asyncio.run(poll_at_many())} == {"success"}
+    assert len(sandbox.requests) == 20
+
+
+@both
+def test_tls_where_there_is_none_has_sent_nothing(sandbox: Sandbox, client, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", sandbox.connection.replace("http://", "https://"))
+    with pytest.raises(ModelsLabTransientError, match="TLS"):
+        client.submit(VIDEO, PROMPT)
+
+
+@both
+def test_a_host_that_cannot_be_addressed(client, monkeypatch):
+    connection = '{"conn_type": "modelslab", "host": "http://a..b", "password": "the-api-key", "extra": {"retries": 0}}'
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", connection)
+    with pytest.raises(ModelsLabTransientError):
+        client.submit(VIDEO, PROMPT)
+
+
+@both
+def test_a_submission_has_a_connection_of_its_own(server: RawServer, client):
+    """One that was kept alive may die with the request half sent."""
+    server.answer(reply({"status": "processing", "id": 1}))
+    hook = ModelsLabHook()
+    hook.fetch(1, "v6/video")
+    hook.submit(VIDEO, PROMPT)
+    hook.submit(VIDEO, PROMPT)
+    assert server.connections == 3
+
+
+@both
+@pytest.mark.parametrize(("pause", "requests"), [("1", 2), ("30", 1)])
+def test_a_pause_that_was_asked_for_is_kept(server: RawServer, client, monkeypatch, pause, requests):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", server.connection.replace('"retries": 0', '"retries": 1'))
+    server.answer(reply({}, 503, {"Retry-After": pause}))
+    with pytest.raises(ModelsLabTransientError) as caught:
+        client.fetch(1, "v6/video")
+    assert caught.value.retry_after == float(pause)
+    assert len(server.requests) == requests
+
+
+@both
+def test_an_ambiguous_reply_names_the_job_that_it_names(server: RawServer, client):
+    server.answer(reply({"status": "error", "message": "Internal server error.", "id": 4711}, 500))
+    with pytest.raises(ModelsLabAmbiguousSubmission, match="v6/video:4711"):
+        client.submit(VIDEO, PROMPT)
+
+
+# --- waiting ---
+
+
+def test_wait_returns_the_successful_job(sandbox: Sandbox):
+    hook = ModelsLabHook()
+    job = hook.submit(VIDEO, PROMPT)
+    sandbox.script("fetch", [None, "http_503", "html", "not_found", "empty_output", "empty_error"])
+    ending = threading.Thread(target=finish_after_requests, args=(sandbox, job.id, 6))
+    ending.start()
+    assert hook.wait(job, timeout=60, poke_interval=0.01).outputs
+    ending.join()
+
+
+def finish_after_requests(sandbox: Sandbox, job_id: str, count: int) -> None:
+    wait_until(lambda: sandbox.state()["requests"].get("fetch", 0) >= count)
+    sandbox.finish(job_id)
+
+
+def test_wait_takes_an_id_and_an_endpoint(sandbox: Sandbox):
+    assert ModelsLabHook().wait(147, "v1/enterprise/video").outputs
+
+
+def test_wait_takes_a_record_or_a_reply(sandbox: Sandbox):
+    reply_of_submission = sandbox.submit(VIDEO, PROMPT)
+    sandbox.finish_all()
+    assert ModelsLabHook().wait(reply_of_submission).outputs
+    assert ModelsLabHook().wait(Job(id="147", endpoint="v1/enterprise/video").to_dict()).outputs
+
+
+def test_wait_polls_once_more_at_its_end(sandbox: Sandbox):
+    """A job that is done between the last poll that was due and the end of the time is not lost."""
+    job = sandbox.submit(VIDEO, PROMPT)
+    ending = threading.Thread(target=finish_after_requests, args=(sandbox, job["id"], 1))
+    ending.start()
+    assert ModelsLabHook().wait(job["id"], "v6/video", timeout=1, poke_interval=600).outputs
+    ending.join()
+
+
+@pytest.mark.parametrize("jobs", [[], [1, 2], None, "a b"])
+def test_wait_takes_one_job(sandbox: Sandbox, jobs):
+    with pytest.raises(ModelsLabArgumentError, match="job"):
+        ModelsLabHook().wait(jobs, "v6/video")
+
+
+def test_wait_returns_a_job_that_is_done_without_asking(sandbox: Sandbox):
+    done = Job(id="", endpoint="v6/images", status="success", outputs=["https://cdn/a.png"])
+    assert ModelsLabHook().wait(done) is done
+    assert not sandbox.requests
+
+
+def test_wait_raises_for_a_failed_job(sandbox: Sandbox):
+    job = sandbox.submit(VIDEO, PROMPT)
+    sandbox.fail(job["id"], "No GPU left")
+    with pytest.raises(ModelsLabJobFailed, match="No GPU left") as caught:
+        ModelsLabHook().wait(job["id"], "v6/video")
+    assert [failed.message for failed in caught.value.jobs] == ["No GPU left"]
+
+
+def test_wait_ends_at_its_timeout(sandbox: Sandbox):
+    job = sandbox.submit(VIDEO, PROMPT)
+    with pytest.raises(ModelsLabTimeout, match=r"not done within 0\.05 s"):
+        ModelsLabHook().wait(job["id"], "v6/video", timeout=0.05, poke_interval=0.01)
+
+
+def test_wait_ends_when_the_key_is_refused(server: RawServer):
+    server.answer(reply({"status": "processing"}), reply({"status": "error", "message": "Invalid API key"}, 401))
+    with pytest.raises(ModelsLabAuthError):
+        ModelsLabHook().wait(1, "v6/video", poke_interval=0.01)
+
+
+# --- the connection ---
+
+
+def test_the_environment_variable_serves_where_there_is_no_connection(monkeypatch):
+    monkeypatch.setenv("MODELSLAB_API_KEY", "key-from-outside")
+    assert ModelsLabHook().options.key == "key-from-outside"
+    assert redact("the key is key-from-outside") == "the key is ***"
+    assert asyncio.run(ModelsLabHook().aoptions()).base_url is None
+
+
+def test_the_connection_comes_before_the_environment_variable(sandbox: Sandbox, monkeypatch):
+    monkeypatch.setenv("MODELSLAB_API_KEY", "key-from-outside")
+    assert ModelsLabHook().options.key == sandbox.key
+
+
+def test_a_misspelt_connection_is_not_replaced_by_the_environment_variable(monkeypatch):
+    monkeypatch.setenv("MODELSLAB_API_KEY", "key-from-outside")
+    with pytest.raises(ModelsLabArgumentError, match="'modelslab_prod' is not defined"):
+        _ = ModelsLabHook("modelslab_prod").options
+
+
+def test_no_connection_at_all():
+    with pytest.raises(ModelsLabArgumentError, match="MODELSLAB_API_KEY"):
+        _ = ModelsLabHook().options
+    with pytest.raises(ModelsLabArgumentError, match="MODELSLAB_API_KEY"):
+        asyncio.run(ModelsLabHook().aoptions())
+
+
+def test_a_connection_without_a_key(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", '{"conn_type": "modelslab"}')
+    with pytest.raises(ModelsLabArgumentError, match="'modelslab_default' cannot be used: it has no API key"):
+        _ = ModelsLabHook().options
+
+
+def test_test_connection(sandbox: Sandbox, monkeypatch):
+    assert ModelsLabHook().test_connection() == (True, "ModelsLab accepts the API key. Balance: 43.6 USD")
+    assert sandbox.state()["submissions"]["accepted"] == 0
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", sandbox.connection.replace(sandbox.key, "another-key"))
+    good, message = ModelsLabHook().test_connection()
+    assert not good
+    assert "Invalid API key" in message
+    assert "enterprise" in message
+
+
+def test_test_connection_with_an_enterprise_key(monkeypatch):
+    with Sandbox(enterprise_key="enterprise-key") as sandbox:
+        connection = sandbox.connection.replace(sandbox.key, "enterprise-key")
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", connection)
+        good, message = ModelsLabHook().test_connection()
+        assert not good
+        assert "enterprise key" in message
+        assert ModelsLabHook().fetch(147, "v1/enterprise/video").status == "success"
+
+
+def test_test_connection_never_raises(monkeypatch):
+    assert ModelsLabHook().test_connection()[0] is False
+    with RawServer() as server:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", server.connection)
+    good, message = ModelsLabHook().test_connection()
+    assert not good
+    assert "no connection" in message
+
+
+@both
+def test_nothing_of_a_request_is_logged(sandbox: Sandbox, client, log):
+    job = client.submit(VIDEO, {"prompt": "a secret picture"})
+    client.fetch(job.id, job.endpoint)
+    assert sandbox.key not in log.text
+    assert "a secret picture" not in log.text
+    assert f"Looked at job v6/video:{job.id}: processing" in log.text

@@ -1,0 +1,441 @@
+"""The operator's own steps: submission, memory, queue places, batches, errors. Waiting itself is tested with the sensor."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import requests
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_modelslab._ledger.ledger import Ledger
+from airflow_provider_modelslab._tasks.batches import items_of
+from airflow_provider_modelslab.exceptions import (
+    ModelsLabAmbiguousSubmission,
+    ModelsLabArgumentError,
+    ModelsLabAuthError,
+    ModelsLabCreditsError,
+    ModelsLabJobFailed,
+    ModelsLabRequestError,
+    ModelsLabSaveError,
+    ModelsLabTimeout,
+)
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+from airflow_provider_modelslab.sandbox import Sandbox
+from airflow_provider_modelslab.sandbox.state import PRICE
+from airflow_provider_modelslab.sensors import ModelsLabJobSensor
+from tests.conftest import unhurried
+from tests.support.tasks import RecordingTaskInstance, StateStore, deferral_of, event_of, run
+from tests.support.waiting import wait_until
+
+PATH = "v6/images/text2img"
+BOTH_WAYS = pytest.mark.parametrize("deferrable", [True, False])
+
+
+def new_try(store: StateStore | None = None) -> dict:
+    context = {"ti": RecordingTaskInstance()}
+    return context if store is None else {**context, "task_state_store": store}
+
+
+@pytest.fixture
+def context() -> dict:
+    return new_try(StateStore())
+
+
+@pytest.fixture
+def quick_sandbox(monkeypatch):
+    """A sandbox with two places in its queue, whose jobs are done after half a second."""
+    with Sandbox(duration=0.5, queue_limit=2, retry_after=1) as quick:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", unhurried(quick.connection))
+        yield quick
+
+
+def operator(**kwargs) -> ModelsLabGenerateOperator:
+    if "payloads" not in kwargs:
+        kwargs.setdefault("payload", {"prompt": "a lighthouse"})
+    return ModelsLabGenerateOperator(
+        **{"task_id": "generate", "endpoint": PATH, "deferrable": True, "timeout": 60, **kwargs}
+    )
+
+
+def prompts(count: int) -> list[dict]:
+    return [{"prompt": f"picture {number}"} for number in range(count)]
+
+
+def submissions_at(sandbox: Sandbox) -> list[dict]:
+    """The payloads that arrived at the generation endpoint, refused ones included."""
+    return [request.json for request in sandbox.requests if request.path == f"/api/{PATH}"]
+
+
+def job_of(sandbox: Sandbox, prompt: str) -> int:
+    (job_id,) = [job_id for job_id, job in sandbox.jobs.items() if job.order.meta["prompt"] == prompt]
+    return job_id
+
+
+@contextmanager
+def when_submitted(sandbox: Sandbox, count: int, action: Callable[[], object]) -> Iterator[None]:
+    """Do something as soon as so many jobs have been accepted, while the block runs."""
+
+    def act() -> None:
+        wait_until(lambda: len(sandbox.jobs) >= count)
+        action()
+
+    thread = Thread(target=act)
+    thread.start()
+    yield
+    thread.join()
+
+
+# --- one generation ---
+
+
+@BOTH_WAYS
+def test_one_generation_hands_on_what_the_sensor_would(quick_sandbox: Sandbox, context, deferrable):
+    urls = run(operator(deferrable=deferrable), context)
+    (job,) = quick_sandbox.jobs.values()
+    (record,) = context["ti"].xcoms["jobs"]
+    by_sensor = run(ModelsLabJobSensor(task_id="wait", jobs=[record["id"]], endpoint=record["endpoint"]), new_try())
+    assert urls == record["outputs"] == by_sensor
+    assert (record["id"], record["status"]) == (str(job.id), "success")
+    assert "manifest" not in context["ti"].xcoms
+
+
+def test_the_job_is_known_while_the_task_is_deferred(sandbox: Sandbox, context):
+    deferral_of(operator(), context)
+    (record,) = context["ti"].xcoms["jobs"]
+    assert (record["status"], int(record["id"])) == ("processing", next(iter(sandbox.jobs)))
+
+
+def test_without_waiting_the_record_is_returned_and_the_sensor_takes_it(sandbox: Sandbox, context):
+    record = operator(wait_for_completion=False).execute(context)
+    sandbox.finish_all()
+    assert run(ModelsLabJobSensor(task_id="wait", jobs=record), new_try())
+    records = operator(payloads=prompts(2), wait_for_completion=False).execute(new_try())
+    assert [job["status"] for job in records] == ["processing", "processing"]
+
+
+@BOTH_WAYS
+def test_a_failed_generation_fails_the_task(sandbox: Sandbox, context, deferrable):
+    with (
+        when_submitted(sandbox, 1, lambda: sandbox.fail(next(iter(sandbox.jobs)), "No GPU left")),
+        pytest.raises(ModelsLabJobFailed, match="No GPU left"),
+    ):
+        run(operator(deferrable=deferrable, poke_interval=0.2), context)
+    assert context["ti"].xcoms["jobs"][0]["status"] == "failed"
+
+
+# --- never twice ---
+
+
+@BOTH_WAYS
+def test_the_next_try_goes_on_with_the_same_job(sandbox: Sandbox, deferrable):
+    store = StateStore()
+    deferral_of(operator(), new_try(store))  # and the worker dies
+    sandbox.finish_all()
+    context = new_try(store)
+    assert run(operator(deferrable=deferrable), context) == context["ti"].xcoms["jobs"][0]["outputs"]
+    assert len(submissions_at(sandbox)) == 1
+
+
+def test_a_cleared_task_returns_what_is_there(quick_sandbox: Sandbox):
+    store = StateStore()
+    first = run(operator(), new_try(store))
+    assert run(operator(), new_try(store)) == first
+    assert len(submissions_at(quick_sandbox)) == 1
+
+
+def test_what_is_not_durable_is_submitted_anew(sandbox: Sandbox):
+    store = StateStore()
+    for _ in range(2):
+        deferral_of(operator(durable=False), new_try(store))
+    assert (len(submissions_at(sandbox)), store.texts) == (2, {})
+
+
+def test_a_changed_payload_is_submitted(sandbox: Sandbox):
+    store = StateStore()
+    deferral_of(operator(), new_try(store))
+    deferral_of(operator(payload={"prompt": "a fox"}), new_try(store))
+    assert [payload["prompt"] for payload in submissions_at(sandbox)] == ["a lighthouse", "a fox"]
+
+
+def test_a_failed_generation_is_tried_anew_when_the_task_is_cleared(sandbox: Sandbox):
+    store = StateStore()
+    deferral_of(operator(), new_try(store))
+    sandbox.fail(next(iter(sandbox.jobs)))
+    deferral_of(operator(), new_try(store))
+    assert len(submissions_at(sandbox)) == 2
+
+
+def test_a_submission_whose_reply_was_lost_fails_the_task_once(sandbox: Sandbox):
+    store = StateStore()
+    sandbox.script("submit", ["drop"])
+    with pytest.raises(ModelsLabAmbiguousSubmission, match="may have been billed"):
+        operator().execute(new_try(store))
+    deferral_of(operator(), new_try(store))  # cleared by somebody who has looked into the account
+    assert len(sandbox.jobs) == 2
+
+
+def test_a_worker_that_died_while_submitting_is_no_reason_to_pay_again(sandbox: Sandbox):
+    store = StateStore()
+    Ledger(PATH, items_of({"prompt": "a lighthouse"}, None), store).intend(0)
+    with pytest.raises(ModelsLabAmbiguousSubmission, match="may have been billed"):
+        operator().execute(new_try(store))
+    assert not submissions_at(sandbox)
+    deferral_of(operator(), new_try(store))
+    assert len(submissions_at(sandbox)) == 1
+
+
+def test_a_store_that_cannot_be_written_loses_no_job(sandbox: Sandbox, context):
+    class FullStore(StateStore):
+        def set(self, key, value):
+            if any(record for _, record in value.values()):
+                raise OSError("disk full")
+            super().set(key, value)
+
+    context = new_try(FullStore())
+    deferral_of(operator(), context)
+    assert context["ti"].xcoms["jobs"]
+
+
+# --- places in the queue ---
+
+
+@BOTH_WAYS
+def test_a_full_queue_is_waited_out(sandbox: Sandbox, context, deferrable, monkeypatch):
+    with Sandbox(duration=0.8, queue_limit=1, retry_after=1) as full:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", unhurried(full.connection))
+        full.submit(PATH, {"prompt": "somebody else's"})
+        assert run(operator(deferrable=deferrable), context)
+        assert len(full.jobs) == 2
+        assert len(submissions_at(full)) >= 2
+
+
+def test_a_pause_that_was_asked_for_is_kept_without_a_worker(sandbox: Sandbox, context):
+    sandbox.script("submit", ["rate_limit"])
+    before = time.time()
+    trigger = deferral_of(operator(), context).trigger
+    assert trigger.jobs == []
+    assert 30 <= trigger.deadline - before <= 30 * 1.25
+
+
+def test_a_queue_that_stays_full_ends_with_the_timeout(sandbox: Sandbox, context, monkeypatch):
+    with Sandbox(duration=float("inf"), queue_limit=0, retry_after=1) as full:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", unhurried(full.connection))
+        with pytest.raises(ModelsLabTimeout, match="not submitted yet"):
+            run(operator(timeout=2), context)
+
+
+@BOTH_WAYS
+def test_a_batch_keeps_within_its_places(quick_sandbox: Sandbox, context, deferrable):
+    urls = run(operator(payloads=prompts(5), max_in_flight=2, deferrable=deferrable, poke_interval=0.2), context)
+    assert [payload["prompt"] for payload in submissions_at(quick_sandbox)] == [f"picture {n}" for n in range(5)]
+    assert [record["outputs"] for record in context["ti"].xcoms["jobs"]] == [[url] for url in urls]
+    assert len(set(urls)) == 5
+
+
+# --- batches ---
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("tolerant", [True, False])
+def test_results_travel_with_their_payload(sandbox: Sandbox, context, deferrable, tolerant):
+    named = {f"item {number}": {"prompt": f"picture {number}"} for number in range(20)}
+    bad = ["picture 3", "picture 11", "picture 19"]
+
+    def end_all() -> None:
+        for prompt in bad:
+            sandbox.fail(job_of(sandbox, prompt), f"no GPU for {prompt}")
+        sandbox.finish_all()
+
+    task = operator(
+        payloads=named, max_in_flight=20, fail_on_partial_error=not tolerant, deferrable=deferrable, poke_interval=0.5
+    )
+    with when_submitted(sandbox, 20, end_all):
+        if tolerant:
+            assert len(run(task, context)) == 17
+        else:
+            with pytest.raises(ModelsLabJobFailed, match="3 of 20 jobs failed"):
+                run(task, context)
+    manifest = context["ti"].xcoms["manifest"]
+    assert (manifest["total"], manifest["succeeded"], manifest["failed"]) == (20, 17, 3)
+    assert [item["payload"]["prompt"] for item in manifest["items"] if item["status"] == "failed"] == bad
+    for item in manifest["items"]:
+        assert item["payload"] == named[item["name"]]
+        assert int(item["job_id"]) == job_of(sandbox, item["payload"]["prompt"])
+        if item["status"] == "failed":
+            assert item["message"] == f"no GPU for {item['payload']['prompt']}"
+        else:
+            assert len(item["outputs"]) == 1
+
+
+def test_a_cleared_batch_generates_only_what_failed(sandbox: Sandbox):
+    store = StateStore()
+    task = operator(payloads=prompts(3), fail_on_partial_error=False, poke_interval=0.2)
+    with when_submitted(sandbox, 3, lambda: (sandbox.fail(job_of(sandbox, "picture 1")), sandbox.finish_all())):
+        assert len(run(task, new_try(store))) == 2
+    with when_submitted(sandbox, 4, sandbox.finish_all):
+        assert len(run(task, new_try(store))) == 3
+    assert [payload["prompt"] for payload in submissions_at(sandbox)].count("picture 1") == 2
+
+
+def test_refused_items_do_not_stop_the_others(sandbox: Sandbox, context):
+    sandbox.script("submit", [None, "dict_message", "drop", None])
+    task = operator(payloads=prompts(4), fail_on_partial_error=False, poke_interval=0.2)
+    with when_submitted(sandbox, 3, sandbox.finish_all):
+        assert len(run(task, context)) == 2
+    statuses = [item["status"] for item in context["ti"].xcoms["manifest"]["items"]]
+    assert statuses == ["success", "failed", "failed", "success"]
+    assert "may have been billed" in context["ti"].xcoms["manifest"]["items"][2]["message"]
+
+
+def test_an_account_that_runs_dry_stops_a_batch_and_loses_nothing(monkeypatch):
+    store = StateStore()
+    with Sandbox(duration=float("inf"), balance=1.5 * PRICE) as poor:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", unhurried(poor.connection))
+        for _ in range(2):
+            context = new_try(store)
+            with pytest.raises(ModelsLabCreditsError):
+                run(operator(payloads=prompts(3)), context)
+            assert [record["status"] for record in context["ti"].xcoms["jobs"]] == ["processing"]
+        sent = [payload["prompt"] for payload in submissions_at(poor)]
+        assert sent == ["picture 0", "picture 1", "picture 1"]
+
+
+@BOTH_WAYS
+def test_an_empty_batch_is_no_outputs(sandbox: Sandbox, context, deferrable):
+    assert run(operator(payloads=[], deferrable=deferrable), context) == []
+    assert context["ti"].xcoms["manifest"] == {"total": 0, "succeeded": 0, "failed": 0, "items": []}
+
+
+def test_a_manifest_holds_no_pictures(quick_sandbox: Sandbox, context):
+    run(operator(payloads=[{"prompt": "a fox", "init_image": ["data:image/png;base64," + "A" * 100_000]}]), context)
+    (item,) = context["ti"].xcoms["manifest"]["items"]
+    assert item["payload"]["prompt"] == "a fox"
+    assert len(item["payload"]["init_image"][0]) < 300
+
+
+# --- stored outputs ---
+
+
+@BOTH_WAYS
+def test_outputs_are_stored_and_told(quick_sandbox: Sandbox, context, deferrable, tmp_path):
+    payloads = {name: {"prompt": name, "samples": 2} for name in ("fox", "owl")}
+    urls = run(operator(payloads=payloads, deferrable=deferrable, output_path=str(tmp_path), max_in_flight=2), context)
+    files = context["ti"].xcoms["files"]
+    assert [requests.get(url, timeout=10).content for url in urls] == [Path(file).read_bytes() for file in files]
+    assert [item["files"] for item in context["ti"].xcoms["manifest"]["items"]] == [files[:2], files[2:]]
+
+
+def test_a_retry_of_the_saving_generates_nothing(quick_sandbox: Sandbox, tmp_path):
+    store = StateStore()
+    blocked = tmp_path / "blocked"
+    blocked.touch()  # a file where the folder is to be
+    task = operator(output_path=str(blocked / "outputs"))
+    with pytest.raises(ModelsLabSaveError):
+        run(task, new_try(store))
+    blocked.unlink()
+    context = new_try(store)
+    run(task, context)
+    assert all(Path(file).stat().st_size for file in context["ti"].xcoms["files"])
+    assert len(submissions_at(quick_sandbox)) == 1
+
+
+def test_where_a_retry_would_generate_anew_a_failed_saving_is_not_retried(quick_sandbox: Sandbox, tmp_path):
+    (tmp_path / "blocked").touch()
+    context = new_try()
+    with pytest.raises(AirflowFailException, match="ModelsLabJobSensor"):
+        run(operator(output_path=str(tmp_path / "blocked" / "outputs")), context)
+    sensor = ModelsLabJobSensor(task_id="wait", jobs=context["ti"].xcoms["jobs"], output_path=str(tmp_path / "new"))
+    context = new_try()
+    run(sensor, context)
+    assert [Path(file).parent for file in context["ti"].xcoms["files"]] == [tmp_path / "new"]
+
+
+# --- account, time, arguments ---
+
+
+def test_what_is_refused_fails_at_once(sandbox: Sandbox):
+    sandbox.script("submit", ["dict_message"])
+    with pytest.raises(ModelsLabRequestError, match="prompt"):
+        operator().execute(new_try(StateStore()))
+    sandbox.rotate_key("another-key-123456")
+    with pytest.raises(ModelsLabAuthError):
+        operator().execute(new_try(StateStore()))
+    assert not sandbox.jobs
+
+
+def test_too_low_a_balance_stops_before_paying(sandbox: Sandbox, context):
+    with pytest.raises(ModelsLabCreditsError, match="min_balance"):
+        operator(min_balance=1000.0).execute(context)
+    assert not submissions_at(sandbox)
+    deferral_of(operator(min_balance=1.0), context)
+    assert len(submissions_at(sandbox)) == 1
+
+
+@BOTH_WAYS
+def test_the_end_of_the_time_says_how_to_go_on(sandbox: Sandbox, deferrable):
+    for durable, advice in [(True, "clear the task"), (False, "ModelsLabJobSensor")]:
+        with pytest.raises(ModelsLabTimeout, match=advice):
+            run(operator(timeout=1, durable=durable, deferrable=deferrable), new_try(StateStore()))
+
+
+def test_the_execution_timeout_counts_too(sandbox: Sandbox, context):
+    trigger = deferral_of(operator(execution_timeout=timedelta(seconds=60)), context).trigger
+    assert trigger.deadline - trigger.started <= 60
+
+
+def test_an_error_in_the_triggerer_fails_the_task_and_keeps_the_jobs(sandbox: Sandbox, context):
+    deferred = deferral_of(operator(), context)
+    sandbox.rotate_key("another-key-123456")
+    task = operator()
+    with pytest.raises(ModelsLabAuthError):
+        task.execute_complete(context, event_of(deferred))
+    assert context["ti"].xcoms["jobs"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"endpoint": "../x"}, "endpoint"),
+        ({"payload": None, "payloads": None}, "payload or payloads"),
+        ({"payload": {}, "payloads": []}, "payload or payloads"),
+        ({"payload": {"key": "abc"}}, "payload must not hold 'key'"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": float("inf")}, "timeout"),
+        ({"max_in_flight": 0}, "max_in_flight"),
+        ({"seconds_per_request": -1}, "seconds_per_request"),
+    ],
+)
+def test_bad_arguments_are_refused_when_the_dag_is_parsed(arguments, name):
+    with pytest.raises(ModelsLabArgumentError, match=re.escape(name)):
+        ModelsLabGenerateOperator(**{"task_id": "generate", "endpoint": PATH, "payload": {"prompt": "x"}, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"payload": "no JSON"}, "payload"),
+        ({"payload": [1]}, "payload"),
+        ({"payloads": 5}, "payloads"),
+        ({"payloads": [{"prompt": "a"}, 7]}, "payloads[1]"),
+        ({"payloads": {"fox": "x"}}, "payloads['fox']"),
+        ({"payload": {"prompt": object()}}, "payload"),
+        ({"payloads": [{"prompt": "a"}, {"key": "b"}]}, "'key'"),
+    ],
+)
+def test_bad_payloads_are_refused_before_anything_is_submitted(sandbox: Sandbox, context, arguments, name):
+    with pytest.raises(ModelsLabArgumentError, match=re.escape(name)) as caught:
+        operator(**arguments).execute(context)
+    assert isinstance(caught.value, AirflowFailException)
+    assert not submissions_at(sandbox)
+
+
+def test_a_payload_may_be_json_by_the_time_it_is_rendered(sandbox: Sandbox, context):
+    deferral_of(operator(payload='{"prompt": "a lighthouse"}'), context)
+    assert submissions_at(sandbox)[0]["prompt"] == "a lighthouse"

@@ -1,0 +1,572 @@
+"""Stored outputs: whole or not there, whatever CDNs, stores and signals do."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from airflow_provider_modelslab._outputs import downloads
+from airflow_provider_modelslab._outputs.downloads import RetryPolicy
+from airflow_provider_modelslab._outputs.saving import save_outputs
+from airflow_provider_modelslab._outputs.stores import ABANDONED_SECONDS
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabOutputExists, ModelsLabSaveError
+from airflow_provider_modelslab.hooks import ModelsLabHook
+from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.sandbox import Sandbox
+from tests.support.raw_server import RESET, RawServer, dripping, reply, stalling
+from tests.support.storing import ENCODED, PNG, RESIGNED, job, picture, run_python, saving
+from tests.support.waiting import wait_until
+
+HURRIED = RetryPolicy(absent=60, faults=60, pause=0.001, longest_pause=0.01)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, content in files(folder).items() if not name.endswith(".job.json")}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+class Cdn:
+    """Answers by path, and counts; a path that has no answer is a 404."""
+
+    def __init__(self, answers: dict[str, bytes]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def __enter__(self) -> Cdn:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection:
+            path = connection.recv(65536).split(b" ")[1].decode()
+            self.asked.append(path)
+            answer = self.answers.get(path, reply(b"", 404))
+            connection.sendall(answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+
+
+# --- what is stored ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["{}", "{}/", "file://{}", "file://{}/"])
+def test_outputs_of_the_sandbox(sandbox: Sandbox, folder: Path, form: str):
+    """In the order of jobs and outputs, under names that say what they are, byte for byte."""
+    submitted = [
+        sandbox.submit("v6/images/text2img", {"prompt": "a", "samples": 3}),
+        sandbox.submit("v6/video/text2video", {"prompt": "b"}),
+        sandbox.submit("v6/voice/text_to_speech", {"prompt": "c"}),
+        sandbox.submit("v6/3d/text_to_3d", {"prompt": "d"}),
+    ]
+    sandbox.finish_all()
+    families = ["v6/images", "v6/video", "v6/voice", "v6/3d"]
+    jobs = [ModelsLabHook().fetch(r["id"], family) for r, family in zip(submitted, families, strict=True)]
+    stored = save_outputs(jobs, form.format(folder))
+    prefix = form.format(folder).rstrip("/")
+    a, b, c, d = (r["id"] for r in submitted)
+    assert stored == [
+        f"{prefix}/v6.images.{a}-0.png",
+        f"{prefix}/v6.images.{a}-1.png",
+        f"{prefix}/v6.images.{a}-2.png",
+        f"{prefix}/v6.video.{b}-0.gif",
+        f"{prefix}/v6.voice.{c}-0.wav",
+        f"{prefix}/v6.3d.{d}-0.glb",
+    ]
+    import requests
+
+    urls = [url for job in jobs for url in job.outputs]
+    assert [Path(path.removeprefix("file://")).read_bytes() for path in stored] == [
+        requests.get(url).content for url in urls
+    ]
+    assert len(list(folder.iterdir())) == 6 + 4
+
+
+def test_a_path_that_is_returned_can_be_opened(raw_server: RawServer, folder: Path):
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    raw_server.answer(picture())
+    (stored,) = save_outputs([job(raw_server.url)], f"file://{folder}/")
+    with ObjectStoragePath(stored).open("rb") as file:
+        assert file.read() == PNG
+
+
+def test_the_record_beside_the_files(sandbox: Sandbox, folder: Path):
+    reply = sandbox.submit("v6/images/text2img", {"prompt": "ä", "samples": 2, "negative_prompt": sandbox.key})
+    sandbox.finish_all()
+    done = ModelsLabHook().fetch(reply["id"], "v6/images")
+    stored = save_outputs([done], str(folder))
+    content = (folder / f"v6.images.{done.id}.job.json").read_text()
+    assert sandbox.key not in content
+    sizes = [len(Path(path).read_bytes()) for path in stored]
+    assert json.loads(content) == {**done.to_dict(), "files": [Path(path).name for path in stored], "sizes": sizes}
+
+
+def test_only_what_succeeded_is_stored(raw_server: RawServer, folder: Path):
+    raw_server.answer(picture())
+    others = [
+        Job("1", "v6/images", "failed", [f"{raw_server.url}/1.png"]),
+        Job("2", "v6/images", "processing", [f"{raw_server.url}/2.png"]),
+    ]
+    assert len(save_outputs([*others, job(f"{raw_server.url}/3.png")], str(folder))) == 1
+    assert len(raw_server.requests) == 1
+    assert save_outputs(others, "s3://not-even-looked-at/") == []
+    assert save_outputs([], str(folder)) == []
+
+
+def test_the_same_id_under_two_endpoints(raw_server: RawServer, folder: Path):
+    raw_server.answer(picture(PNG + b"1"), picture(PNG + b"2"))
+    jobs = [Job("147", endpoint, "success", [raw_server.url]) for endpoint in ("v6/images", "v3")]
+    assert len(set(save_outputs(jobs, str(folder)))) == 2
+    assert set(pictures(folder).values()) == {PNG + b"1", PNG + b"2"}
+
+
+def test_a_job_that_is_given_twice_is_stored_once(raw_server: RawServer, folder: Path):
+    raw_server.answer(picture())
+    once = job(raw_server.url)
+    first, second = save_outputs([once, once], str(folder))
+    assert first == second
+    assert len(raw_server.requests) == 1
+    with pytest.raises(ModelsLabArgumentError, match="given twice"):
+        save_outputs([once, job(raw_server.url, raw_server.url)], str(folder))
+
+
+def test_hostile_ids_stay_in_the_folder(raw_server: RawServer, folder: Path):
+    raw_server.answer(picture())
+    hostile = Job("../../../up", "../..", "success", [f"{raw_server.url}/x.png/..%2F..%2Fup.png"])
+    (stored,) = save_outputs([hostile], str(folder))
+    assert Path(stored).resolve().parent == folder
+    assert not list(folder.parent.glob("*up*"))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        ENCODED,
+        f"data:image/png;base64,{ENCODED}",
+        f"DATA:;charset=x;BASE64,{ENCODED}",
+        ENCODED.rstrip("="),
+        "\n".join(ENCODED[at : at + 76] for at in range(0, len(ENCODED), 76)) + "\n",
+        base64.urlsafe_b64encode(PNG).decode(),
+        "data:image/png," + "".join(f"%{byte:02x}" for byte in PNG),
+    ],
+)
+def test_data_becomes_files(folder: Path, output: str):
+    (stored,) = save_outputs([job(output)], str(folder))
+    assert stored == f"{folder}/v6.images.147-0.png"
+    assert Path(stored).read_bytes() == PNG
+    assert save_outputs([job(output)], str(folder)) == [stored]
+
+
+def test_long_data_becomes_a_file(folder: Path):
+    content = PNG + os.urandom(3 * 10**6 + 1)
+    (stored,) = save_outputs([job(base64.b64encode(content).decode())], str(folder))
+    assert Path(stored).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "output",
+    ["done", "ftp://127.0.0.1/a.png", "file:///etc/passwd", "/etc/passwd", "~" * 100, "data:;base64,", "data:,"],
+)
+def test_what_is_neither_url_nor_data_is_refused(folder: Path, output: str):
+    with pytest.raises(ModelsLabSaveError, match=r"base64 data|an empty file"):
+        save_outputs([job(output)], str(folder))
+    assert files(folder) == {}
+
+
+def test_base64_behind_a_url(sandbox: Sandbox, folder: Path):
+    """The file is what it encodes, and has its extension."""
+    reply = sandbox.submit("v6/images/text2img", {"prompt": "a", "base64": True})
+    sandbox.finish_all()
+    done = ModelsLabHook().fetch(reply["id"], "v6/images")
+    assert done.outputs[0].endswith(".base64")
+    (stored,) = save_outputs([done], str(folder))
+    assert stored.endswith("-0.png")
+    assert Path(stored).read_bytes().startswith(b"\x89PNG")
+
+
+# --- CDNs -------------------------------------------------------------------------------------------------
+
+TRUNCATED = picture()[:-10]
+HALF = picture(PNG + bytes(200_000))[:-100_000]
+TRUNCATED_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (2000, PNG[:2000])
+PAGE = reply(b"<!doctype html><html>Just a moment</html>", headers={"Content-Type": "text/html"})
+
+ABSENT = {
+    "404": reply(b"", 404),
+    "403": reply(b"<Error><Code>AccessDenied</Code></Error>", 403),
+    "202": reply(b"", 202),
+    "empty": picture(b""),
+    "page": PAGE,
+    "xml": reply(b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>"),
+}
+FAULTS = {
+    "500": reply(b"", 500),
+    "503": PAGE.replace(b"200 X", b"503 X"),
+    "429": reply(b"", 429, {"Retry-After": "0"}),
+    "408": reply(b"", 408),
+    "reset": RESET,
+    "nothing": b"",
+    "truncated": TRUNCATED,
+    "truncated chunks": TRUNCATED_CHUNKED,
+    "no HTTP": b"what?\r\n\r\n",
+}
+NEVER = {
+    "410": reply(b"", 410),
+    "400": reply(b"", 400),
+    "redirect to a file": reply(b"", 302, {"Location": "file:///etc/hostname"}),
+    "redirect to nowhere": reply(b"", 302, {"Location": "http://[bad"}),
+    "endless redirects": reply(b"", 302, {"Location": "/again"}),
+    "unasked encoding": picture(Content_Encoding="br"),
+}
+
+
+@pytest.mark.parametrize("fault", [*ABSENT, *FAULTS])
+def test_what_may_pass_is_waited_for(raw_server: RawServer, folder: Path, fault: str):
+    answer = {**ABSENT, **FAULTS}[fault]
+    raw_server.answer(answer, answer, answer, picture())
+    (stored,) = save_outputs([job(f"{raw_server.url}/a.png")], str(folder), retry_policy=HURRIED)
+    assert Path(stored).read_bytes() == PNG
+    assert len(raw_server.requests) == 4
+
+
+@pytest.mark.parametrize("fault", [*ABSENT, *FAULTS, *NEVER])
+def test_what_does_not_pass_leaves_nothing(raw_server: RawServer, folder: Path, fault: str):
+    raw_server.answer({**ABSENT, **FAULTS, **NEVER}[fault])
+    with pytest.raises(ModelsLabSaveError) as caught:
+        save_outputs([job(f"{raw_server.url}/a.png?signature=secret")], str(folder), retry_policy=RESIGNED)
+    assert files(folder) == {}
+    message = str(caught.value)
+    assert "output 0 of job v6/images:147" in message
+    assert f"{raw_server.url}/a.png" in message
+    assert "secret" not in message
+    assert "may expire" in message
+    assert isinstance(caught.value, AirflowException)
+    assert not isinstance(caught.value, AirflowFailException)  # a retry is what mends it
+
+
+@pytest.mark.parametrize("fault", NEVER)
+def test_what_cannot_pass_is_not_waited_for(raw_server: RawServer, folder: Path, fault: str):
+    raw_server.answer(NEVER[fault])
+    with pytest.raises(ModelsLabSaveError):
+        save_outputs([job(f"{raw_server.url}/a.png")], str(folder), retry_policy=RetryPolicy(absent=1e6, faults=1e6))
+
+
+def test_the_time_that_a_server_names_is_kept(raw_server: RawServer, folder: Path):
+    """A longer one than the policy allows is not waited for at all."""
+    raw_server.answer(reply(b"", 429, {"Retry-After": "1"}), picture())
+    started = time.monotonic()
+    save_outputs([job(f"{raw_server.url}/a.png")], str(folder), retry_policy=HURRIED)
+    assert time.monotonic() - started >= 1
+    raw_server.answer(reply(b"", 503, {"Retry-After": "61"}), picture())
+    with pytest.raises(ModelsLabSaveError, match="HTTP 503"):
+        save_outputs([job(f"{raw_server.url}/a.png", job_id="2")], str(folder), retry_policy=HURRIED)
+
+
+def test_the_proxy_has_it(folder: Path):
+    with Cdn({"/proxy/0.png": picture(PNG + b"0"), "/proxy/1.png": picture(PNG + b"1")}) as cdn:
+        links = [f"{cdn.url}/proxy/{index}.png" for index in range(2)]
+        outputs = [f"{cdn.url}/{index}.png" for index in range(2)]
+        save_outputs([job(*outputs, proxy_links=links)], str(folder), retry_policy=RESIGNED)
+        assert pictures(folder) == {"v6.images.147-0.png": PNG + b"0", "v6.images.147-1.png": PNG + b"1"}
+        with pytest.raises(ModelsLabSaveError):  # one link for two outputs: of which one is not said
+            save_outputs([job(*outputs, proxy_links=links[:1], job_id="2")], str(folder), retry_policy=RESIGNED)
+
+
+def test_a_trickle_ends_with_the_time_for_saving(raw_server: RawServer, folder: Path):
+    raw_server.answer(dripping(TRUNCATED.replace(b"Content-Length: ", b"Content-Length: 9")))
+    with pytest.raises(ModelsLabSaveError, match="the 1 s for saving are over"):
+        save_outputs([job(f"{raw_server.url}/a.png")], str(folder), timeout=1)
+    assert files(folder) == {}
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_file_without_an_end_is_refused(raw_server: RawServer, folder: Path, declared: bool, monkeypatch):
+    monkeypatch.setattr(downloads, "MAX_FILE_BYTES", 100)
+    raw_server.answer(picture() if declared else TRUNCATED_CHUNKED)
+    with pytest.raises(ModelsLabSaveError, match="which is no generated file"):
+        save_outputs([job(f"{raw_server.url}/a.png")], str(folder), retry_policy=RESIGNED)
+    assert files(folder) == {}
+
+
+def test_an_encoding_is_undone(raw_server: RawServer, folder: Path):
+    packed = gzip.compress(PNG)
+    raw_server.answer(picture(packed, Content_Encoding="gzip"))
+    (stored,) = save_outputs([job(f"{raw_server.url}/a.png")], str(folder))
+    assert Path(stored).read_bytes() == PNG
+    assert b"accept-encoding: identity" in raw_server.requests[0].lower()
+    raw_server.answer(picture(packed, Content_Encoding="gzip")[:-9])
+    with pytest.raises(ModelsLabSaveError, match="broke off"):
+        save_outputs([job(f"{raw_server.url}/a.png")], str(folder), retry_policy=RESIGNED, if_exists="overwrite")
+
+
+def test_nobody_is_told_who_asks(raw_server: RawServer, folder: Path, tmp_path: Path, monkeypatch):
+    """Neither at first nor after a redirect, whatever ~/.netrc and the URL hold."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text(
+        "machine 127.0.0.1 login me password netrc-secret\nmachine localhost login me password netrc-secret"
+    )
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    elsewhere = raw_server.url.replace("127.0.0.1", "localhost")
+    raw_server.answer(reply(b"", 302, {"Location": f"{elsewhere}/b.png"}), picture())
+    save_outputs([job(raw_server.url.replace("://", "://me:url-secret@") + "/a.png")], str(folder))
+    assert len(raw_server.requests) == 2
+    assert b"authorization" not in b"".join(raw_server.requests).lower()
+    assert b"cookie" not in b"".join(raw_server.requests).lower()
+
+
+# --- again ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_there_is_not_fetched_again(raw_server: RawServer, folder: Path):
+    raw_server.answer(picture())
+    jobs = [job(f"{raw_server.url}/{n}.png", job_id=str(n)) for n in range(5)]
+    stored = save_outputs(jobs, str(folder))
+    asked = len(raw_server.requests)
+    assert save_outputs(jobs, str(folder), if_exists="skip") == stored
+    assert len(raw_server.requests) == asked
+
+
+def test_what_is_not_whole_is_fetched_again(folder: Path):
+    with Cdn({f"/{n}.png": picture(PNG + str(n).encode()) for n in range(3)}) as cdn:
+        three = job(*(f"{cdn.url}/{n}.png" for n in range(3)))
+        stored = save_outputs([three], str(folder))
+        before = pictures(folder)
+        cdn.asked.clear()
+        Path(stored[0]).write_bytes(PNG[:10])
+        Path(stored[2]).unlink()
+        assert save_outputs([three], str(folder), if_exists="skip") == stored
+        assert sorted(cdn.asked) == ["/0.png", "/2.png"]
+        assert pictures(folder) == before
+
+
+@pytest.mark.parametrize("record", [None, "{", "[]", '{"files": 1}', "[" * 100_000])
+def test_without_a_record_the_size_tells(raw_server: RawServer, folder: Path, record: str | None):
+    """A file of the right size is kept as it is, another one is replaced, and the record is written."""
+    folder.mkdir()
+    right, wrong = folder / "v6.images.1-0.png", folder / "v6.images.2-0.png"
+    right.write_bytes(b"x" * len(PNG))
+    wrong.write_bytes(b"x")
+    if record:
+        (folder / "v6.images.1.job.json").write_text(record)
+    raw_server.answer(picture())
+    save_outputs([job(f"{raw_server.url}/a.png", job_id=n) for n in "12"], str(folder), if_exists="skip")
+    assert right.read_bytes() == b"x" * len(PNG)
+    assert wrong.read_bytes() == PNG
+    assert json.loads((folder / "v6.images.1.job.json").read_text())["files"] == [right.name]
+
+
+def test_overwrite_replaces(raw_server: RawServer, folder: Path):
+    raw_server.answer(picture(PNG), picture(PNG[::-1][:7] + PNG))
+    one = [job(f"{raw_server.url}/a.png")]
+    save_outputs(one, str(folder), if_exists="overwrite")
+    (stored,) = save_outputs(one, str(folder), if_exists="overwrite")
+    assert Path(stored).read_bytes() == PNG[::-1][:7] + PNG
+
+
+def test_a_file_stays_when_its_replacement_fails(raw_server: RawServer, folder: Path):
+    raw_server.answer(picture(), TRUNCATED)
+    one = [job(f"{raw_server.url}/a.png")]
+    (stored,) = save_outputs(one, str(folder), if_exists="overwrite")
+    with pytest.raises(ModelsLabSaveError):
+        save_outputs(one, str(folder), if_exists="overwrite", retry_policy=RESIGNED)
+    assert Path(stored).read_bytes() == PNG
+    assert len(files(folder)) == 2
+
+
+def test_error_replaces_nothing(raw_server: RawServer, folder: Path):
+    raw_server.answer(picture(), picture(PNG + b"other"))
+    one = [job(f"{raw_server.url}/a.png")]
+    (stored,) = save_outputs(one, str(folder), if_exists="error")
+    with pytest.raises(ModelsLabOutputExists, match="stored already") as caught:
+        save_outputs(one, str(folder), if_exists="error")
+    assert isinstance(caught.value, AirflowFailException)
+    (folder / "v6.images.147.job.json").unlink()
+    with pytest.raises(ModelsLabOutputExists, match="not what would be stored"):
+        save_outputs(one, str(folder), if_exists="error")
+    assert Path(stored).read_bytes() == PNG
+
+
+def test_error_does_not_stand_in_the_way_of_a_retry(folder: Path):
+    """What a first try left is no reason to fail: it wrote no record."""
+    with Cdn({"/1.png": picture()}) as cdn:
+        jobs = [job(f"{cdn.url}/{n}.png", job_id=str(n)) for n in (1, 2)]
+        with pytest.raises(ModelsLabSaveError):
+            save_outputs(jobs, str(folder), if_exists="error", retry_policy=RESIGNED)
+        cdn.answers["/2.png"] = picture()
+        assert len(save_outputs(jobs, str(folder), if_exists="error")) == 2
+
+
+def test_one_failure_does_not_keep_others_from_being_stored(folder: Path):
+    with Cdn({f"/{n}.png": picture() for n in range(10) if n != 3}) as cdn:
+        jobs = [job(f"{cdn.url}/{n}.png", job_id=str(n)) for n in range(10)]
+        with pytest.raises(
+            ModelsLabSaveError, match="1 of 10 outputs could not be stored: output 0 of job v6/images:3"
+        ):
+            save_outputs(jobs, str(folder), retry_policy=RESIGNED)
+        assert len(pictures(folder)) == 9
+        assert len(files(folder)) == 18
+        cdn.asked.clear()
+        cdn.answers["/3.png"] = picture()
+        assert len(save_outputs(jobs, str(folder))) == 10
+        assert cdn.asked == ["/3.png"]
+
+
+def test_several_at_a_time(raw_server: RawServer, folder: Path):
+    """And not more than that."""
+    raw_server.answer(picture())
+    raw_server.together = 3
+    save_outputs([job(*(f"{raw_server.url}/{n}.png" for n in range(3)))], str(folder))
+    assert raw_server.connections == 3
+
+
+# --- stores -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["out", "", "~/out", "./out", None, "s4://bucket/"])
+def test_a_path_that_cannot_be(path):
+    with pytest.raises(ModelsLabArgumentError, match="output_path"):
+        save_outputs([job("https://never-asked.invalid/a.png")], path)
+
+
+def test_if_exists_must_be_known(folder: Path):
+    with pytest.raises(ModelsLabArgumentError, match="if_exists"):
+        save_outputs([job(ENCODED)], str(folder), if_exists="replace")  # type: ignore[arg-type]
+
+
+def test_a_store_that_refuses_ends_all(folder: Path):
+    folder.write_text("a file, not a folder")
+    with pytest.raises(ModelsLabSaveError, match="FileExistsError"):
+        save_outputs([job(ENCODED)], str(folder))
+
+
+def test_a_store_that_is_full(folder: Path):
+    limit = """
+import resource, signal, sys
+sys.dont_write_bytecode = True  # compiled modules would be cut off, too, and stay so for every later process
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+"""
+    process = run_python(limit + saving(ENCODED, str(folder)), stderr=subprocess.PIPE)
+    assert b"ModelsLabSaveError" in process.communicate()[1]
+    assert files(folder) == {}
+
+
+def test_a_worker_killed_leaves_nothing_under_the_name(raw_server: RawServer, folder: Path):
+    raw_server.answer(stalling(HALF), picture())
+    process = run_python(saving(f"{raw_server.url}/a.png", str(folder)))
+    wait_until(lambda: folder.exists() and any(path.name.endswith(".part") for path in folder.iterdir()), 120)
+    process.kill()
+    process.wait()
+    (rest,) = files(folder)
+    assert rest.startswith(".v6.images.147-0.png.")
+    (stored,) = save_outputs([job(f"{raw_server.url}/a.png")], str(folder))
+    assert Path(stored).read_bytes() == PNG
+    os.utime(folder / rest, (time.time() - ABANDONED_SECONDS - 60,) * 2)
+    save_outputs([job(f"{raw_server.url}/a.png")], str(folder))
+    assert rest not in files(folder)
+
+
+def test_a_task_that_is_ended_ends_its_downloads(raw_server: RawServer, folder: Path):
+    """Airflow ends tasks by raising in the main thread; downloads that wait for a byte must not hold it up."""
+
+    class Ended(BaseException):
+        pass
+
+    def end(*_: object) -> None:
+        raise Ended
+
+    raw_server.answer(stalling(HALF))
+    previous = signal.signal(signal.SIGUSR1, end)
+    main = threading.main_thread().ident
+    assert main
+
+    def end_when_partial() -> None:
+        wait_until(lambda: folder.exists() and len(list(folder.iterdir())) == 2)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    thread = threading.Thread(target=end_when_partial)
+    thread.start()
+    try:
+        started = time.monotonic()
+        with pytest.raises(Ended):
+            save_outputs([job(f"{raw_server.url}/a.png", f"{raw_server.url}/b.png")], str(folder))
+        assert time.monotonic() - started < downloads.READ_SECONDS
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, previous)
+    assert files(folder) == {}
+
+
+def test_a_store_of_another_kind(raw_server: RawServer):
+    """One that knows neither atomic uploads nor local files: a temporary name, then a renaming."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    try:
+        from airflow.sdk.io import attach
+    except ImportError:
+        from airflow.io.store import attach
+
+    memory = MemoryFileSystem()
+    attach(protocol="memory", fs=memory)
+    raw_server.answer(picture())
+    assert save_outputs([job(f"{raw_server.url}/a.png")], "memory://bucket/day") == [
+        "memory://bucket/day/v6.images.147-0.png"
+    ]
+    assert memory.cat("/bucket/day/v6.images.147-0.png") == PNG
+    raw_server.answer(TRUNCATED)
+    with pytest.raises(ModelsLabSaveError):
+        save_outputs([job(f"{raw_server.url}/a.png", job_id="2")], "memory://bucket/day", retry_policy=RESIGNED)
+    assert len(memory.ls("/bucket/day")) == 2
+
+
+# --- memory -----------------------------------------------------------------------------------------------
+
+BENCHMARK = Path(__file__).parent.parent.parent / "benchmarks" / "save_outputs.py"
+
+
+@pytest.mark.skipif(not BENCHMARK.exists() or sys.platform != "linux", reason="needs the repository, and Linux")
+@pytest.mark.parametrize("store", ["local", "s3"])
+def test_memory_is_bounded(store: str):
+    """Six files of 50 MB, three at a time: the whole gigabyte is the benchmark's."""
+    if store == "s3":
+        pytest.importorskip("s3fs")
+        pytest.importorskip("moto.server")
+    command = [sys.executable, str(BENCHMARK), "--megabytes=300", "--file-megabytes=50", f"--stores={store}", "--json"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    result = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
+    (figures,) = json.loads(result.stdout.splitlines()[-1])
+    assert figures["warm"]["files"] == 6
+    assert figures["warm"]["memory"] < 100

@@ -1,0 +1,122 @@
+"""Outputs stored on S3: a real bucket of a local server."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_provider_modelslab._outputs.saving import save_outputs
+from airflow_provider_modelslab.exceptions import ModelsLabSaveError
+from tests.support.raw_server import RawServer, stalling
+from tests.support.storing import ENCODED, PNG, RESIGNED, job, picture, run_python, saving
+from tests.support.waiting import wait_until
+
+
+class Bucket:
+    def __init__(self, url: str) -> None:
+        import boto3
+
+        self.connection = json.dumps(
+            {
+                "conn_type": "aws",
+                "login": "test",
+                "password": "test-secret",
+                "extra": {"endpoint_url": url, "region_name": "us-east-1"},
+            }
+        )
+        self.client = boto3.client(
+            "s3", endpoint_url=url, aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1"
+        )
+        self.client.create_bucket(Bucket="bucket")
+
+    def objects(self) -> dict[str, bytes]:
+        found = self.client.list_objects_v2(Bucket="bucket").get("Contents", [])
+        return {o["Key"]: self.client.get_object(Bucket="bucket", Key=o["Key"])["Body"].read() for o in found}
+
+    def uploads(self) -> list[str]:
+        """Return what is being uploaded and not completed."""
+        return [upload["Key"] for upload in self.client.list_multipart_uploads(Bucket="bucket").get("Uploads", [])]
+
+    def empty(self) -> None:
+        for key in self.objects():
+            self.client.delete_object(Bucket="bucket", Key=key)
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[Bucket]:
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield Bucket(f"http://{host}:{port}")
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", s3_server.connection)
+    s3_server.empty()
+    return s3_server
+
+
+LARGE = PNG + bytes(12 * 2**20)
+
+
+def test_s3(bucket: Bucket, raw_server: RawServer):
+    raw_server.answer(picture(LARGE), picture(PNG))
+    output_path = "s3://aws_default@bucket/2026-11-20/"
+    large, small = job(f"{raw_server.url}/a.png", job_id="1"), job(ENCODED, job_id="2")
+    stored = save_outputs([large, small], output_path)
+    assert stored == [f"{output_path}v6.images.1-0.png", f"{output_path}v6.images.2-0.png"]
+    objects = bucket.objects()
+    assert objects["2026-11-20/v6.images.1-0.png"] == LARGE
+    assert objects["2026-11-20/v6.images.2-0.png"] == PNG
+    assert json.loads(objects["2026-11-20/v6.images.1.job.json"])["files"] == ["v6.images.1-0.png"]
+    assert len(objects) == 4
+    assert save_outputs([large, small], output_path) == stored
+    assert len(raw_server.requests) == 1
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    with ObjectStoragePath(stored[1]).open("rb") as file:
+        assert file.read() == PNG
+
+
+@pytest.mark.parametrize("content", [LARGE, PNG], ids=["large", "small"])
+def test_s3_shows_no_half_of_a_file(bucket: Bucket, raw_server: RawServer, content: bytes):
+    """Neither a part of it nor an upload that costs; and what was there before is still there."""
+    raw_server.answer(picture(), picture(content)[:-10])
+    one = [job(f"{raw_server.url}/a.png")]
+    save_outputs(one, "s3://aws_default@bucket/", if_exists="overwrite")
+    with pytest.raises(ModelsLabSaveError, match="broke off"):
+        save_outputs(one, "s3://aws_default@bucket/", if_exists="overwrite", retry_policy=RESIGNED)
+    with pytest.raises(ModelsLabSaveError, match="broke off"):
+        save_outputs([job(f"{raw_server.url}/a.png", job_id="2")], "s3://aws_default@bucket/", retry_policy=RESIGNED)
+    import gc
+
+    gc.collect()  # an upload that is merely forgotten is completed when it is deleted
+    assert bucket.objects()["v6.images.147-0.png"] == PNG
+    assert set(bucket.objects()) == {"v6.images.147-0.png", "v6.images.147.job.json"}
+    assert bucket.uploads() == []
+
+
+def test_s3_and_a_worker_killed(bucket: Bucket, raw_server: RawServer):
+    raw_server.answer(stalling(picture(LARGE)[:-10]))
+    code = f"import os; os.environ['AIRFLOW_CONN_AWS_DEFAULT'] = {bucket.connection!r}\n"
+    process = run_python(code + saving(f"{raw_server.url}/a.png", "s3://aws_default@bucket/"))
+    try:
+        wait_until(lambda: bool(bucket.uploads()), 120)
+    finally:
+        process.kill()
+        process.wait()
+    assert bucket.objects() == {}
+
+
+def test_s3_without_the_bucket(bucket: Bucket):
+    """It is not made: a bucket that is not there is a slip of the pen."""
+    with pytest.raises(ModelsLabSaveError, match=r"no-such-bucket.*cannot be used"):
+        save_outputs([job(ENCODED)], "s3://aws_default@no-such-bucket/x/", if_exists="overwrite")
+    assert [b["Name"] for b in bucket.client.list_buckets()["Buckets"]] == ["bucket"]

@@ -1,0 +1,201 @@
+"""Whom TLS connections trust: the same on workers and on event loops, and never nobody's word."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from airflow_provider_modelslab._http import tls
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabTransientError
+from airflow_provider_modelslab.hooks import ModelsLabHook
+from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
+from tests.support.raw_server import RawServer, reply
+
+VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def fetch() -> Job:
+    return ModelsLabHook().fetch(1, "v6/video")
+
+
+def submit() -> Job:
+    return ModelsLabHook().submit("v6/video/text2video", {})
+
+
+def poll_many() -> Job:
+    (seen,) = ModelsLabHook().poll_many([Job("1", "v6/video")])
+    if not seen.job.finished:
+        raise ModelsLabTransientError(seen.job.message)
+    return seen.job
+
+
+def afetch() -> Job:
+    return asyncio.run(ModelsLabHook().afetch(1, "v6/video"))
+
+
+def asubmit() -> Job:
+    return asyncio.run(ModelsLabHook().asubmit("v6/video/text2video", {}))
+
+
+every_way = pytest.mark.parametrize("poll", [fetch, submit, poll_many, afetch, asubmit])
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    return file
+
+
+@pytest.fixture(autouse=True)
+def no_bundle_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server(authority: trustme.CA) -> Iterator[RawServer]:
+    """A server behind TLS whose certificate comes from an authority of its own."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with RawServer(ssl_context=context) as server:
+        server.answer(reply({"status": "success", "id": 1, "output": ["https://cdn.example/a.png"]}))
+        yield server
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, server: RawServer, **extra: object) -> None:
+    connection = json.loads(server.connection)
+    connection["extra"] |= extra
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
+
+
+@every_way
+def test_a_certificate_of_nobody_is_refused(server: RawServer, monkeypatch, poll):
+    connect(monkeypatch, server)
+    with pytest.raises(ModelsLabTransientError, match=r"no trusted TLS connection .*ca_bundle"):
+        poll()
+    assert not server.requests
+
+
+@every_way
+def test_the_connections_bundle_is_trusted(server: RawServer, ca_file, monkeypatch, poll):
+    connect(monkeypatch, server, ca_bundle=str(ca_file))
+    assert poll().outputs
+    assert len(server.requests) == 1
+
+
+@every_way
+@pytest.mark.parametrize("variable", VARIABLES[:3])
+def test_the_environments_bundle_is_trusted(server: RawServer, ca_file, monkeypatch, variable, poll):
+    connect(monkeypatch, server)
+    monkeypatch.setenv(variable, str(ca_file))
+    assert poll().outputs
+
+
+@every_way
+def test_the_connections_bundle_comes_before_the_environments(server: RawServer, ca_file, monkeypatch, poll, tmp_path):
+    stranger = tmp_path / "stranger.pem"
+    trustme.CA().cert_pem.write_to_path(str(stranger))
+    connect(monkeypatch, server, ca_bundle=str(ca_file))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(stranger))
+    monkeypatch.setenv("SSL_CERT_FILE", str(stranger))
+    assert poll().outputs
+    connect(monkeypatch, server, ca_bundle=str(stranger))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+    with pytest.raises(ModelsLabTransientError, match="TLS"):
+        poll()
+
+
+@every_way
+def test_a_bundle_does_not_vouch_for_another_host(server: RawServer, ca_file, monkeypatch, poll):
+    connect(monkeypatch, server, ca_bundle=str(ca_file))
+    connection = json.loads(server.connection.replace("127.0.0.1", "localhost"))
+    connection["extra"]["ca_bundle"] = str(ca_file)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
+    with pytest.raises(ModelsLabTransientError, match="TLS"):
+        poll()
+    assert not server.requests
+
+
+@every_way
+def test_a_wrong_path_is_named(server: RawServer, monkeypatch, poll, tmp_path):
+    empty = tmp_path / "empty.pem"
+    empty.write_text("no certificate")
+    for path, reason in ((tmp_path / "missing.pem", "cannot be read"), (empty, "holds no certificates")):
+        connect(monkeypatch, server, ca_bundle=str(path))
+        with pytest.raises(ModelsLabArgumentError, match=rf"'modelslab_default' .*'ca_bundle' .*{path}.*{reason}"):
+            poll()
+    connect(monkeypatch, server)
+    monkeypatch.setenv("CURL_CA_BUNDLE", str(tmp_path / "missing.pem"))
+    with pytest.raises(ModelsLabArgumentError, match=r"CURL_CA_BUNDLE .*missing\.pem"):
+        poll()
+
+
+def test_a_folder_of_certificates_will_do(ca_file: Path, tmp_path: Path):
+    assert tls.create_ssl_context(str(ca_file.parent)).verify_mode is ssl.CERT_REQUIRED
+
+
+def test_the_test_of_a_connection_tells_of_a_wrong_path(server: RawServer, monkeypatch):
+    connect(monkeypatch, server, ca_bundle="/missing.pem")
+    good, message = ModelsLabHook().test_connection()
+    assert not good
+    assert "/missing.pem" in message
+
+
+def only_event(**kwargs) -> dict:
+    async def events() -> list[dict]:
+        jobs = [{"id": "1", "endpoint": "v6/video"}]
+        trigger = ModelsLabJobTrigger(modelslab_conn_id="modelslab_default", jobs=jobs, started=0, **kwargs)
+        return [event.payload async for event in trigger.run()]
+
+    (event,) = asyncio.run(events())
+    return event
+
+
+def test_the_trigger_trusts_the_connections_bundle(server: RawServer, ca_file, monkeypatch):
+    connect(monkeypatch, server, ca_bundle=str(ca_file))
+    assert only_event(deadline=2**40, poke_interval=0.01)["jobs"][0]["outputs"]
+
+
+def test_the_trigger_tells_of_a_wrong_path(server: RawServer, monkeypatch):
+    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
+    connect(monkeypatch, server, ca_bundle="/missing.pem")
+    event = only_event(deadline=2**40)
+    assert event["status"] == "error"
+    assert "/missing.pem" in event["message"]
+
+
+def test_who_is_trusted_is_read_once_for_many_jobs_and_off_the_event_loop(server: RawServer, ca_file, monkeypatch):
+    readings = []
+    original = tls.create_ssl_context
+
+    def create_ssl_context(path: str | None) -> ssl.SSLContext:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        readings.append(path)
+        return original(path)
+
+    monkeypatch.setattr(tls, "create_ssl_context", create_ssl_context)
+    connect(monkeypatch, server, ca_bundle=str(ca_file))
+    ModelsLabHook().poll_many([Job(str(number), "v6/video") for number in range(30)])
+    assert len(readings) == 1
+    assert only_event(deadline=2**40, poke_interval=0.01)["status"] == "finished"
+    assert len(readings) == 2
+
+
+def test_without_tls_nothing_is_read(raw_server: RawServer, monkeypatch):
+    connect(monkeypatch, raw_server, ca_bundle="/missing.pem")
+    assert fetch().status == afetch().status == "processing"

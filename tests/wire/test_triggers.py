@@ -1,0 +1,304 @@
+"""The trigger against the sandbox over a real socket: one event, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+
+import pytest
+from airflow.serialization.serialized_objects import BaseSerialization
+
+from airflow_provider_modelslab import triggers
+from airflow_provider_modelslab._polling.waits import JobWait
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
+from airflow_provider_modelslab.hooks import ModelsLabHook
+from airflow_provider_modelslab.sandbox import Sandbox
+from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
+from tests.support.raw_server import RawServer, reply
+from tests.support.waiting import await_until
+
+VIDEO = "v6/video/text2video"
+PROMPT = {"prompt": "a lighthouse at dusk"}
+
+
+def submitted(sandbox: Sandbox, count: int) -> list[dict]:
+    return [{"id": str(sandbox.submit(VIDEO, PROMPT)["id"]), "endpoint": "v6/video"} for _ in range(count)]
+
+
+def trigger(jobs: list[dict], seconds: float = 60.0, **kwargs) -> ModelsLabJobTrigger:
+    now = time.time()
+    arguments = {
+        "modelslab_conn_id": "modelslab_default",
+        "started": now,
+        "deadline": now + seconds,
+        "poke_interval": 0.01,
+    }
+    return ModelsLabJobTrigger(jobs=jobs, **{**arguments, **kwargs})
+
+
+async def events(of: ModelsLabJobTrigger) -> list[dict]:
+    return [event.payload async for event in of.run()]
+
+
+def only_event(of: ModelsLabJobTrigger) -> dict:
+    (event,) = asyncio.run(events(of))
+    json.dumps(event, allow_nan=False)
+    return event
+
+
+def test_it_survives_serialisation():
+    original = trigger([{"id": "1", "endpoint": "v6/video", "eta": 3.5}], poke_interval=None)
+    path, kwargs = original.serialize()
+    stored = json.loads(json.dumps(BaseSerialization.serialize(kwargs)))
+    again = ModelsLabJobTrigger(**BaseSerialization.deserialize(stored))
+    assert path == "airflow_provider_modelslab.triggers.ModelsLabJobTrigger"
+    assert again.serialize() == original.serialize()
+
+
+def test_jobs_come_back_in_the_users_order(sandbox: Sandbox):
+    jobs = submitted(sandbox, 3)
+    for job in jobs[1:]:
+        sandbox.finish(job["id"])
+    sandbox.fail(jobs[0]["id"], "No GPU left")
+    event = only_event(trigger([*jobs, jobs[1]]))
+    assert event["status"] == "finished"
+    assert [job["id"] for job in event["jobs"]] == [job["id"] for job in [*jobs, jobs[1]]]
+    assert [job["status"] for job in event["jobs"]] == ["failed", "success", "success", "success"]
+    assert event["jobs"][0]["message"] == "No GPU left"
+    assert event["jobs"][1]["outputs"] == event["jobs"][3]["outputs"] != event["jobs"][2]["outputs"]
+
+
+def test_finished_jobs_are_not_asked_for(sandbox: Sandbox):
+    done = {"id": "7", "endpoint": "v6/video", "status": "success", "outputs": ["https://cdn/a.gif"]}
+    (waiting,) = submitted(sandbox, 1)
+    sandbox.finish(waiting["id"])
+    event = only_event(trigger([done, waiting]))
+    assert event["jobs"][0] == done
+    assert all(request.path.endswith(waiting["id"]) for request in sandbox.requests)
+
+
+def test_it_waits_until_the_last_job_is_done(sandbox: Sandbox):
+    first, second = submitted(sandbox, 2)
+
+    async def scenario() -> list[dict]:
+        running = asyncio.create_task(events(trigger([first, second])))
+        sandbox.finish(first["id"])
+        await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 10)
+        assert not running.done()
+        sandbox.finish(second["id"])
+        return await running
+
+    assert [event["status"] for event in asyncio.run(scenario())] == ["finished"]
+
+
+def test_passing_faults_never_end_a_wait(sandbox: Sandbox):
+    jobs = submitted(sandbox, 20)
+    sandbox.set_faults(
+        dict.fromkeys(
+            ["http_500", "http_502", "http_503", "html", "drop", "drop_midway", "truncated", "not_found"], 0.1
+        )
+    )
+
+    async def scenario() -> list[dict]:
+        running = asyncio.create_task(events(trigger(jobs)))
+        await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 200)
+        sandbox.finish_all()
+        return await running
+
+    (event,) = asyncio.run(scenario())
+    assert event["status"] == "finished"
+    assert {job["status"] for job in event["jobs"]} == {"success"}
+
+
+def test_an_outage_is_waited_out(sandbox: Sandbox):
+    (job,) = submitted(sandbox, 1)
+    waiting = trigger([job])
+
+    async def scenario() -> list[dict]:
+        running = asyncio.create_task(events(waiting))
+        await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 2)
+        await asyncio.to_thread(sandbox.stop)
+        sandbox.finish(job["id"])
+        await asyncio.to_thread(sandbox.start)
+        return await running
+
+    assert asyncio.run(scenario())[0]["jobs"][0]["status"] == "success"
+
+
+def test_the_deadline_ends_it_with_what_is_known(sandbox: Sandbox, log, monkeypatch):
+    monkeypatch.setattr("airflow_provider_modelslab.triggers.FIRST_PROGRESS_LINE", 0.05)
+    monkeypatch.setattr("airflow_provider_modelslab.triggers.LONGEST_PROGRESS_GAP", 0.05)
+    first, second = submitted(sandbox, 2)
+    sandbox.finish(first["id"])
+    event = only_event(trigger([first, second], seconds=1.0))
+    assert "1 of 2 jobs done" in log.text
+    assert event["status"] == "timeout"
+    assert [job.get("status") for job in event["jobs"]] == ["success", None]
+
+
+def test_a_deadline_in_the_past_is_kept(sandbox: Sandbox):
+    event = only_event(trigger(submitted(sandbox, 1), seconds=-1))
+    assert event["status"] == "timeout"
+
+
+def test_a_job_is_looked_at_once_more_just_before_the_deadline(sandbox: Sandbox):
+    """The pace of ten minutes would miss the job that is done long before the deadline."""
+    (job,) = submitted(sandbox, 1)
+    sandbox.finish(job["id"])
+    assert only_event(trigger([job], seconds=2.1, poke_interval=600))["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "verdict"),
+    [
+        (401, "Invalid API key", "INVALID_KEY"),
+        (402, "Insufficient credits", "NO_CREDITS"),
+        (403, "premium", "NOT_IN_PLAN"),
+    ],
+)
+def test_a_refused_account_ends_it(raw_server: RawServer, monkeypatch, status, message, verdict):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    raw_server.answer(reply({"status": "error", "message": f"{message} the-api-key"}, status))
+    event = only_event(trigger([{"id": "1", "endpoint": "v6/video"}, {"id": "2", "endpoint": "v6/video"}]))
+    assert (event["status"], event["verdict"], event["message"]) == ("error", verdict, f"{message} ***")
+    assert len(event["jobs"]) == 2
+
+
+def test_a_missing_connection_ends_it(monkeypatch):
+    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
+    event = only_event(trigger([{"id": "1", "endpoint": "v6/video"}]))
+    assert event["status"] == "error"
+    assert event["message"].startswith("In the triggerer: Connection 'modelslab_default'")
+
+
+def test_a_connection_that_seems_undefined_for_a_moment_is_tried_again(sandbox: Sandbox, monkeypatch):
+    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
+    (job,) = submitted(sandbox, 1)
+    sandbox.finish(job["id"])
+    polled_up = ModelsLabHook.aoptions
+    attempts = []
+
+    async def flaky(self):
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise ModelsLabArgumentError("Connection 'modelslab_default' is not defined")
+        return await polled_up(self)
+
+    monkeypatch.setattr(ModelsLabHook, "aoptions", flaky)
+    assert only_event(trigger([job]))["status"] == "finished"
+
+
+def test_a_connection_that_cannot_be_read_now_is_tried_again(sandbox: Sandbox, monkeypatch):
+    (job,) = submitted(sandbox, 1)
+    sandbox.finish(job["id"])
+    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
+    polled_up = ModelsLabHook.aoptions
+    attempts = []
+
+    async def flaky(self):
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise OSError("the metadata database of the-api-key is away")
+        return await polled_up(self)
+
+    monkeypatch.setattr(ModelsLabHook, "aoptions", flaky)
+    assert only_event(trigger([job]))["status"] == "finished"
+
+
+def test_a_connection_that_stays_away_ends_at_the_deadline(monkeypatch):
+    async def away(self):
+        raise OSError("no database")
+
+    monkeypatch.setattr(ModelsLabHook, "aoptions", away)
+    assert only_event(trigger([{"id": "1", "endpoint": "v6/video"}], seconds=0.1))["status"] == "timeout"
+
+
+def test_a_defect_is_an_event_without_the_text_of_the_exception(sandbox: Sandbox, monkeypatch):
+    async def broken(self, job, session):
+        raise RuntimeError("the-api-key")
+
+    monkeypatch.setattr(ModelsLabHook, "apoll", broken)
+    event = only_event(trigger(submitted(sandbox, 1)))
+    assert event["status"] == "error"
+    assert "the-api-key" not in json.dumps(event)
+
+
+def test_a_defect_in_taking_a_reply_does_not_leave_the_wait_hanging(sandbox: Sandbox, monkeypatch):
+    def broken(self, reply, now):
+        raise OverflowError("math range error")
+
+    monkeypatch.setattr(JobWait, "take", broken)
+    assert only_event(trigger(submitted(sandbox, 1)))["status"] == "error"
+
+
+def test_cancellation_passes_through_and_leaves_nothing_behind(sandbox: Sandbox):
+    async def scenario() -> None:
+        running = asyncio.create_task(events(trigger(submitted(sandbox, 5))))
+        await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 5)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(scenario())
+
+
+def test_a_hundred_jobs_share_one_session_and_are_asked_for_in_parallel(sandbox: Sandbox):
+    jobs = submitted(sandbox, 100)
+    sandbox.finish_all()
+    threads_before = threading.active_count()
+    event = only_event(trigger(jobs))
+    assert [job["id"] for job in event["jobs"]] == [job["id"] for job in jobs]
+    assert sandbox.state()["requests"]["fetch"] == 100
+    assert threading.active_count() <= threads_before + 1
+
+
+def lines_above_debug(log: pytest.LogCaptureFixture) -> list[str]:
+    ours = (record for record in log.records if record.name.startswith("under_test"))
+    return [record.getMessage() for record in ours if record.levelno > logging.DEBUG]
+
+
+def test_its_log_tells_start_changes_and_progress_but_no_polls(sandbox: Sandbox, log, monkeypatch):
+    monkeypatch.setattr("airflow_provider_modelslab.triggers.FIRST_PROGRESS_LINE", 0.05)
+    jobs = submitted(sandbox, 2)
+
+    async def scenario() -> None:
+        running = asyncio.create_task(events(trigger(jobs)))
+        await await_until(lambda: "Still waiting: 0 of 2 jobs done" in log.text)
+        await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 50)
+        sandbox.finish(jobs[0]["id"])
+        await await_until(lambda: "succeeded" in log.text)
+        sandbox.fail(jobs[1]["id"], "No GPU left")
+        await running
+
+    asyncio.run(scenario())
+    lines = lines_above_debug(log)
+    assert lines[0] == "Waiting for jobs: 0 of 2 jobs done"
+    assert any(line.startswith(f"Job v6/video:{jobs[0]['id']} succeeded: 1 of 2 jobs done") for line in lines)
+    assert f"Job v6/video:{jobs[1]['id']} failed (No GPU left): 2 of 2 jobs done" in lines
+    assert len(lines) < 15
+
+
+def test_many_changes_at_once_are_one_line(sandbox: Sandbox, log):
+    jobs = submitted(sandbox, 40)
+    sandbox.finish_all()
+    only_event(trigger(jobs))
+    lines = lines_above_debug(log)
+    assert lines[-1].endswith("40 of 40 jobs done")
+    assert len(lines) < 10
+
+
+def test_what_becomes_due_does_not_wait_for_thousands_of_items():
+    async def scenario() -> int:
+        passed: list[int] = []
+        passed_when_due = asyncio.get_running_loop().create_future()
+        async for item in triggers._unhurried(range(3000)):
+            if not passed:
+                asyncio.get_running_loop().call_later(0, lambda: passed_when_due.set_result(len(passed)))
+            passed.append(item)
+        return passed_when_due.result()
+
+    assert asyncio.run(scenario()) == triggers._ITEMS_IN_A_ROW
