@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -12,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
+from tests.support.triggers import event_of
 
 
 class RecordingTaskInstance:
@@ -46,16 +46,9 @@ def deferral_of(task: Any, context: Any) -> TaskDeferred:
     return caught.value
 
 
-def event_of(deferred: TaskDeferred) -> dict[str, Any]:
+def event_after(deferred: TaskDeferred) -> dict[str, Any]:
     """Return the event that the trigger of a deferral yields, after the ways through the database that both take."""
-    trigger = ModelsLabJobTrigger(**json.loads(json.dumps(deferred.trigger.serialize()[1])))
-
-    async def first_event() -> dict[str, Any]:
-        async for event in trigger.run():
-            return json.loads(json.dumps(event.payload))
-        raise AssertionError("no event")
-
-    return asyncio.run(first_event())
+    return event_of(ModelsLabJobTrigger(**json.loads(json.dumps(deferred.trigger.serialize()[1]))))
 
 
 def run(task: Any, context: Any, meanwhile: Callable[[int], None] = lambda deferrals: None) -> Any:
@@ -72,5 +65,5 @@ def run(task: Any, context: Any, meanwhile: Callable[[int], None] = lambda defer
         except TaskDeferred as deferred:
             deferrals += 1
             meanwhile(deferrals)
-            event = event_of(deferred)
+            event = event_after(deferred)
             step = lambda event=event: task.execute_complete(context, event)  # noqa: E731

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -19,10 +18,10 @@ import pytest
 
 from airflow_provider_modelslab._http import async_transport
 from airflow_provider_modelslab._protocol.replies import Verdict
-from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 from tests.support.raw_server import Answer, RawServer, reply
 from tests.support.reply_table import REPLIES
 from tests.support.transport_faults import TRANSPORT_FAULTS, job_id_of
+from tests.support.triggers import aevent_of, make_trigger
 
 SEED = 107  # one with which every fault comes up, also without the one that old releases of aiohttp cannot bear
 JOBS = 500
@@ -102,18 +101,6 @@ def server(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> RawServer:
     return raw_server
 
 
-async def events_of(ids: list[str]) -> list[dict]:
-    now = time.time()
-    trigger = ModelsLabJobTrigger(
-        modelslab_conn_id="modelslab_default",
-        jobs=[{"id": job_id, "endpoint": "v6/video"} for job_id in ids],
-        started=now,
-        deadline=now + 300,
-        poke_interval=0.01,
-    )
-    return [event.payload async for event in trigger.run()]
-
-
 def test_every_job_ends_in_its_true_state(server: RawServer, monkeypatch: pytest.MonkeyPatch):
     jobs = Jobs()
     assert set(jobs.faults) == set(FAULTS)
@@ -130,22 +117,23 @@ def test_every_job_ends_in_its_true_state(server: RawServer, monkeypatch: pytest
         async_transport, "Session", lambda *options: sessions.append(make_session(*options)) or sessions[-1]
     )
 
-    async def scenario() -> list[list[dict]]:
+    async def scenario() -> list[dict]:
         asyncio.get_running_loop().set_exception_handler(lambda loop, complaint: complaints.append(complaint))
-        of_triggers = await asyncio.gather(*map(events_of, groups))
+        triggers = [make_trigger([{"id": job_id, "endpoint": "v6/video"} for job_id in ids], 300) for ids in groups]
+        events = await asyncio.gather(*map(aevent_of, triggers))
         assert asyncio.all_tasks() == {asyncio.current_task()}
         gc.collect()
-        return of_triggers
+        return events
 
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        of_triggers = asyncio.run(scenario())
+        events = asyncio.run(scenario())
         gc.collect()
 
     # One event of each trigger, in which each of its jobs stands once, as it truly ended.
-    for ids, events in zip(groups, of_triggers, strict=True):
-        assert [event["status"] for event in events] == ["finished"]
-        reported = [(job["id"], job["status"], job.get("outputs", [])) for job in events[0]["jobs"]]
+    for ids, event in zip(groups, events, strict=True):
+        assert event["status"] == "finished"
+        reported = [(job["id"], job["status"], job.get("outputs", [])) for job in event["jobs"]]
         assert reported == [jobs.truth(job_id) for job_id in ids]
     # No more requests than there was something to tell; a twentieth for replies that a busy machine brought too late.
     told = sum(map(len, jobs.scripts.values()))

@@ -11,12 +11,10 @@ import asyncio
 import json
 import re
 import socket
-import time
 import tracemalloc
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 
 import pytest
 from cryptography import x509
@@ -27,11 +25,12 @@ from airflow_provider_modelslab._protocol.replies import Reply, Verdict, read_fe
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
-from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 from tests.support.certificates import Authority
 from tests.support.raw_server import RESET, RawServer, reply
 from tests.support.reply_table import REPLIES
+from tests.support.tasks import RecordingTaskInstance
 from tests.support.transport_faults import EARLY_HINTS, MIB, ODD_SUCCESSES, SUCCESS, TRANSPORT_FAULTS
+from tests.support.triggers import event_of, make_trigger
 from tests.support.waiting import wait_until
 
 JOB = Job(id="1", endpoint="v6/video")
@@ -98,37 +97,15 @@ def apoll() -> Reply:
     return asyncio.run(one_poll())
 
 
-class TaskInstance:
-    """Stands where Airflow's task instance does."""
-
-    start_date = datetime.now(timezone.utc)
-
-    def xcom_push(self, key: str, value: object) -> None:
-        json.dumps(value, allow_nan=False)
-
-
 def sensor() -> str:
     waiting = ModelsLabJobSensor(
         task_id="wait", jobs=JOB.id, endpoint=JOB.endpoint, deferrable=False, poke_interval=0.01, timeout=60
     )
-    return _ending(lambda: waiting.execute({"ti": TaskInstance()}) and "success")
+    return _ending(lambda: waiting.execute({"ti": RecordingTaskInstance()}) and "success")
 
 
 def trigger() -> str:
-    now = time.time()
-    waiting = ModelsLabJobTrigger(
-        modelslab_conn_id="modelslab_default",
-        jobs=[{"id": JOB.id, "endpoint": JOB.endpoint}],
-        started=now,
-        deadline=now + 60,
-        poke_interval=0.01,
-    )
-
-    async def events() -> list[dict]:
-        return [event.payload async for event in waiting.run()]
-
-    (event,) = asyncio.run(events())
-    json.dumps(event, allow_nan=False)
+    event = event_of(make_trigger([{"id": JOB.id, "endpoint": JOB.endpoint}]))
     assert event["status"] != "timeout"
     return event["verdict"] if event["status"] == "error" else event["jobs"][0]["status"]
 

@@ -9,7 +9,6 @@ ever. The tests here say what is missing.
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import re
@@ -23,6 +22,8 @@ from airflow_provider_modelslab import __version__
 from airflow_provider_modelslab.exceptions import ModelsLabAuthError, ModelsLabJobFailed, ModelsLabTimeout
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
+from tests.support.tasks import RecordingTaskInstance
+from tests.support.triggers import event_of
 
 ROOT = Path(__file__).parent.parent.parent
 STORED = {
@@ -39,28 +40,11 @@ OUTCOMES = {
 every_version = pytest.mark.parametrize("stored", STORED.values(), ids=STORED)
 
 
-class RecordingTaskInstance:
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-
 def trigger_of(stored: dict[str, Any]) -> Any:
     """Make the trigger as the triggerer does."""
     path, arguments = stored["trigger"]
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)(**arguments)
-
-
-def first_event(trigger: Any) -> dict[str, Any]:
-    async def run() -> dict[str, Any]:
-        async for event in trigger.run():
-            return event.payload
-        raise AssertionError("no event")
-
-    return asyncio.run(run())
 
 
 def resumed(stored: dict[str, Any], event: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
@@ -77,7 +61,7 @@ def test_every_released_version_has_stored_its_waits():
 
 @every_version
 def test_a_stored_trigger_goes_on(stored, sandbox: Sandbox):
-    event = first_event(trigger_of(stored))
+    event = event_of(trigger_of(stored))
     assert event["status"] == "finished"
     assert [job["status"] for job in event["jobs"]] == ["success", "success", "failed"]
     assert event["jobs"][0] == stored["trigger"][1]["jobs"][0]
@@ -104,6 +88,6 @@ def test_this_version_stores_what_its_file_says():
 def test_this_version_sends_what_its_file_says(sandbox: Sandbox):
     stored = STORED[__version__]
     trigger = trigger_of(stored)
-    assert first_event(trigger).keys() == stored["events"]["finished"].keys()
+    assert event_of(trigger).keys() == stored["events"]["finished"].keys()
     trigger.deadline = 0.0
-    assert first_event(trigger).keys() == stored["events"]["timeout"].keys()
+    assert event_of(trigger).keys() == stored["events"]["timeout"].keys()

@@ -31,7 +31,7 @@ from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sandbox.state import PRICE
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.conftest import unhurried
-from tests.support.tasks import RecordingTaskInstance, StateStore, deferral_of, event_of, run
+from tests.support.tasks import RecordingTaskInstance, StateStore, deferral_of, event_after, run
 from tests.support.waiting import wait_until
 
 PATH = "v6/images/text2img"
@@ -395,7 +395,7 @@ def test_an_error_in_the_triggerer_fails_the_task_and_keeps_the_jobs(sandbox: Sa
     sandbox.rotate_key("another-key-123456")
     task = operator()
     with pytest.raises(ModelsLabAuthError):
-        task.execute_complete(context, event_of(deferred))
+        task.execute_complete(context, event_after(deferred))
     assert context["ti"].xcoms["jobs"]
 
 

@@ -16,8 +16,8 @@ from airflow_provider_modelslab._polling.waits import JobWait
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sandbox import Sandbox
-from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 from tests.support.raw_server import RawServer, reply, stalling
+from tests.support.triggers import aevent_of, make_trigger
 from tests.support.waiting import await_until
 
 DEFAULT = "modelslab_default"
@@ -29,12 +29,7 @@ def submitted(sandbox: Sandbox, count: int) -> list[dict]:
 
 
 async def outcome(jobs: list[dict], poke_interval: float | None = 0.01, seconds: float = 60.0) -> dict:
-    now = time.time()
-    trigger = ModelsLabJobTrigger(
-        modelslab_conn_id=DEFAULT, jobs=jobs, started=now, deadline=now + seconds, poke_interval=poke_interval
-    )
-    (event,) = [event async for event in trigger.run()]
-    return event.payload
+    return await aevent_of(make_trigger(jobs, seconds, poke_interval=poke_interval))
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, server: Sandbox | RawServer, requests_per_second: float) -> None:

@@ -6,10 +6,8 @@ import asyncio
 import json
 import logging
 import os
-import time
 import traceback
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,11 @@ from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
-from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 from tests.support.dag_runs import AIRFLOW_3_0, TEST_DAGS, Run, load_dags
 from tests.support.echoes import KEYS, EchoServer, traces, traces_in_database, traces_in_files
 from tests.support.raw_server import RawServer, reply
+from tests.support.tasks import RecordingTaskInstance
+from tests.support.triggers import event_of, make_trigger
 
 TO_MASK = "msg=MaskSecret("
 """In lines of Airflow 3.0 itself, at its level DEBUG: it passes on what is to be masked, and says what that is."""
@@ -122,32 +121,18 @@ def test_what_is_done_comes_out_with_stars(echoing: EchoServer, key):
     assert job.meta["request"]["***"][0].startswith("*** | ")
 
 
-class RecordingTaskInstance:
-    def __init__(self) -> None:
-        self.xcoms: dict[str, object] = {}
-        self.start_date = datetime.now(timezone.utc)
-
-    def xcom_push(self, key: str, value: object) -> None:
-        self.xcoms[key] = value
-
-
 def deferred_wait(jobs: Any) -> tuple[list[Any], list[str]]:
     """Wait as a deferred task does; return what is stored meanwhile and afterwards, and what exceptions tell."""
     task_instance = RecordingTaskInstance()
     sensor = ModelsLabJobSensor(task_id="wait", jobs=jobs, endpoint="v6/video", deferrable=True, poke_interval=0.01)
     stored: list[Any] = [task_instance.xcoms]
 
-    async def only_event(trigger: ModelsLabJobTrigger) -> dict[str, Any]:
-        (event,) = [event async for event in trigger.run()]
-        stored.append(repr(event))
-        return event.payload
-
     try:
         try:
             sensor.execute({"ti": task_instance})
         except TaskDeferred as deferral:
             stored += [deferral.trigger.serialize(), deferral.kwargs, repr(deferral.trigger), vars(deferral.trigger)]
-            stored.append(event := asyncio.run(only_event(deferral.trigger)))
+            stored.append(event := event_of(deferral.trigger))
             stored.append(sensor.execute_complete({"ti": task_instance}, event))
     except Exception as error:
         return stored, list(told_by(error))
@@ -377,17 +362,9 @@ def test_no_redirect_takes_the_key_elsewhere(raw_server: RawServer, stranger, co
         for call in hooks_calls().values():
             outcome(call)
         jobs = [{"id": "1", "endpoint": "v6/video"}]
-        now = time.time()
-        arguments = {"modelslab_conn_id": "modelslab_default", "started": now, "deadline": now + 0.2}
-        trigger = ModelsLabJobTrigger(jobs=jobs, poke_interval=0.01, **arguments)
-        asyncio.run(_drain(trigger))
+        event_of(make_trigger(jobs, 0.2))
     assert len(raw_server.requests) > 4 * len(hooks_calls())
     assert not stranger.requests
-
-
-async def _drain(trigger: ModelsLabJobTrigger) -> None:
-    async for _ in trigger.run():
-        pass
 
 
 @pytest.mark.parametrize("endpoint", list(FetchEndpoint))

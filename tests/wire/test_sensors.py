@@ -28,7 +28,7 @@ from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.support.raw_server import RawServer, reply
-from tests.support.tasks import RecordingTaskInstance, deferral_of, event_of
+from tests.support.tasks import RecordingTaskInstance, deferral_of, event_after
 
 VIDEO = "v6/video/text2video"
 PROMPT = {"prompt": "a lighthouse at dusk"}
@@ -149,7 +149,7 @@ def test_a_hundred_jobs_are_one_trigger_one_deferral_and_one_event(sandbox: Sand
     waiting = sensor(ids, poke_interval=0.01)
     deferred = deferral_of(waiting, context)
     sandbox.finish_all()
-    urls = waiting.execute_complete(context, event_of(deferred))
+    urls = waiting.execute_complete(context, event_after(deferred))
     assert len(urls) == 100
     assert [record["id"] for record in context["ti"].xcoms["jobs"]] == [str(job_id) for job_id in ids]
     # The worker stops looking where it has seen that it must defer: at the first job.
@@ -171,7 +171,7 @@ def test_the_record_is_the_same_deferred_or_not(sandbox: Sandbox):
     waiting = sensor(job, poke_interval=0.01)
     deferred = deferral_of(waiting, {"ti": there})
     sandbox.finish_all()
-    deferred_urls = waiting.execute_complete({"ti": there}, event_of(deferred))
+    deferred_urls = waiting.execute_complete({"ti": there}, event_after(deferred))
     assert sensor(job).execute({"ti": here}) == deferred_urls
     assert here.xcoms == there.xcoms
 

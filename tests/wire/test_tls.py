@@ -15,8 +15,8 @@ from airflow_provider_modelslab._http import tls
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabTransientError
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
-from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 from tests.support.raw_server import RawServer, reply
+from tests.support.triggers import event_of, make_trigger
 
 VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -155,27 +155,21 @@ def test_the_test_of_a_connection_tells_of_a_wrong_path(server: RawServer, monke
     assert "/missing.pem" in message
 
 
-def only_event(**kwargs) -> dict:
-    async def events() -> list[dict]:
-        jobs = [{"id": "1", "endpoint": "v6/video"}]
-        trigger = ModelsLabJobTrigger(modelslab_conn_id="modelslab_default", jobs=jobs, started=0, **kwargs)
-        return [event.payload async for event in trigger.run()]
-
-    (event,) = asyncio.run(events())
-    return event
+def event(**arguments) -> dict:
+    return event_of(make_trigger([{"id": "1", "endpoint": "v6/video"}], **arguments))
 
 
 def test_the_trigger_trusts_the_connections_bundle(server: RawServer, ca_file, monkeypatch):
     connect(monkeypatch, server, ca_bundle=str(ca_file))
-    assert only_event(deadline=2**40, poke_interval=0.01)["jobs"][0]["outputs"]
+    assert event()["jobs"][0]["outputs"]
 
 
 def test_the_trigger_tells_of_a_wrong_path(server: RawServer, monkeypatch):
     monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
     connect(monkeypatch, server, ca_bundle="/missing.pem")
-    event = only_event(deadline=2**40)
-    assert event["status"] == "error"
-    assert "/missing.pem" in event["message"]
+    ended = event(poke_interval=None)
+    assert ended["status"] == "error"
+    assert "/missing.pem" in ended["message"]
 
 
 def test_who_is_trusted_is_read_once_for_many_jobs_and_off_the_event_loop(server: RawServer, ca_file, monkeypatch):
@@ -192,7 +186,7 @@ def test_who_is_trusted_is_read_once_for_many_jobs_and_off_the_event_loop(server
     connect(monkeypatch, server, ca_bundle=str(ca_file))
     ModelsLabHook().poll_many([Job(str(number), "v6/video") for number in range(30)])
     assert len(readings) == 1
-    assert only_event(deadline=2**40, poke_interval=0.01)["status"] == "finished"
+    assert event()["status"] == "finished"
     assert len(readings) == 2
 
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import threading
-import time
 
 import pytest
 from airflow.serialization.serialized_objects import BaseSerialization
@@ -18,6 +17,7 @@ from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 from tests.support.raw_server import RawServer, reply
+from tests.support.triggers import aevent_of, event_of, make_trigger
 from tests.support.waiting import await_until
 
 VIDEO = "v6/video/text2video"
@@ -28,29 +28,8 @@ def submitted(sandbox: Sandbox, count: int) -> list[dict]:
     return [{"id": str(sandbox.submit(VIDEO, PROMPT)["id"]), "endpoint": "v6/video"} for _ in range(count)]
 
 
-def trigger(jobs: list[dict], seconds: float = 60.0, **kwargs) -> ModelsLabJobTrigger:
-    now = time.time()
-    arguments = {
-        "modelslab_conn_id": "modelslab_default",
-        "started": now,
-        "deadline": now + seconds,
-        "poke_interval": 0.01,
-    }
-    return ModelsLabJobTrigger(jobs=jobs, **{**arguments, **kwargs})
-
-
-async def events(of: ModelsLabJobTrigger) -> list[dict]:
-    return [event.payload async for event in of.run()]
-
-
-def only_event(of: ModelsLabJobTrigger) -> dict:
-    (event,) = asyncio.run(events(of))
-    json.dumps(event, allow_nan=False)
-    return event
-
-
 def test_it_survives_serialisation():
-    original = trigger([{"id": "1", "endpoint": "v6/video", "eta": 3.5}], poke_interval=None)
+    original = make_trigger([{"id": "1", "endpoint": "v6/video", "eta": 3.5}], poke_interval=None)
     path, kwargs = original.serialize()
     stored = json.loads(json.dumps(BaseSerialization.serialize(kwargs)))
     again = ModelsLabJobTrigger(**BaseSerialization.deserialize(stored))
@@ -63,7 +42,7 @@ def test_jobs_come_back_in_the_users_order(sandbox: Sandbox):
     for job in jobs[1:]:
         sandbox.finish(job["id"])
     sandbox.fail(jobs[0]["id"], "No GPU left")
-    event = only_event(trigger([*jobs, jobs[1]]))
+    event = event_of(make_trigger([*jobs, jobs[1]]))
     assert event["status"] == "finished"
     assert [job["id"] for job in event["jobs"]] == [job["id"] for job in [*jobs, jobs[1]]]
     assert [job["status"] for job in event["jobs"]] == ["failed", "success", "success", "success"]
@@ -75,7 +54,7 @@ def test_finished_jobs_are_not_asked_for(sandbox: Sandbox):
     done = {"id": "7", "endpoint": "v6/video", "status": "success", "outputs": ["https://cdn/a.gif"]}
     (waiting,) = submitted(sandbox, 1)
     sandbox.finish(waiting["id"])
-    event = only_event(trigger([done, waiting]))
+    event = event_of(make_trigger([done, waiting]))
     assert event["jobs"][0] == done
     assert all(request.path.endswith(waiting["id"]) for request in sandbox.requests)
 
@@ -83,15 +62,15 @@ def test_finished_jobs_are_not_asked_for(sandbox: Sandbox):
 def test_it_waits_until_the_last_job_is_done(sandbox: Sandbox):
     first, second = submitted(sandbox, 2)
 
-    async def scenario() -> list[dict]:
-        running = asyncio.create_task(events(trigger([first, second])))
+    async def scenario() -> dict:
+        running = asyncio.create_task(aevent_of(make_trigger([first, second])))
         sandbox.finish(first["id"])
         await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 10)
         assert not running.done()
         sandbox.finish(second["id"])
         return await running
 
-    assert [event["status"] for event in asyncio.run(scenario())] == ["finished"]
+    assert asyncio.run(scenario())["status"] == "finished"
 
 
 def test_passing_faults_never_end_a_wait(sandbox: Sandbox):
@@ -102,30 +81,30 @@ def test_passing_faults_never_end_a_wait(sandbox: Sandbox):
         )
     )
 
-    async def scenario() -> list[dict]:
-        running = asyncio.create_task(events(trigger(jobs)))
+    async def scenario() -> dict:
+        running = asyncio.create_task(aevent_of(make_trigger(jobs)))
         await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 200)
         sandbox.finish_all()
         return await running
 
-    (event,) = asyncio.run(scenario())
+    event = asyncio.run(scenario())
     assert event["status"] == "finished"
     assert {job["status"] for job in event["jobs"]} == {"success"}
 
 
 def test_an_outage_is_waited_out(sandbox: Sandbox):
     (job,) = submitted(sandbox, 1)
-    waiting = trigger([job])
+    waiting = make_trigger([job])
 
-    async def scenario() -> list[dict]:
-        running = asyncio.create_task(events(waiting))
+    async def scenario() -> dict:
+        running = asyncio.create_task(aevent_of(waiting))
         await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 2)
         await asyncio.to_thread(sandbox.stop)
         sandbox.finish(job["id"])
         await asyncio.to_thread(sandbox.start)
         return await running
 
-    assert asyncio.run(scenario())[0]["jobs"][0]["status"] == "success"
+    assert asyncio.run(scenario())["jobs"][0]["status"] == "success"
 
 
 def test_the_deadline_ends_it_with_what_is_known(sandbox: Sandbox, log, monkeypatch):
@@ -133,14 +112,14 @@ def test_the_deadline_ends_it_with_what_is_known(sandbox: Sandbox, log, monkeypa
     monkeypatch.setattr("airflow_provider_modelslab.triggers.LONGEST_PROGRESS_GAP", 0.05)
     first, second = submitted(sandbox, 2)
     sandbox.finish(first["id"])
-    event = only_event(trigger([first, second], seconds=1.0))
+    event = event_of(make_trigger([first, second], seconds=1.0))
     assert "1 of 2 jobs done" in log.text
     assert event["status"] == "timeout"
     assert [job.get("status") for job in event["jobs"]] == ["success", None]
 
 
 def test_a_deadline_in_the_past_is_kept(sandbox: Sandbox):
-    event = only_event(trigger(submitted(sandbox, 1), seconds=-1))
+    event = event_of(make_trigger(submitted(sandbox, 1), seconds=-1))
     assert event["status"] == "timeout"
 
 
@@ -148,7 +127,7 @@ def test_a_job_is_looked_at_once_more_just_before_the_deadline(sandbox: Sandbox)
     """The pace of ten minutes would miss the job that is done long before the deadline."""
     (job,) = submitted(sandbox, 1)
     sandbox.finish(job["id"])
-    assert only_event(trigger([job], seconds=2.1, poke_interval=600))["status"] == "finished"
+    assert event_of(make_trigger([job], seconds=2.1, poke_interval=600))["status"] == "finished"
 
 
 @pytest.mark.parametrize(
@@ -162,14 +141,14 @@ def test_a_job_is_looked_at_once_more_just_before_the_deadline(sandbox: Sandbox)
 def test_a_refused_account_ends_it(raw_server: RawServer, monkeypatch, status, message, verdict):
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
     raw_server.answer(reply({"status": "error", "message": f"{message} the-api-key"}, status))
-    event = only_event(trigger([{"id": "1", "endpoint": "v6/video"}, {"id": "2", "endpoint": "v6/video"}]))
+    event = event_of(make_trigger([{"id": "1", "endpoint": "v6/video"}, {"id": "2", "endpoint": "v6/video"}]))
     assert (event["status"], event["verdict"], event["message"]) == ("error", verdict, f"{message} ***")
     assert len(event["jobs"]) == 2
 
 
 def test_a_missing_connection_ends_it(monkeypatch):
     monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
-    event = only_event(trigger([{"id": "1", "endpoint": "v6/video"}]))
+    event = event_of(make_trigger([{"id": "1", "endpoint": "v6/video"}]))
     assert event["status"] == "error"
     assert event["message"].startswith("In the triggerer: Connection 'modelslab_default'")
 
@@ -188,7 +167,7 @@ def test_a_connection_that_seems_undefined_for_a_moment_is_tried_again(sandbox: 
         return await polled_up(self)
 
     monkeypatch.setattr(ModelsLabHook, "aoptions", flaky)
-    assert only_event(trigger([job]))["status"] == "finished"
+    assert event_of(make_trigger([job]))["status"] == "finished"
 
 
 def test_a_connection_that_cannot_be_read_now_is_tried_again(sandbox: Sandbox, monkeypatch):
@@ -205,7 +184,7 @@ def test_a_connection_that_cannot_be_read_now_is_tried_again(sandbox: Sandbox, m
         return await polled_up(self)
 
     monkeypatch.setattr(ModelsLabHook, "aoptions", flaky)
-    assert only_event(trigger([job]))["status"] == "finished"
+    assert event_of(make_trigger([job]))["status"] == "finished"
 
 
 def test_a_connection_that_stays_away_ends_at_the_deadline(monkeypatch):
@@ -213,7 +192,7 @@ def test_a_connection_that_stays_away_ends_at_the_deadline(monkeypatch):
         raise OSError("no database")
 
     monkeypatch.setattr(ModelsLabHook, "aoptions", away)
-    assert only_event(trigger([{"id": "1", "endpoint": "v6/video"}], seconds=0.1))["status"] == "timeout"
+    assert event_of(make_trigger([{"id": "1", "endpoint": "v6/video"}], seconds=0.1))["status"] == "timeout"
 
 
 def test_a_defect_is_an_event_without_the_text_of_the_exception(sandbox: Sandbox, monkeypatch):
@@ -221,7 +200,7 @@ def test_a_defect_is_an_event_without_the_text_of_the_exception(sandbox: Sandbox
         raise RuntimeError("the-api-key")
 
     monkeypatch.setattr(ModelsLabHook, "apoll", broken)
-    event = only_event(trigger(submitted(sandbox, 1)))
+    event = event_of(make_trigger(submitted(sandbox, 1)))
     assert event["status"] == "error"
     assert "the-api-key" not in json.dumps(event)
 
@@ -231,12 +210,12 @@ def test_a_defect_in_taking_a_reply_does_not_leave_the_wait_hanging(sandbox: San
         raise OverflowError("math range error")
 
     monkeypatch.setattr(JobWait, "take", broken)
-    assert only_event(trigger(submitted(sandbox, 1)))["status"] == "error"
+    assert event_of(make_trigger(submitted(sandbox, 1)))["status"] == "error"
 
 
 def test_cancellation_passes_through_and_leaves_nothing_behind(sandbox: Sandbox):
     async def scenario() -> None:
-        running = asyncio.create_task(events(trigger(submitted(sandbox, 5))))
+        running = asyncio.create_task(aevent_of(make_trigger(submitted(sandbox, 5))))
         await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 5)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -250,7 +229,7 @@ def test_a_hundred_jobs_share_one_session_and_are_asked_for_in_parallel(sandbox:
     jobs = submitted(sandbox, 100)
     sandbox.finish_all()
     threads_before = threading.active_count()
-    event = only_event(trigger(jobs))
+    event = event_of(make_trigger(jobs))
     assert [job["id"] for job in event["jobs"]] == [job["id"] for job in jobs]
     assert sandbox.state()["requests"]["fetch"] == 100
     assert threading.active_count() <= threads_before + 1
@@ -266,7 +245,7 @@ def test_its_log_tells_start_changes_and_progress_but_no_polls(sandbox: Sandbox,
     jobs = submitted(sandbox, 2)
 
     async def scenario() -> None:
-        running = asyncio.create_task(events(trigger(jobs)))
+        running = asyncio.create_task(aevent_of(make_trigger(jobs)))
         await await_until(lambda: "Still waiting: 0 of 2 jobs done" in log.text)
         await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 50)
         sandbox.finish(jobs[0]["id"])
@@ -285,7 +264,7 @@ def test_its_log_tells_start_changes_and_progress_but_no_polls(sandbox: Sandbox,
 def test_many_changes_at_once_are_one_line(sandbox: Sandbox, log):
     jobs = submitted(sandbox, 40)
     sandbox.finish_all()
-    only_event(trigger(jobs))
+    event_of(make_trigger(jobs))
     lines = lines_above_debug(log)
     assert lines[-1].endswith("40 of 40 jobs done")
     assert len(lines) < 10
