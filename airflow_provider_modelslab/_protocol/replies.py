@@ -9,16 +9,16 @@ verdict may be repeated before it counts is not decided here but in :mod:`airflo
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from enum import Enum
 from typing import Any
 
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
+from airflow_provider_modelslab._protocol.phrases import complains_of_parameters, pause_in, verdict_of
 from airflow_provider_modelslab._protocol.sanitizing import parse_json, sanitize
+from airflow_provider_modelslab._protocol.verdicts import Verdict as Verdict
 from airflow_provider_modelslab.endpoints import endpoint_of_submission, parse_fetch_url, parse_job_id
 from airflow_provider_modelslab.jobs import Job, JobStatus
 
@@ -32,28 +32,6 @@ _LONGEST_ETA = 7 * 86400.0
 
 MAX_MESSAGE_LENGTH = 2000
 """Characters of an error text that are kept: it ends up in logs and in the metadata database."""
-
-
-class Verdict(Enum):
-    """What one reply says, in terms of what to do next."""
-
-    SUCCESS = "success"
-    PROCESSING = "processing"
-    FAILED = "failed"
-    # Doubtful: ModelsLab says these of jobs that succeed later, so they count only when they persist.
-    NO_OUTPUT = "no output"
-    NOT_FOUND = "not found"
-    EMPTY_ERROR = "empty error"
-    # Not about the job; asking later helps.
-    RATE_LIMITED = "rate limited"
-    TRANSIENT = "transient"
-    # Not about the job; asking again does not help.
-    INVALID_KEY = "invalid key"
-    NO_CREDITS = "no credits"
-    NOT_IN_PLAN = "not in plan"
-    REFUSED = "refused"
-    # Only of submissions: it may have been accepted, and nobody can tell.
-    AMBIGUOUS = "ambiguous"
 
 
 @dataclass(slots=True)  # a frozen one takes three times as long to make, and there is one for each poll
@@ -86,7 +64,7 @@ def read_fetch_reply(received: HttpReply | NoReply, job: Job, key: str = "") -> 
     document = parse_json(received.body, key)
     if document is None:
         # A page is a proxy's or a firewall's, whatever its status: no answer of ModelsLab's, and it may pass.
-        verdict = Verdict.TRANSIENT if _is_page(received) else _BY_HTTP_STATUS.get(received.status, Verdict.TRANSIENT)
+        verdict = Verdict.TRANSIENT if _is_page(received) else _WITHOUT_JSON.get(received.status, Verdict.TRANSIENT)
         status: JobStatus = "failed" if verdict is Verdict.REFUSED else job.status
         return _reply(verdict, replace(_about(job, _not_json(received), key), status=status), received, {})
     verdict = _verdict(received.status, document)
@@ -112,14 +90,14 @@ def read_submission_reply(
         return Reply(verdict, _about(unknown, received.reason, key))
     document = parse_json(received.body, key)
     if document is None:
-        verdict = _BY_HTTP_STATUS.get(received.status, Verdict.AMBIGUOUS)
-        if received.status == 429:
-            verdict = Verdict.RATE_LIMITED
+        verdict = _WITHOUT_JSON.get(received.status, Verdict.AMBIGUOUS)
         return _reply(verdict, _about(unknown, _not_json(received), key), received, {})
     verdict = _submission_verdict(received.status, document)
     job = _job_after(_addressed(unknown, document, base_url), verdict, document, received.status)
     if verdict is Verdict.PROCESSING and not job.id:
         return _reply(Verdict.AMBIGUOUS, replace(job, message="the reply names no job"), received, document)
+    if verdict is Verdict.RATE_LIMITED and job.id:
+        verdict = Verdict.AMBIGUOUS  # A refusal that names a job may be none: nobody may submit that again.
     return _reply(verdict, job, received, document)
 
 
@@ -196,23 +174,9 @@ _BY_HTTP_STATUS = {
     422: Verdict.REFUSED,
 }
 
-_TRANSIENT_HTTP_STATUSES = frozenset({408, 425})
+_WITHOUT_JSON = {**_BY_HTTP_STATUS, 429: Verdict.RATE_LIMITED}
 
-# The words by which an error inside HTTP 200 shows what it is; the first that matches counts.
-_BY_ERROR_TEXT = tuple(
-    (re.compile(pattern, re.IGNORECASE), verdict)
-    for pattern, verdict in (
-        (r"request not found", Verdict.NOT_FOUND),
-        (
-            r"rate limit|queue limit|queue (is )?full|queued requests allowed|too many requests|try again later",
-            Verdict.RATE_LIMITED,
-        ),
-        (r"(invalid|incorrect|missing) api key|api key (is )?(required|invalid|missing)", Verdict.INVALID_KEY),
-        (r"insufficient (credit|balance|fund)|monthly limit exceeded", Verdict.NO_CREDITS),
-        (r"requires an? .{0,40}(subscription|plan)\b", Verdict.NOT_IN_PLAN),
-        (r"invalid api request", Verdict.REFUSED),
-    )
-)
+_TRANSIENT_HTTP_STATUSES = frozenset({408, 425})
 
 # A submission has no earlier job that a doubtful reply could be about.
 _SUBMISSION_VERDICTS = {
@@ -249,9 +213,9 @@ def _verdict(http_status: int, document: dict[str, Any]) -> Verdict:
 
 def _submission_verdict(http_status: int, document: dict[str, Any]) -> Verdict:
     verdict = _verdict(http_status, document)
-    complaint = http_status >= 400 or any(isinstance(document.get(name), dict) for name in _MESSAGE_FIELDS)
+    complaint = http_status >= 400 or _is_validation(document) or complains_of_parameters(_error_text(document))
     if verdict is Verdict.FAILED and complaint:
-        return Verdict.REFUSED  # about the parameters: validation comes as a dict of lists, one per parameter
+        return Verdict.REFUSED
     return _SUBMISSION_VERDICTS.get(verdict, verdict)
 
 
@@ -260,18 +224,27 @@ def _status_word(document: dict[str, Any]) -> str:
 
 
 def _error_verdict(word: str, document: dict[str, Any]) -> Verdict:
-    message = _first_text(document, _MESSAGE_FIELDS)
+    if _is_validation(document):  # It quotes what was sent, so no word of it counts.
+        return Verdict.FAILED
+    messages = _texts(document, _MESSAGE_FIELDS)
     # Hints are marketing as often as not: they count only where there is no message.
-    words = _all_texts(document, _MESSAGE_FIELDS) or _all_texts(document, _HINT_FIELDS)
-    for pattern, verdict in _BY_ERROR_TEXT:
-        if pattern.search(words):
-            return verdict
+    told = next(filter(None, map(verdict_of, messages or _texts(document, _HINT_FIELDS))), None)
+    if word == "failed":  # This is about the job, whatever its message quotes.
+        return Verdict.NOT_FOUND if told is Verdict.NOT_FOUND else Verdict.FAILED
+    if told is not None:
+        return told
+    if "current_queue" in document:
+        return Verdict.RATE_LIMITED
     # An empty message is what running jobs answer now and then; that some marketing "tip" stands beside it
     # does not change that. Where there is no message at all, the tip is the message.
-    says_nothing = not message and any(name in document for name in _MESSAGE_FIELDS)
-    if word == "error" and (says_nothing or not _error_text(document)):
-        return Verdict.EMPTY_ERROR
-    return Verdict.FAILED
+    says_nothing = not messages and any(name in document for name in _MESSAGE_FIELDS)
+    return Verdict.EMPTY_ERROR if says_nothing or not _error_text(document) else Verdict.FAILED
+
+
+def _is_validation(document: dict[str, Any]) -> bool:
+    """Whether a reply says of single parameters what is wrong: ``{"prompt": ["The prompt field is required."]}``."""
+    messages = [document.get(name) for name in _MESSAGE_FIELDS]
+    return any(isinstance(each, dict) and any(isinstance(item, list) for item in each.values()) for each in messages)
 
 
 # --- jobs -----------------------------------------------------------------------------------------------
@@ -347,15 +320,9 @@ def _retry_after(verdict: Verdict, received: HttpReply, document: dict[str, Any]
     if told is None:
         told = header_seconds(received.retry_after)
     if told is None and (verdict is Verdict.RATE_LIMITED or received.status == 429):
-        told = _seconds_in(_all_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS)))
+        told = pause_in(" ".join(_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS))))
         told = RATE_LIMIT_PAUSE if told is None else told
     return None if told is None else min(told, LONGEST_PAUSE)
-
-
-def _seconds_in(text: str) -> float | None:
-    """Return the pause that a text such as "… wait for 30 seconds …" names."""
-    match = re.search(r"wait (?:for )?(\d{1,5}) ?s(?:ec|\b)", text, re.IGNORECASE)
-    return float(match[1]) if match else None
 
 
 def header_seconds(header: str | None) -> float | None:
@@ -386,19 +353,13 @@ def _is_page(received: HttpReply) -> bool:
 
 
 def _error_text(document: dict[str, Any]) -> str:
-    """Return the words of a reply, from whichever field holds them."""
-    return _first_text(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS))
+    """Return the words of a reply, from the first field that holds any."""
+    return next(iter(_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS))), "")
 
 
-def _first_text(document: dict[str, Any], names: Iterable[str]) -> str:
-    for name in names:
-        if text := _text(document.get(name)).strip():
-            return text
-    return ""
-
-
-def _all_texts(document: dict[str, Any], names: Iterable[str]) -> str:
-    return " ".join(filter(None, (_text(document.get(name)).strip() for name in names)))
+def _texts(document: dict[str, Any], names: Iterable[str]) -> list[str]:
+    """Return what stands in some fields, without those that hold no words."""
+    return [text for name in names if (text := _text(document.get(name)).strip())]
 
 
 def _text(value: Any) -> str:

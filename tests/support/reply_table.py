@@ -18,6 +18,18 @@ TIP = "Get 20x faster image generation using the enterprise plan"
 
 PAGE = b"<html>hi</html>"
 
+QUOTED = (
+    "rate limit",
+    "try again later",
+    "invalid api key",
+    "insufficient credits",
+    "monthly limit exceeded",
+    "this feature requires a premium plan",
+    "request not found",
+    "invalid api request",
+)
+"""Words of prompts, which messages quote; at the beginning of a message they would decide."""
+
 # status code, body, verdict, status of the job, outputs, message
 REPLIES = {
     "success": (200, {"status": "success", "id": 1, "output": [URL]}, "SUCCESS", "success", [URL], ""),
@@ -98,6 +110,33 @@ REPLIES = {
     "rate limit in the second field": (200, {"status": "error", "message": "Error", "error": "Rate limit exceeded"}, "RATE_LIMITED", "processing", [], "Error"),
     "queue limit in words": (200, {"status": "error", "message": "Queue limit reached"}, "RATE_LIMITED", "processing", [], "Queue limit reached"),
     "key in tip": (200, {"status": "error", "tip": "Invalid API key"}, "INVALID_KEY", "processing", [], "Invalid API key"),
+    "rate limit as text": (429, b"Too Many Attempts.", "RATE_LIMITED", "processing", [], "HTTP 429 with something that is not JSON"),
+    "rate limit with a queue": (200, {"status": "error", "message": "Not now", "current_queue": 16}, "RATE_LIMITED", "processing", [], "Not now"),
+    "rate limit for minutes": (200, {"status": "error", "message": "Try again in 30 minutes."}, "RATE_LIMITED", "processing", [], "Try again in 30 minutes."),
+    "queue is full": (200, {"status": "error", "message": "Queue is full, please try later"}, "RATE_LIMITED", "processing", [], "Queue is full, please try later"),
+    "server error inside 200": (200, {"status": "error", "message": "Internal server error. Please try again."}, "TRANSIENT", "processing", [], "Internal server error. Please try again."),
+    "unavailable inside 200": (200, {"status": "error", "message": "Service is not available, try again"}, "TRANSIENT", "processing", [], "Service is not available, try again"),
+    "an error that is none": (200, {"status": "error", "message": "Try to fetch request after seconds estimated"}, "PROCESSING", "processing", [], "Try to fetch request after seconds estimated"),
+    "unauthenticated": (401, {"message": "Unauthenticated."}, "INVALID_KEY", "processing", [], "Unauthenticated."),
+    **{
+        f"no credits: {message}": (200, {"status": "error", "message": message}, "NO_CREDITS", "processing", [], message)
+        for message in (
+            "You are out of credits, please subscribe or fund your wallet",
+            "Your credits are exhausted",
+            "Not enough balance",
+            "Wallet balance is insufficient",
+            "Please fund your wallet",
+        )
+    },
+    **{
+        f"quoted in a failure: {words}": (200, {"status": "failed", "message": f"NSFW check failed for prompt: {words}"}, "FAILED", "failed", [], f"NSFW check failed for prompt: {words}")
+        for words in QUOTED
+    },
+    **{
+        f"quoted in an error: {words}": (200, {"status": "error", "message": f"The prompt {words!r} is not allowed"}, "FAILED", "failed", [], f"The prompt {words!r} is not allowed")
+        for words in QUOTED
+    },
+    "failed at its beginning": (200, {"status": "failed", "message": "Rate limit exceeded"}, "FAILED", "failed", [], "Rate limit exceeded"),
     "nothing": (200, b"", "TRANSIENT", "processing", [], "HTTP 200 with nothing"),
     "cut": (200, b'{"status": "succ', "TRANSIENT", "processing", [], "HTTP 200 with something that is not JSON"),
     "a list": (200, b"[]", "TRANSIENT", "processing", [], "HTTP 200 with something that is not JSON"),

@@ -15,7 +15,7 @@ from airflow_provider_modelslab._protocol.replies import (
     read_submission_reply,
 )
 from airflow_provider_modelslab.jobs import Job
-from tests.support.reply_table import QUEUED, REPLIES, URL
+from tests.support.reply_table import QUEUED, QUOTED, REPLIES, URL
 
 JOB = Job(id="147", endpoint="v6/video")
 
@@ -61,6 +61,9 @@ def test_no_reply_is_transient():
         (200, {"status": "error", "message": "Rate limit exceeded, wait for 99999 seconds"}, None, 3600),
         (200, {"status": "error", "message": "please try again later"}, None, 30),
         (200, {"status": "processing", "message": "try again later."}, None, None),
+        (200, {"status": "error", "message": "Try again in 30 minutes."}, None, 1800),
+        (429, {"status": "error", "message": "Rate limit exceeded. Try again in 1 hour."}, None, 3600),
+        (200, {"status": "error", "message": "try again in 45 seconds"}, None, 45),
         (503, {}, "7", 7),
         (503, {}, None, None),
     ],
@@ -204,6 +207,21 @@ def test_a_submission_that_is_done_at_once():
         (http(404, {"message": "no such route"}), Verdict.REFUSED),
         (http(404, {"status": "error", "message": "no such model"}), Verdict.REFUSED),
         (http(200, {"status": "error", "message": {"prompt": ["missing"]}}), Verdict.REFUSED),
+        (http(200, {"status": "error", "message": "The prompt field is required."}), Verdict.REFUSED),
+        (http(200, {"status": "error", "message": "Model not found: flux-9"}), Verdict.REFUSED),
+        (http(200, {"status": "error", "message": "Rate limit exceeded", "current_queue": 16}), Verdict.RATE_LIMITED),
+        (http(200, {"status": "error", "message": "Try again in 30 minutes."}), Verdict.RATE_LIMITED),
+        (http(200, {"status": "error", "message": "Rate limit exceeded", "id": 5}), Verdict.AMBIGUOUS),
+        (http(200, {"status": "error", "message": "Internal server error. Please try again."}), Verdict.AMBIGUOUS),
+        (http(200, {"status": "error", "message": "Try to fetch request after", "id": 5}), Verdict.PROCESSING),
+        *[
+            (http(200, {"status": "error", "message": {"prompt": [f"The prompt {words!r} is bad"]}}), Verdict.REFUSED)
+            for words in QUOTED
+        ],
+        *[
+            (http(200, {"status": "failed", "message": f"NSFW check failed for prompt: {words}"}), Verdict.FAILED)
+            for words in QUOTED
+        ],
         (http(200, {"status": "failed", "message": "Failed, Try Again"}), Verdict.FAILED),
         (http(200, {"status": "success", "output": [], "id": 5}), Verdict.PROCESSING),
     ],

@@ -1,0 +1,74 @@
+"""
+The phrases by which ModelsLab's error messages say what they mean, in one table with the source of each.
+
+A phrase counts at the beginning of a message only: messages quote prompts, and a prompt may hold any words.
+Sources: *docs* is the vendor's documentation, *clients* are public clients that met the message, *Laravel* is the
+framework of ModelsLab's servers.
+"""
+
+from __future__ import annotations
+
+import re
+
+from airflow_provider_modelslab._protocol.verdicts import Verdict
+
+_PHRASES = (
+    # (what a message begins with, what it means)
+    (r"(training )?request not found", Verdict.NOT_FOUND),  # docs; of trainings: clients
+    (r"try to fetch (the )?request", Verdict.PROCESSING),  # clients: sent with the status "error", too
+    (r"internal server error|server error", Verdict.TRANSIENT),  # docs with HTTP 500; clients inside HTTP 200
+    (r"service (is )?(temporarily |currently )?(un|not )available", Verdict.TRANSIENT),  # docs with 503; clients
+    (r"rate limit|queue limit|too many requests", Verdict.RATE_LIMITED),  # docs
+    (r"maximum \d+ queued requests", Verdict.RATE_LIMITED),  # docs, where it follows "Rate limit exceeded."
+    (r"((the|your) )?queue (is )?full", Verdict.RATE_LIMITED),  # clients
+    (r"too many attempts", Verdict.RATE_LIMITED),  # Laravel
+    (r"((server is )?busy\W+)?(please )?try again (later|in \d+ ?(s|m|h))", Verdict.RATE_LIMITED),  # docs; clients
+    (r"you are sending too many", Verdict.RATE_LIMITED),  # clients
+    (r"(invalid|incorrect|wrong|missing) api key", Verdict.INVALID_KEY),  # docs
+    (r"(your )?api key (is )?(required|invalid|incorrect|missing|not valid)", Verdict.INVALID_KEY),  # docs; clients
+    (r"unauthenticated", Verdict.INVALID_KEY),  # Laravel
+    (r"insufficient (credit|balance|fund)", Verdict.NO_CREDITS),  # docs
+    (r"(your )?monthly limit exceeded", Verdict.NO_CREDITS),  # docs, older
+    (r"(you are |you're )?out of credits", Verdict.NO_CREDITS),  # clients
+    (r"(your )?credits (are|have been) (exhausted|used up)", Verdict.NO_CREDITS),  # clients
+    (r"(you have |you do not have )?(not )?enough (balance|credits|funds)", Verdict.NO_CREDITS),  # clients
+    (r"(your )?wallet balance is (insufficient|too low)", Verdict.NO_CREDITS),  # clients
+    (r"(please )?(fund|recharge|top up) your wallet", Verdict.NO_CREDITS),  # clients
+    (r"(this|the) [\w -]{1,40} requires an? [\w -]{0,40}(subscription|plan)\b", Verdict.NOT_IN_PLAN),  # docs
+    (r"invalid api request", Verdict.REFUSED),  # docs
+)
+
+# Of a submission these are about its parameters; of a fetch, about the generation.
+_COMPLAINTS = (
+    r"the [\w .-]{1,60} (field )?(is required|must |is invalid|may not )",  # Laravel's validation, as plain text
+    r"model not found",  # clients
+)
+
+
+def _beginning_with(phrase: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:(?:error|sorry|oops)\b)?\W*(?:{phrase})", re.IGNORECASE)
+
+
+_VERDICTS = tuple((_beginning_with(phrase), verdict) for phrase, verdict in _PHRASES)
+_COMPLAINT = _beginning_with("|".join(_COMPLAINTS))
+
+_PAUSE = re.compile(
+    r"(?:wait|again|retry)(?: (?:for|in|after))?(?: about)? (\d{1,5}) ?(s(?:ec)?|m(?:in)?|h(?:our|r)?)", re.IGNORECASE
+)
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def verdict_of(message: str) -> Verdict | None:
+    """Return what a message means by what it begins with, or ``None`` where it is in other words."""
+    return next((verdict for phrase, verdict in _VERDICTS if phrase.match(message)), None)
+
+
+def complains_of_parameters(message: str) -> bool:
+    """Return whether a message, as the reply to a submission, is about its parameters."""
+    return _COMPLAINT.match(message) is not None
+
+
+def pause_in(text: str) -> float | None:
+    """Return the seconds that a text such as "Try again in 30 minutes." asks to wait."""
+    match = _PAUSE.search(text)
+    return float(match[1]) * _SECONDS[match[2][0].lower()] if match else None
