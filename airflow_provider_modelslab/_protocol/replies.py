@@ -18,6 +18,7 @@ from typing import Any
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
 from airflow_provider_modelslab._protocol.phrases import complains_of_parameters, pause_in, verdict_of
 from airflow_provider_modelslab._protocol.sanitizing import parse_json, sanitize
+from airflow_provider_modelslab._protocol.shortening import shorten_fields
 from airflow_provider_modelslab._protocol.verdicts import Verdict as Verdict
 from airflow_provider_modelslab.endpoints import endpoint_of_submission, parse_fetch_url, parse_job_id
 from airflow_provider_modelslab.jobs import Job, JobStatus
@@ -258,7 +259,7 @@ def _job_after(job: Job, verdict: Verdict, document: dict[str, Any], http_status
     proxy_links = _strings(document.get("proxy_links")) or job.proxy_links
     nsfw_content_detected = _flags(document.get("nsfw_content_detected"))
     generation_time = _number(document.get("generationTime", document.get("generation_time")))
-    meta = document["meta"] if isinstance(document.get("meta"), dict) else job.meta
+    meta = shorten_fields(document["meta"]) if isinstance(document.get("meta"), dict) else job.meta
     if (
         verdict is Verdict.PROCESSING
         and (eta, message, proxy_links) == (job.eta, job.message, job.proxy_links)
