@@ -1,0 +1,45 @@
+"""
+Durations and moments as people read them, in log lines, errors and results.
+
+The caller says what time it is. All moments are in UTC, since workers and triggerer may stand in different zones.
+"""
+
+from __future__ import annotations
+
+import pendulum
+
+_LONGEST = 1e9
+"""Seconds, some thirty years; a longer time is a mistake, and need not be exact."""
+
+
+def format_duration(seconds: float) -> str:
+    """
+    Return ``"0.5 s"``, ``"4 s"``, ``"1 minute 30 seconds"`` or ``"2 hours 5 minutes"``.
+
+    :param seconds: how long something takes; a negative time counts as none.
+    """
+    seconds = min(max(seconds, 0.0), _LONGEST)
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    whole = round(seconds) if seconds < 3600 else round(seconds / 60) * 60
+    return pendulum.duration(seconds=whole).in_words(locale="en")
+
+
+def format_expectation(moment: float, now: float) -> str:
+    """
+    Return ``"expected in about 4 minutes, 12:03:20 UTC"``; once that has passed, ``"expected at 12:03:20 UTC"``.
+
+    The date stands before the time of another day.
+
+    :param moment: when something should be done, in seconds since the epoch.
+    :param now: the time, in seconds since the epoch.
+    """
+    seconds = min(max(moment - now, -_LONGEST), _LONGEST)
+    today = pendulum.from_timestamp(now, tz="UTC")
+    then = today.add(seconds=seconds)
+    date = "" if then.date() == today.date() else f"{then:%Y-%m-%d} "
+    clock = f"{date}{then:%H:%M:%S} UTC"
+    if seconds <= 0:
+        return f"expected at {clock}"
+    about = f"{seconds:.0f} s" if seconds < 60 else then.diff_for_humans(today, absolute=True, locale="en")
+    return f"expected in about {about}, {clock}"
