@@ -16,7 +16,8 @@ from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.waits import JobWaits
 from airflow_provider_modelslab._protocol.templates import is_rendered
 from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest
-from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, read_event, records_of
+from airflow_provider_modelslab._tasks.deferral import deadline_of, defer
+from airflow_provider_modelslab._tasks.events import job_record, read_event
 from airflow_provider_modelslab._tasks.results import push_jobs, push_results, store, timeout_error
 from airflow_provider_modelslab.endpoints import endpoint_of_submission, parse_submission_path
 from airflow_provider_modelslab.exceptions import (
@@ -285,7 +286,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             self,
             ModelsLabJobTrigger(
                 modelslab_conn_id=self.modelslab_conn_id,
-                jobs=records_of(jobs),
+                jobs=list(map(job_record, jobs)),
                 started=now,
                 deadline=deadline,
                 poke_interval=self.poke_interval,
@@ -297,6 +298,7 @@ class ModelsLabGenerateOperator(BaseOperator):
                     "refusals": run.refusals,
                 },
             ),
+            deadline,
         )
 
     def _wait_here(self, context: Context, run: _Run, max_pending: int, deadline: float) -> None:

@@ -23,7 +23,8 @@ from airflow_provider_modelslab._polling.schedule import SECONDS_PER_REQUEST
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits
 from airflow_provider_modelslab._protocol.arguments import parse_jobs
 from airflow_provider_modelslab._protocol.templates import is_rendered
-from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, read_event, records_of
+from airflow_provider_modelslab._tasks.deferral import deadline_of, defer
+from airflow_provider_modelslab._tasks.events import job_record, read_event
 from airflow_provider_modelslab._tasks.results import push_jobs, push_results, store, timeout_error
 from airflow_provider_modelslab.endpoints import ForeignHostError, parse_endpoint
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, argument_errors
@@ -136,12 +137,13 @@ class ModelsLabJobSensor(BaseSensorOperator):
             self,
             ModelsLabJobTrigger(
                 modelslab_conn_id=self.modelslab_conn_id,
-                jobs=records_of(waits.jobs()),
+                jobs=list(map(job_record, waits.jobs())),
                 started=started,
                 deadline=deadline,
                 poke_interval=self.poke_interval if self.paced_by_user else None,
                 seconds_per_request=self.seconds_per_request,
             ),
+            deadline,
         )
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> list[str]:

@@ -12,10 +12,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.poller import Group, Poller, poller_of
 from airflow_provider_modelslab._polling.waits import JobWaits
+from airflow_provider_modelslab._tasks.events import job_record, write_error, write_event
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 from airflow_provider_modelslab.jobs import Job
-
-EVENT_STATUSES = ("finished", "partial", "timeout", "error")
 
 LINGER = 5.0
 """Seconds that a wait for some of its jobs goes on after that, so that a task is resumed once for several."""
@@ -125,7 +124,7 @@ class ModelsLabJobTrigger(BaseTrigger):
             if self._pacemaker is not None:
                 self._pacemaker.forget(self._group)
                 await self._pacemaker.leave()
-        yield TriggerEvent({**outcome, "state": self.state})  # type: ignore[no-untyped-call]
+        yield TriggerEvent(outcome)  # type: ignore[no-untyped-call]
 
     async def _begin(self) -> None:
         """Join the poller and let it watch the jobs; without one, the deadline has come."""
@@ -159,15 +158,15 @@ class ModelsLabJobTrigger(BaseTrigger):
     async def _end(self) -> dict[str, Any]:
         """Return the outcome of a wait that is over."""
         if self._pacemaker is None:
-            return {"status": "timeout", "jobs": self.jobs}
+            return write_event("timeout", self.jobs, self.state)
         self._pacemaker.forget(self._group)
         if self._report.changed:
             self._report.write(self.log, self._waits)
         status = self._status()
         records = await _records(self._waits.jobs())
         if (reply := self._group.account_reply) is not None:
-            return {"status": "error", "verdict": reply.verdict.name, "message": reply.job.message, "jobs": records}
-        return {"status": status, "jobs": records}
+            return write_error(reply.job.message, records, self.state, reply.verdict)
+        return write_event(status, records, self.state)
 
     def _status(self) -> str:
         if not self._waits.unfinished() and self.max_pending >= 0:
@@ -175,7 +174,7 @@ class ModelsLabJobTrigger(BaseTrigger):
         return "timeout" if time.time() >= self.deadline else "partial"
 
     def _error(self, message: str) -> dict[str, Any]:
-        return {"status": "error", "verdict": None, "message": message, "jobs": self.jobs}
+        return write_error(message, self.jobs, self.state)
 
     async def _join(self) -> Poller | None:
         """Join the poller of the connection; return ``None`` if that could not be read until the deadline."""
@@ -230,7 +229,7 @@ class _Report:
 
 
 async def _records(jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    return [job.to_compact_dict() async for job in _unhurried(jobs)]
+    return [job_record(job) async for job in _unhurried(jobs)]
 
 
 _Item = TypeVar("_Item")

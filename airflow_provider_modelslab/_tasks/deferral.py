@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowException
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
-
-from airflow_provider_modelslab._protocol.replies import Verdict
-from airflow_provider_modelslab.hooks import exception_for
-from airflow_provider_modelslab.jobs import Job
-from airflow_provider_modelslab.triggers import EVENT_STATUSES, ModelsLabJobTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
+    from airflow.triggers.base import BaseTrigger
 
 TRIGGER_GRACE = timedelta(minutes=2)
 """How much later than the trigger's own deadline Airflow may end a deferral: a backstop, should the trigger be lost."""
@@ -45,54 +39,35 @@ def deadline_of(context: Context, operator: BaseOperator, timeout: float, starte
     return started + min(timeout, limit)
 
 
-def defer(operator: BaseOperator, trigger: ModelsLabJobTrigger) -> None:
-    """Hand the wait to the triggerer; ``execute_complete`` takes its event. Never returns."""
+def defer(operator: BaseOperator, trigger: BaseTrigger, deadline: float) -> NoReturn:
+    """
+    Hand the wait to the triggerer; ``execute_complete`` takes its event.
+
+    :param operator: the task.
+    :param trigger: what waits.
+    :param deadline: when the trigger ends by itself, in seconds since the epoch.
+    """
     operator.defer(
         trigger=trigger,
         method_name="execute_complete",
-        timeout=timedelta(seconds=max(0.0, trigger.deadline - time.time())) + TRIGGER_GRACE,
+        timeout=timedelta(seconds=max(0.0, deadline - time.time())) + TRIGGER_GRACE,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class WaitEvent:
+def remember(operator: BaseOperator, names: Sequence[str]) -> dict[str, Any]:
     """
-    The event of a trigger, read.
+    Return the values that a task was executed with, to travel with the wait.
 
-    :param status: one of :data:`~airflow_provider_modelslab.triggers.EVENT_STATUSES`.
-    :param jobs: the jobs as they stood when the wait ended, in the order given.
-    :param state: what the trigger was given to carry.
-    :param verdict: of an error, the name of the verdict about the account, if it was one.
-    :param message: of an error, what happened.
+    Airflow renders templates again when a deferred task resumes, and reads the DAG again: what the first execution
+    has been given counts until the try ends.
+
+    :param operator: the task.
+    :param names: its attributes, whose values JSON can express.
     """
-
-    status: str
-    jobs: list[Job]
-    state: Mapping[str, Any] = field(default_factory=dict)
-    verdict: str | None = None
-    message: str = ""
-
-    def error(self, conn_id: str) -> Exception:
-        """Return the exception of an error."""
-        if self.verdict in Verdict.__members__:
-            return exception_for(Verdict[str(self.verdict)], self.message, conn_id)
-        return AirflowException(self.message)
+    return {name: getattr(operator, name) for name in names}
 
 
-def read_event(event: Mapping[str, Any] | None) -> WaitEvent:
-    """
-    Read a trigger's event.
-
-    :param event: the payload, also one that an earlier version of this provider has yielded.
-    :raises AirflowException: it is not understood; such an event never counts as success.
-    """
-    if isinstance(event, Mapping) and event.get("status") in EVENT_STATUSES and isinstance(event.get("jobs"), list):
-        jobs = [Job.from_dict(record) for record in event["jobs"]]
-        state = event.get("state") or {}
-        return WaitEvent(event["status"], jobs, state, event.get("verdict"), str(event.get("message") or ""))
-    raise AirflowException("The trigger's event is not understood; the jobs live on, so the task may be cleared")
-
-
-def records_of(jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    """Return the jobs as a trigger takes them."""
-    return [job.to_compact_dict() for job in jobs]
+def restore(operator: BaseOperator, remembered: Mapping[str, Any]) -> None:
+    """Give a task that resumes the values that :func:`remember` returned."""
+    for name, value in remembered.items():
+        setattr(operator, name, value)
