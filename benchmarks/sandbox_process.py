@@ -91,7 +91,7 @@ class SandboxProcess:
 def _serve(pipe: Connection, options: dict[str, Any]) -> None:
     # Importing Airflow, as the main module does, has set up logging: a line for each request.
     logging.getLogger("airflow_provider_modelslab").setLevel(logging.WARNING)
-    with Sandbox(**options) as sandbox:
+    with Sandbox(**{"queue_limit": None, **options}) as sandbox:
         pipe.send((sandbox.url, sandbox.key))
         while True:
             command, arguments = pipe.recv()
@@ -114,7 +114,7 @@ def _seen(sandbox: Sandbox) -> list[Submitted]:
     return [
         Submitted(
             id=str(job.id),
-            endpoint=job.order.fetch_endpoint,
+            endpoint=job.request.fetch_endpoint,
             eta=job.eta,
             submitted=job.submitted + to_epoch,
             ready=(job.finished or job.submitted + job.duration) + to_epoch,

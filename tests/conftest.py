@@ -53,8 +53,12 @@ def no_key_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    """A sandbox whose jobs end only when the test says so; the connection ``modelslab_default`` leads to it."""
-    with Sandbox(duration=float("inf")) as held:
+    """
+    A sandbox whose jobs end only when the test says so; the connection ``modelslab_default`` leads to it.
+
+    It has no queue limit: tests of it start sandboxes of their own, and the others may hold hundreds of jobs.
+    """
+    with Sandbox(duration=float("inf"), queue_limit=None) as held:
         monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", unhurried(held.connection))
         yield held
 

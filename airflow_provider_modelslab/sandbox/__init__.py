@@ -1,13 +1,13 @@
 """
-A stateful stand-in for the ModelsLab API, on this machine: for developing and testing DAGs without a key and without
-spending credits.
+A stateful stand-in for the ModelsLab API on this machine, to develop and test DAGs without a key and without credits.
 
 ``python -m airflow_provider_modelslab.sandbox`` starts one, :class:`Sandbox` runs one inside a test, and the fixture
 ``modelslab_sandbox`` hands one to a pytest test. How a request travels:
 
-- ``server`` carries its bytes, ``sandbox`` guards the rest with a lock, ``api`` finds the route and checks the request;
-- ``state`` knows what is true of the job, ``faults`` what goes wrong this time, ``replies`` how either is spelled;
-- ``media`` makes the files of finished jobs, ``webhooks`` tells their clients, ``control_api`` serves ``/sandbox/``.
+- ``server`` carries the bytes as values of ``http``, ``sandbox`` guards the rest with a lock;
+- ``api`` finds the route and checks the request, ``state`` keeps the jobs, ``faults`` decides what goes wrong;
+- ``replies`` spells the answers, ``media`` has the files of finished jobs, ``webhooks`` calls the clients;
+- ``control_api`` serves ``/sandbox/``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Sandbox"]
 
 
 def __getattr__(name: str) -> Any:
-    # pytest imports this package in every run, for the fixture: the server is loaded only where one is started.
+    # pytest imports this package in every run, for the fixture: load the server only where one is started.
     if name == "Sandbox":
         from airflow_provider_modelslab.sandbox.sandbox import Sandbox
 

@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     Serve until SIGINT or SIGTERM.
 
     :param argv: the arguments, without the name of the program.
-    :raises SystemExit: the arguments are wrong (2), or the address cannot be had (1).
+    :raises SystemExit: the arguments are wrong (2), or the address is not available (1).
     """
     stopping = Event()
     for interruption in (signal.SIGINT, signal.SIGTERM):
@@ -49,19 +49,25 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on")
+    add("--host", default="127.0.0.1", help="address to listen on; beyond loopback, everyone is served")
     add("--port", type=int, default=8787, help="port to listen on; 0 for any free one")
     add("--key", default=DEFAULT_KEY, help="API key that clients must send")
-    add("--enterprise-key", help="API key of its own for the enterprise endpoints")
+    add("--enterprise-key", help="API key of the enterprise endpoints, with an account of their own")
     add("--duration", type=float, default=3.0, metavar="SECONDS", help="how long a job takes; inf for ever")
     add("--duration-sigma", type=float, default=0.0, metavar="S", help="log-normal spread of the durations")
     add("--eta-sigma", type=float, default=0.2, metavar="S", help="log-normal error of the estimates")
     add("--no-eta", action="store_true", help="replies carry no estimate")
-    add("--instant", type=float, default=0.0, metavar="P", help="probability that a submission comes back done")
-    add("--queue-limit", type=int, default=15, metavar="N", help="jobs in flight before HTTP 429; 0: no limit")
+    add("--instant", type=float, default=0.0, metavar="P", help="probability that a job is done at its submission")
+    add(
+        "--queue-limit",
+        type=int,
+        default=15,
+        metavar="N",
+        help="queue slots, beyond which submissions get HTTP 429; 0: no limit",
+    )
     add("--faults", type=_probabilities, default="", metavar="NAME=P,...", help="faults and their probabilities")
     add("--webhooks-anywhere", action="store_true", help="call webhooks on other machines, too")
-    add("--seed", type=int, default=0, metavar="N", help="decides all that is left to chance")
+    add("--seed", type=int, default=0, metavar="N", help="seed of all random choices")
     return parser
 
 

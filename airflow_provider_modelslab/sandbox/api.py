@@ -1,8 +1,8 @@
 """
 The ModelsLab API as its clients see it: a request goes in, a reply comes out.
 
-Here are the routes, and the order in which a request is checked. No I/O: the server carries bytes to and fro, the
-ledger remembers the jobs, the fault plan decides what goes wrong.
+Here are the routes, and the order in which a request is checked. No I/O: the server carries the bytes, the ledger
+remembers the jobs, the fault plan decides what goes wrong.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ class Api:
 
     :param ledger: the accounts and jobs.
     :param faults: what goes wrong when.
-    :param settings: what faults and rate limits tell the client.
-    :param processing_replies: what a running job answers: ``sparse``, ``full``, or whichever its family is known for.
+    :param fault_settings: what faults and rate limits tell the client.
+    :param processing_replies: what a running job answers: ``sparse``, ``full``, or ``by_family``: as its family does.
     """
 
     def __init__(
-        self, ledger: Ledger, faults: FaultPlan, settings: FaultSettings, processing_replies: ProcessingReplies
+        self, ledger: Ledger, faults: FaultPlan, fault_settings: FaultSettings, processing_replies: ProcessingReplies
     ) -> None:
         self.ledger = ledger
         self.faults = faults
-        self._circumstances = settings
+        self._fault_settings = fault_settings
         self._processing_replies = processing_replies
         self._requests = {route.kind: 0 for route in _ROUTES} | {"other": 0}
         self._rejected = 0
@@ -87,7 +87,7 @@ class Api:
 
     def submit(self, path: str, parameters: Mapping[str, Any], base_url: str, will_fail: bool = False) -> Reply:
         """
-        Return the reply to a submission whose key is right and which no fault has struck.
+        Return the reply to a submission with the right key that met no fault.
 
         :param path: the path of the generation endpoint, for example ``v6/video/text2video``.
         :param parameters: the body of the submission; a key in it is dropped.
@@ -96,17 +96,17 @@ class Api:
         """
         account = self._account_of(path)
         try:
-            self._check_order(path, parameters, self.ledger.account(account))
+            self._check_submission(path, parameters, self.ledger.account(account))
         except _Refused as refused:
             self._rejected += 1
             return refused.reply
         endpoint = endpoint_of_submission(path)
         fetch_endpoint = _FETCHED_ELSEWHERE.get(path) or _FETCHED_ELSEWHERE.get(endpoint, endpoint)
-        order = JobRequest(
+        job_request = JobRequest(
             account=account,
             endpoint=endpoint,
             fetch_endpoint=fetch_endpoint,
-            kind=media.kind_of(path),
+            kind=media.kind_of(path, parameters.get("output_type")),
             samples=_samples(parameters),
             base64=parameters.get("base64") in (True, "true", "yes"),
             meta={name: value for name, value in parameters.items() if name != "key"},
@@ -115,8 +115,8 @@ class Api:
             base_url=base_url,
         )
         will_fail = will_fail or self.faults.fails_job(self.ledger.next_id)
-        job = self.ledger.accept(order, failure=FAILED_MESSAGE if will_fail else "")
-        return _told_fully(job, base_url)
+        job = self.ledger.accept(job_request, failure=FAILED_MESSAGE if will_fail else "")
+        return _full_reply(job, base_url)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the counters."""
@@ -142,8 +142,8 @@ class Api:
             return self.submit(path, parameters, base_url)
         if not fault.accepted:
             self._rejected += 1
-            return fault.reply(Reply(), self._circumstances)
-        return fault.reply(self.submit(path, parameters, base_url, will_fail=fault.fails_job), self._circumstances)
+            return fault.reply(Reply(), self._fault_settings)
+        return fault.reply(self.submit(path, parameters, base_url, will_fail=fault.fails_job), self._fault_settings)
 
     def _answer_fetch(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
         family, job_id = match["family"], match["id"]
@@ -157,10 +157,10 @@ class Api:
         job = self.ledger.find(family, str(job_id))
         fault = self.faults.draw("fetch", age=self.ledger.age(job) if job else 0.0)
         if fault is None:
-            return self._told(job, family, base_url)
+            return self._fetch_reply(job, family, base_url)
         if fault.fails_job and job and job.status == "processing":
             self.ledger.fail(job.id)
-        return fault.reply(self._told(job, family, base_url), self._circumstances)
+        return fault.reply(self._fetch_reply(job, family, base_url), self._fault_settings)
 
     def _answer_wallet_balance(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
         self._authenticated(request, match[0])
@@ -172,16 +172,16 @@ class Api:
 
     def _answer_file(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
         job = self.ledger.find_by_token(match["token"])
-        # Before a job is done, its links lead nowhere, though clients have been told of them.
+        # Clients get the links with the submission; the files exist once the job is done.
         if job is None or job.status != "success" or match[0] not in _file_paths(job):
             raise _Refused(replies.no_such_route(match[0]))
-        body = media.make(job.order.kind, f"{job.token}-{match['index']}")
-        if job.order.base64:
+        body = media.make(job.request.kind, f"{job.token}-{match['index']}")
+        if job.request.base64:
             return Reply(body=base64.b64encode(body), content_type="text/plain")
-        return Reply(body=body, content_type=media.content_type(job.order.kind))
+        return Reply(body=body, content_type=media.CONTENT_TYPES[job.request.kind])
 
     def _authenticated(self, request: ReceivedRequest, path: str) -> Mapping[str, Any]:
-        """Return the body of a request that comes with the key of the account that the path belongs to."""
+        """Return the body of a request, which must hold the key of the path's account."""
         if not isinstance(request.json, dict):
             raise _Refused(replies.invalid_request())
         key = request.json.get("key")
@@ -193,23 +193,21 @@ class Api:
         enterprise = ENTERPRISE in self.ledger.accounts and f"{path}/".startswith("v1/enterprise/")
         return ENTERPRISE if enterprise else STANDARD
 
-    def _check_order(self, path: str, parameters: Mapping[str, Any], account: Account) -> None:
+    def _check_submission(self, path: str, parameters: Mapping[str, Any], account: Account) -> None:
         if wrong := _wrong_parameters(path, parameters):
             raise _Refused(replies.error(wrong))
         if account.queue_limit is not None and account.in_flight >= account.queue_limit:
-            raise _Refused(replies.rate_limited(account.queue_limit, self._circumstances.retry_after))
+            raise _Refused(replies.rate_limited(account.queue_limit, self._fault_settings.retry_after))
         if account.balance < PRICE:
             raise _Refused(replies.insufficient_credits())
 
-    def _told(self, job: Job | None, family: str, base_url: str) -> Reply:
-        """Return what a family tells of a job."""
+    def _fetch_reply(self, job: Job | None, family: str, base_url: str) -> Reply:
+        """Return the reply of a family to a fetch."""
         if job is None:
             return replies.not_found()
-        full = self._processing_replies == "full"
-        if self._processing_replies == "by_family":
-            full = not _takes_form(family, "body")
+        full = {"full": True, "sparse": False, "by_family": not _takes_form(family, "body")}[self._processing_replies]
         if full or job.status == "failed":
-            return _told_fully(job, base_url)
+            return _full_reply(job, base_url)
         if job.status == "processing":
             return replies.still_processing("messege" if family == "v6/images" else "message")
         return replies.success(job, base_url, full=False)
@@ -221,7 +219,7 @@ def is_generation(path: str) -> bool:
     return found is not None and found[0].kind == "submit"
 
 
-def _told_fully(job: Job, base_url: str) -> Reply:
+def _full_reply(job: Job, base_url: str) -> Reply:
     if job.status == "processing":
         return replies.queued(job, base_url)
     if job.status == "failed":

@@ -1,8 +1,8 @@
 """
 Faults on demand: what can go wrong between a client and the API, by name, and when it does.
 
-Pure: a fault turns the reply that was due into the one that is sent. Here also lives the decision when a fault
-strikes: by chance, or by a script. The random numbers are seeded, so that the same requests meet the same faults.
+Pure: a fault turns the reply that was due into the one that is sent. Chance or a script decides when a fault strikes.
+The random numbers are seeded, so that the same requests meet the same faults.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LANDING_PAGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></he
 @dataclass(frozen=True, kw_only=True)
 class FaultSettings:
     """
-    What a fault may need to know.
+    What faults tell the client.
 
     :param retry_after: seconds that a rate limit asks for.
     :param slow_seconds: how long a slow reply takes.
@@ -45,7 +45,7 @@ class Fault:
     """
     One thing that can go wrong.
 
-    :param reply: makes the reply that is sent, from the one that was due and the settings.
+    :param reply: makes the reply that is sent, from the one that was due.
     :param on: the kinds of request that it may strike.
     :param accepted: a submission that it strikes has been accepted nevertheless: the job exists and is paid for.
     :param fails_job: it is the job that fails; the replies tell the truth.
@@ -102,7 +102,7 @@ FAULTS: Mapping[str, Fault] = {
 
 def parse_probabilities(text: str) -> dict[str, float]:
     """
-    Return the probabilities of a text such as ``failed=0.1,http_500=0.05``; the names are not polled yet.
+    Return the probabilities of a text such as ``failed=0.1,http_500=0.05``; the names are not checked yet.
 
     :raises ValueError: it is not of that form.
     """
@@ -178,7 +178,7 @@ class FaultPlan:
 
     def fails_job(self, job_id: int) -> bool:
         """Return whether chance lets this job fail."""
-        return random.Random(f"{self._seed}/doom/{job_id}").random() < self._probabilities.get("failed", 0.0)
+        return random.Random(f"{self._seed}/failed/{job_id}").random() < self._probabilities.get("failed", 0.0)
 
 
 def _known(name: str) -> Fault:

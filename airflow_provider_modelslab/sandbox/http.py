@@ -1,4 +1,4 @@
-"""A request and a reply as plain values: what the server and the sandbox's logic tell each other."""
+"""A request and a reply as plain values: what the server and the rest of the sandbox exchange."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ReceivedRequest:
 
     :param method: the HTTP method.
     :param path: the path, with the query if there is one.
-    :param headers: the headers, spelled as they were sent.
+    :param headers: the headers; case does not matter in their names.
     :param body: the raw body. It holds the API key: keep it out of logs.
     :param at: when it came in, by ``time.monotonic()``.
     """
@@ -56,7 +56,7 @@ class Reply:
 
 
 def _refuse(constant: str) -> None:
-    """Refuse what Python reads and JSON does not have: NaN and the infinities."""
+    """Refuse NaN and the infinities, which Python reads and JSON does not have."""
     raise ValueError(f"{constant} is not JSON")
 
 

@@ -1,7 +1,7 @@
 """
-What the sandbox answers: the bodies of all replies, spelled as the API spells them.
+The bodies of all replies, spelled as the API spells them.
 
-Pure: a job or the parts of an answer go in, a reply comes out. When which reply is due is decided elsewhere.
+Pure: a job or the parts of an answer go in, a reply comes out. Which reply is due is decided in ``api`` and ``faults``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def error(message: str | Mapping[str, Any], status: int = 200, **more: Any) -> R
 
 def output_urls(job: Job, base_url: str, folder: str = "generations") -> list[str]:
     """Return where the files of a job are, or will be."""
-    extension = "base64" if job.order.base64 else job.order.kind
-    return [f"{base_url}/files/{folder}/{job.token}-{index}.{extension}" for index in range(job.order.samples)]
+    extension = "base64" if job.request.base64 else job.request.kind
+    return [f"{base_url}/files/{folder}/{job.token}-{index}.{extension}" for index in range(job.request.samples)]
 
 
 def queued(job: Job, base_url: str) -> Reply:
@@ -41,10 +41,10 @@ def queued(job: Job, base_url: str) -> Reply:
             "tip": _TIP,
             **estimate,
             "message": "Try to fetch request after seconds estimated",
-            "fetch_result": f"{base_url}/api/{job.order.fetch_endpoint}/fetch/{job.id}",
+            "fetch_result": f"{base_url}/api/{job.request.fetch_endpoint}/fetch/{job.id}",
             "id": job.id,
             "output": [],
-            "meta": job.order.meta,
+            "meta": job.request.meta,
             "future_links": output_urls(job, base_url),
             "proxy_links": output_urls(job, base_url, "proxy"),
             "webhook_status": "",
@@ -73,7 +73,7 @@ def success(job: Job, base_url: str, full: bool) -> Reply:
             "generationTime": round(job.generation_time, 3),
             "proxy_links": output_urls(job, base_url, "proxy"),
             "nsfw_content_detected": False,
-            "meta": job.order.meta,
+            "meta": job.request.meta,
         }
     return json_reply(body)
 
@@ -102,6 +102,12 @@ def rate_limited(limit: int, retry_after: int) -> Reply:
 def insufficient_credits() -> Reply:
     """Return the answer to a submission that the account cannot pay for."""
     return error("Insufficient credits. Please top up your wallet.", 402)
+
+
+def foreign() -> Reply:
+    """Return the answer to a request that a web page may have sent: it names another host, or has an origin."""
+    message = "This sandbox serves only this machine, and no web page. Start it with --host to serve others."
+    return error(message, 403)
 
 
 def invalid_request() -> Reply:
@@ -136,15 +142,15 @@ def request_count(account: Account) -> Reply:
 
 
 def webhook_body(job: Job) -> dict[str, Any]:
-    """Return what the webhook of an ended job is told."""
-    order = job.order
+    """Return what the sandbox sends to the webhook of a job that has ended."""
+    request = job.request
     if job.status == "failed":
-        return {"status": "failed", "id": job.id, "message": job.failure, "track_id": order.track_id}
+        return {"status": "failed", "id": job.id, "message": job.failure, "track_id": request.track_id}
     return {
         "status": "success",
         "id": job.id,
-        "output": output_urls(job, order.base_url),
+        "output": output_urls(job, request.base_url),
         "generationTime": round(job.generation_time, 3),
-        "track_id": order.track_id,
-        "meta": order.meta,
+        "track_id": request.track_id,
+        "meta": request.meta,
     }

@@ -1,8 +1,7 @@
 """
-The sandbox as a whole: one object to start, to look into and to steer, from any thread.
+The sandbox as a whole: one object to start, inspect and control, from any thread.
 
-It puts the parts together and guards them with one lock; whatever it is told over HTTP under ``/sandbox/``, it does by
-the same methods.
+It puts the parts together and guards them with one lock. Requests under ``/sandbox/`` call the same methods.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_modelslab.endpoints import parse_submission_path
-from airflow_provider_modelslab.sandbox import control_api, replies, webhooks
+from airflow_provider_modelslab.sandbox import replies, webhooks
 from airflow_provider_modelslab.sandbox.api import ENTERPRISE, STANDARD, Api, ProcessingReplies, is_generation
+from airflow_provider_modelslab.sandbox.control_api import PREFIX, ControlApi
 from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings
 from airflow_provider_modelslab.sandbox.http import ReceivedRequest, Reply
 from airflow_provider_modelslab.sandbox.server import Server
@@ -32,7 +32,7 @@ DEFAULT_KEY = "sandbox-key-not-secret"
 
 REQUESTS_KEPT = 20_000
 BYTES_KEPT = 64 * 1024 * 1024
-"""How many of the latest requests are remembered, and how many bytes of their bodies."""
+"""How many of the latest requests are kept, and how many bytes of their bodies."""
 
 
 class Sandbox:
@@ -46,16 +46,17 @@ class Sandbox:
             ...
             sandbox.finish(job["id"])
 
-    :param host: the address to listen on; one beyond this machine is warned of in the log.
+    :param host: the address to listen on. On a loopback address, the sandbox refuses requests that name another host or
+        come from a web page; on any other address it serves everyone, and logs a warning.
     :param port: the port; 0 for any free one.
     :param key: the API key that clients must send.
-    :param enterprise_key: a key of its own for the enterprise families, which then have their own account, too.
+    :param enterprise_key: the API key of the enterprise families, which then have their own account, too.
     :param duration: seconds that a job takes; infinite for jobs that end only by :meth:`finish` or :meth:`fail`.
     :param durations: the same by family, where it differs.
     :param duration_sigma: spread of the durations: the standard deviation of their logarithm.
     :param eta_sigma: error of the estimates: the standard deviation of ln(eta / duration); ``None`` for no estimates.
     :param instant: the probability that a job is done before its submission is answered; ``True`` for always.
-    :param queue_limit: how many jobs an account may have in flight; beyond it the answer is HTTP 429.
+    :param queue_limit: the queue slots of an account: further submissions get HTTP 429; ``None`` for no limit.
     :param retry_after: seconds that rate limits ask a client to wait.
     :param balance: what an account has to spend, in dollars.
     :param processing_replies: what a running job answers: ``"sparse"`` without id and estimate, ``"full"`` like the
@@ -63,7 +64,7 @@ class Sandbox:
     :param faults: faults by name with their probabilities, see :meth:`set_faults`.
     :param slow_seconds: how long the fault ``slow`` delays a reply.
     :param webhooks_anywhere: call webhooks on any host; otherwise only on this machine.
-    :param seed: decides all that is left to chance.
+    :param seed: seed of all random choices.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Sandbox:
         duration_sigma: float = 0.0,
         eta_sigma: float | None = 0.2,
         instant: float = 0.0,
-        queue_limit: int | None = None,
+        queue_limit: int | None = 15,
         retry_after: int = 30,
         balance: float = 43.6,
         processing_replies: ProcessingReplies = "by_family",
@@ -98,7 +99,7 @@ class Sandbox:
             instant=instant,
             seed=seed,
         )
-        self._circumstances = FaultSettings(retry_after=retry_after, slow_seconds=slow_seconds)
+        self._fault_settings = FaultSettings(retry_after=retry_after, slow_seconds=slow_seconds)
         self._processing_replies = processing_replies
         self._initial_faults = dict(faults or {})
         self._webhooks_anywhere = webhooks_anywhere
@@ -107,18 +108,27 @@ class Sandbox:
         self._requests: deque[ReceivedRequest] = deque()
         self._bytes_kept = 0
         self._api = self._new_api()
+        self._control_api = ControlApi(
+            self.state,
+            faults=lambda **faults: self.set_faults(faults),
+            script=self.script,
+            reset=self.reset,
+            finish=lambda id=None: self.finish_all() if id is None else self.finish(id),
+            fail=lambda id, **message: self.fail(id, **message),
+        )
         self._host = host
+        self._serves_others = not webhooks.is_loopback(host)
         self._server = Server(self._respond, host, port)
 
     def start(self) -> None:
         """
         Listen. A sandbox that was stopped starts again on the same port, with the jobs that it had: an outage.
 
-        :raises OSError: the address cannot be had, for example because another program listens there.
+        :raises OSError: the address is not available, for example because another program listens there.
         """
         self._server.start()
-        if not webhooks.is_loopback(self._host):
-            logger.warning("This is a test server: anyone who can reach %s can use it and steer it.", self._host)
+        if self._serves_others:
+            logger.warning("This is a test server: anyone who can reach %s can use and control it.", self._host)
 
     def stop(self) -> None:
         """Close all connections."""
@@ -145,13 +155,13 @@ class Sandbox:
 
     @property
     def requests(self) -> list[ReceivedRequest]:
-        """The latest requests, oldest first, without those that steered the sandbox."""
+        """The latest requests, oldest first, without those that control the sandbox."""
         with self._lock:
             return list(self._requests)
 
     @property
     def jobs(self) -> dict[int, Job]:
-        """All submitted jobs by id, oldest first, as they are now: copies, which do not change any more."""
+        """Copies of all submitted jobs by id, oldest first, as they are now."""
         with self._lock:
             return self._api.ledger.jobs
 
@@ -219,7 +229,7 @@ class Sandbox:
 
     def rotate_key(self, key: str) -> None:
         """
-        Take another key than before, for all but the enterprise families if those have one of their own.
+        Replace the key, for all but the enterprise families if those have their own.
 
         :param key: the key that clients must send from now on; :attr:`connection` has it.
         """
@@ -250,12 +260,14 @@ class Sandbox:
         faults = FaultPlan(self._seed)
         faults.set_probabilities(self._initial_faults)
         ledger = Ledger(accounts, self._pace, clock=time.monotonic, on_change=self._announce)
-        return Api(ledger, faults, self._circumstances, self._processing_replies)
+        return Api(ledger, faults, self._fault_settings, self._processing_replies)
 
     def _respond(self, request: ReceivedRequest, base_url: str) -> Reply:
         with self._lock:
-            if request.path.startswith(control_api.PREFIX):
-                return control_api.respond(self, request)
+            if not self._serves_others and _is_foreign(request):
+                return replies.foreign()
+            if request.path.startswith(PREFIX):
+                return self._control_api.respond(request)
             self._remember(request)
             return self._api.respond(request, base_url)
 
@@ -266,22 +278,28 @@ class Sandbox:
             self._bytes_kept -= len(self._requests.popleft().body)
 
     def _announce(self, job: Job) -> None:
-        """See to it that the client of a job with a webhook hears of its end."""
-        url = job.order.webhook
+        """Call the webhook of a job once it has ended."""
+        url = job.request.webhook
         if url is None:
             return
         host = urlsplit(url).hostname
         if not self._server.running:
             logger.warning("Webhook of job %s to %s not sent: the sandbox is not running", job.id, host)
         elif job.status == "processing":
-            # A job that nobody asks about must be noticed, too; a little late, or the clock might say: not yet.
-            self._server.call_later(job.duration + 0.002, self._ripen)
+            # A job ends on time even if nobody fetches it; a little later, so that the clock is past its end.
+            self._server.call_later(job.duration + 0.002, self._advance)
         elif self._webhooks_anywhere or webhooks.is_loopback(host):
             body = replies.webhook_body(job)
             self._server.spawn(lambda session: webhooks.deliver(session, url, body))
         else:
             logger.warning("Webhook of job %s to %s not sent: only this machine's are called", job.id, host)
 
-    def _ripen(self) -> None:
+    def _advance(self) -> None:
         with self._lock:
             self._api.ledger.advance()
+
+
+def _is_foreign(request: ReceivedRequest) -> bool:
+    """Return whether a request may come from a web page, by DNS rebinding or from another origin."""
+    host = urlsplit(f"//{request.headers.get('Host', '')}").hostname
+    return "Origin" in request.headers or not webhooks.is_loopback(host)

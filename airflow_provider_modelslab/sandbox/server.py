@@ -1,7 +1,7 @@
 """
-Carries bytes between sockets and the sandbox's logic: an aiohttp server with an event loop and a thread of its own.
+Carries bytes between sockets and the sandbox: an aiohttp server with an event loop and a thread of its own.
 
-It knows nothing about ModelsLab. What to answer, it asks a function that it is given.
+It knows nothing about ModelsLab. A function that it is handed makes the replies.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Server:
         """
         Listen.
 
-        :raises OSError: the address cannot be had, for example because another program listens there.
+        :raises OSError: the address is not available, for example because another program listens there.
         :raises RuntimeError: it is listening already.
         """
         if self._thread is not None:
@@ -122,13 +122,13 @@ class Server:
         received = ReceivedRequest(
             method=request.method,
             path=request.path_qs,
-            headers=dict(request.headers),
+            headers=request.headers,
             body=await request.read(),
             at=time.monotonic(),
         )
         reply = self._respond(received, f"{request.scheme}://{request.host}")
-        fate = "" if reply.sent == "all" else f" ({reply.sent} sent)"
-        logger.info("%s %s %s%s", request.method, request.rel_url.raw_path, reply.status, fate)
+        note = "" if reply.sent == "all" else f" ({reply.sent} sent)"
+        logger.info("%s %s %s%s", request.method, request.rel_url.raw_path, reply.status, note)
         if reply.delay:
             await asyncio.sleep(reply.delay)
         return await _send(request, reply)

@@ -1,8 +1,8 @@
 """
 What the sandbox remembers: accounts, jobs, their queue, and when each job is done.
 
-Pure logic with an injected clock: no I/O, no threads, no HTTP, and nothing about how a reply is spelled. Jobs
-advance by themselves as the clock goes on; whoever asks the ledger for anything sees them as they are by then.
+Pure logic; the clock is handed in. No I/O, no threads, no HTTP, and nothing about how a reply is spelled. Every method
+of the ledger first ends the jobs whose time has come.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Job:
     One generation job.
 
     :param id: its id, unique among submitted jobs.
-    :param order: what was asked for.
+    :param request: what was asked for.
     :param token: names its files; it tells nothing about the id.
     :param submitted: when it was accepted, on the ledger's clock.
     :param duration: how many seconds it takes; infinite for a job that only :meth:`Ledger.finish` ends.
@@ -73,7 +73,7 @@ class Job:
     """
 
     id: int
-    order: JobRequest
+    request: JobRequest
     token: str
     submitted: float
     duration: float
@@ -108,7 +108,7 @@ class Account:
 @dataclass(frozen=True, kw_only=True)
 class Pace:
     """
-    How long jobs take and what clients are told about it. The same seed gives the same job the same fate.
+    How long jobs take and what clients are told about it. The same seed gives a job the same duration.
 
     :param duration: seconds that a job takes.
     :param durations: the same for single families, where it differs.
@@ -136,14 +136,14 @@ class Pace:
 
     def draw(self, endpoint: str, job_id: int) -> tuple[float, float | None, bool]:
         """Return the duration of a job, its estimate, and whether it is done at once."""
-        # Everything is drawn in the same order for every job, so that changing one option leaves the rest as it was.
+        # Every job makes the same draws in the same order, so that changing one option leaves the rest as it was.
         rng = random.Random(f"{self.seed}/pace/{job_id}")
         instant = rng.random() < self.instant
         spread, error = rng.gauss(0, 1), rng.gauss(0, 1)
         duration = self.durations.get(endpoint, self.duration) * math.exp(self.duration_sigma * spread)
         if self.eta_sigma is None:
             return duration, None, instant
-        # A job that is held has no true duration, but its client is given an estimate like any other.
+        # A job without an end has an estimate, too.
         expected = duration if math.isfinite(duration) else Pace.duration
         return duration, max(0.1, round(expected * math.exp(self.eta_sigma * error), 2)), instant
 
@@ -172,11 +172,11 @@ class Ledger:
         self._on_change = on_change
         self._jobs: dict[int, Job] = {}
         self._in_flight: dict[int, Job] = {}
-        self._ripening: list[tuple[float, int]] = []  # a heap: the next to advance comes first
+        self._ends: list[tuple[float, int]] = []  # a heap: the next job to end comes first
         self._by_address: dict[tuple[str, str], Job] = {}
         self._by_token: dict[str, Job] = {}
         for job in _documented_jobs():
-            self._file(job)
+            self._index(job)
 
     @property
     def next_id(self) -> int:
@@ -200,20 +200,20 @@ class Ledger:
         self.advance()
         return self.accounts[name]
 
-    def accept(self, order: JobRequest, failure: str = "") -> Job:
+    def accept(self, request: JobRequest, failure: str = "") -> Job:
         """
-        Take on a job. Whether the account may have it is for the caller to ask before.
+        Accept a job. The caller has checked that the account may have it.
 
         :param failure: the message with which the job will fail; empty for one that succeeds.
         """
         self.advance()
         job_id, now = self.next_id, self._clock()
-        duration, eta, instant = self._pace.draw(order.endpoint, job_id)
+        duration, eta, instant = self._pace.draw(request.endpoint, job_id)
         token = str(uuid.UUID(int=random.Random(f"{self._pace.seed}/token/{job_id}").getrandbits(128), version=4))
-        job = Job(id=job_id, order=order, token=token, submitted=now, duration=duration, eta=eta, failure=failure)
+        job = Job(id=job_id, request=request, token=token, submitted=now, duration=duration, eta=eta, failure=failure)
         self._jobs[job_id] = job
-        self._file(job)
-        account = self.accounts[order.account]
+        self._index(job)
+        account = self.accounts[request.account]
         account.balance = round(account.balance - PRICE, 6)
         if instant:
             self._end(job, now)
@@ -221,7 +221,7 @@ class Ledger:
         account.in_flight += 1
         self._in_flight[job_id] = job
         self.max_in_flight = max(self.max_in_flight, len(self._in_flight))
-        heapq.heappush(self._ripening, (now + duration, job_id))
+        heapq.heappush(self._ends, (now + duration, job_id))
         self._on_change(job)
         return job
 
@@ -231,7 +231,7 @@ class Ledger:
         return self._by_address.get((endpoint, job_id))
 
     def find_by_token(self, token: str) -> Job | None:
-        """Return the job whose files bear this token."""
+        """Return the job whose files have this token in their names."""
         self.advance()
         return self._by_token.get(token)
 
@@ -242,8 +242,8 @@ class Ledger:
     def advance(self) -> None:
         """End the jobs whose time has come."""
         now = self._clock()
-        while self._ripening and self._ripening[0][0] <= now:
-            at, job_id = heapq.heappop(self._ripening)
+        while self._ends and self._ends[0][0] <= now:
+            at, job_id = heapq.heappop(self._ends)
             job = self._jobs[job_id]
             if job.status == "processing":
                 self._end(job, at)
@@ -278,7 +278,7 @@ class Ledger:
         self._end(job, self._clock())
 
     def count(self) -> dict[str, int]:
-        """Return how many of the submitted jobs are in which state."""
+        """Return how many of the submitted jobs have each status."""
         self.advance()
         statuses = Counter(job.status for job in self._jobs.values())
         return {status: statuses[status] for status in ("processing", "success", "failed")}
@@ -290,25 +290,25 @@ class Ledger:
         except KeyError:
             raise LookupError(f"no job {job_id} was submitted") from None
 
-    def _file(self, job: Job) -> None:
-        for endpoint in (job.order.endpoint, job.order.fetch_endpoint):
+    def _index(self, job: Job) -> None:
+        for endpoint in (job.request.endpoint, job.request.fetch_endpoint):
             self._by_address[endpoint, str(job.id)] = job
         self._by_token[job.token] = job
 
     def _end(self, job: Job, at: float) -> None:
         if self._in_flight.pop(job.id, None) is not None:
-            self.accounts[job.order.account].in_flight -= 1
+            self.accounts[job.request.account].in_flight -= 1
         job.status = "failed" if job.failure else "success"
         job.finished = at
         self._on_change(job)
 
 
 def _documented_jobs() -> list[Job]:
-    """Return the jobs that the examples of the API's documentation ask for: done long ago, and never submitted."""
+    """Return the jobs that the examples of the API's documentation fetch: finished, and never submitted."""
     return [
         Job(
             id=job_id,
-            order=JobRequest(account="", endpoint=endpoint, fetch_endpoint=endpoint, kind=kind),
+            request=JobRequest(account="", endpoint=endpoint, fetch_endpoint=endpoint, kind=kind),
             token=token,
             submitted=0.0,
             duration=2.5,

@@ -1,7 +1,7 @@
 """
-Tells clients that their jobs have ended, as the API does: best effort, one attempt, no retry.
+Calls the webhooks of jobs that have ended, as the API does: one attempt, no retry.
 
-A sandbox must not call strangers: unless it was told otherwise, it calls only this machine.
+The sandbox calls only webhooks on this machine, unless it is started with ``webhooks_anywhere``.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def is_loopback(host: str | None) -> bool:
 
 async def deliver(session: aiohttp.ClientSession, url: str, body: Mapping[str, Any]) -> None:
     """
-    Post the end of a job to a webhook; what does not arrive is logged and forgotten.
+    Post the end of a job to a webhook; a failure is only logged.
 
     :param url: where to. Redirects are not followed: they could lead to another machine.
-    :param body: what to tell.
+    :param body: the JSON to post.
     """
     try:
         async with session.post(url, json=body, timeout=TIMEOUT, allow_redirects=False) as response:

@@ -44,6 +44,7 @@ def test_contents(wheel):
         "airflow_provider_modelslab.dist-info",
     }
     assert "airflow_provider_modelslab/py.typed" in wheel.namelist()
+    assert "airflow_provider_modelslab/sandbox/media/lighthouse.mp4" in wheel.namelist()
     assert any(path.endswith("licenses/LICENSE") for path in wheel.namelist())
 
 

@@ -50,7 +50,7 @@ def test_video_with_audio():
     finished = run("modelslab_video_with_audio")
     assert finished.state == "success", finished.states
     both = finished.xcom("put_together")
-    assert requests.get(both["video"][0], timeout=10).content.startswith(b"GIF89a")
+    assert requests.get(both["video"][0], timeout=10).content[4:8] == b"ftyp"
     assert requests.get(both["audio"][0], timeout=10).content.startswith(b"RIFF")
 
 
@@ -76,8 +76,8 @@ def test_picture_to_video(quick_sandbox: Sandbox):
     finished = run("modelslab_picture_to_video")
     assert finished.state == "success", finished.states
     _, video = quick_sandbox.jobs.values()
-    assert video.order.meta["init_image"] == finished.xcom("draw")[0]
-    assert requests.get(finished.xcom("animate")[0], timeout=10).content.startswith(b"GIF89a")
+    assert video.request.meta["init_image"] == finished.xcom("draw")[0]
+    assert requests.get(finished.xcom("animate")[0], timeout=10).content[4:8] == b"ftyp"
 
 
 def test_batch(quick_sandbox: Sandbox):

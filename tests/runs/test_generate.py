@@ -28,7 +28,7 @@ def test_a_decorated_function_says_what_is_generated(dags, quick_sandbox: Sandbo
     run = Run(dags[f"decorated_{name}"])
     assert run.state == "success", run.states
     assert run.xcom("received") == run.xcom("draw")
-    assert [job.order.meta["prompt"] for job in quick_sandbox.jobs.values()] == ["a fox"]
+    assert [job.request.meta["prompt"] for job in quick_sandbox.jobs.values()] == ["a fox"]
     run = Run(dags[f"decorated_{name}"], {"many": True})
     assert run.state == "success", run.states
     assert [item["payload"]["prompt"] for item in run.xcom("draw", "manifest")["items"]] == ["a fox", "two foxs"]

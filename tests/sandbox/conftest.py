@@ -14,8 +14,8 @@ Poster = Callable[[Sandbox], Post]
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """A sandbox whose jobs run until the test ends them."""
-    with Sandbox(duration=float("inf")) as sandbox:
+    """A sandbox without a queue limit, whose jobs run until the test ends them."""
+    with Sandbox(duration=float("inf"), queue_limit=None) as sandbox:
         yield sandbox
 
 

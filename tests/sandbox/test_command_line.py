@@ -107,4 +107,4 @@ def test_options_reach_the_sandbox_and_an_open_port_is_warned_of(run: Run) -> No
     body = {"key": connection["password"], "prompt": "a lighthouse at dusk"}
     assert requests.post(f"{url}/api/v6/video/text2video", json=body, timeout=10).json()["status"] == "failed"
     process.terminate()
-    assert "test server: anyone who can reach 0.0.0.0 can use it" in process.communicate(timeout=10)[1]
+    assert "test server: anyone who can reach 0.0.0.0 can use and control it" in process.communicate(timeout=10)[1]

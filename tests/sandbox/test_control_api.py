@@ -13,7 +13,7 @@ Post = Callable[..., requests.Response]
 PROMPT = {"prompt": "a lighthouse at dusk"}
 
 
-def steer(sandbox: Sandbox, path: str, body: Any = None) -> requests.Response:
+def control(sandbox: Sandbox, path: str, body: Any = None) -> requests.Response:
     if path == "state":
         return requests.get(f"{sandbox.url}/sandbox/state", timeout=10)
     return requests.post(f"{sandbox.url}/sandbox/{path}", json=body, timeout=10)
@@ -35,21 +35,21 @@ def test_the_state_counts_everything(sandbox: Sandbox, post: Post) -> None:
         "max_in_flight": 3,
         "balance": 43.594,
     }
-    assert sandbox.state() == steer(sandbox, "state").json() == expected
+    assert sandbox.state() == control(sandbox, "state").json() == expected
 
 
-def test_jobs_are_ended_from_afar(sandbox: Sandbox) -> None:
+def test_jobs_are_ended_over_http(sandbox: Sandbox) -> None:
     ids = [sandbox.submit("v6/images/text2img", PROMPT)["id"] for _ in range(4)]
-    assert steer(sandbox, "finish", {"id": ids[0]}).json()["jobs"] == {"processing": 3, "success": 1, "failed": 0}
-    assert steer(sandbox, "fail", {"id": ids[1], "message": "No"}).json()["jobs"]["failed"] == 1
-    assert steer(sandbox, "finish").json()["jobs"] == {"processing": 0, "success": 3, "failed": 1}
+    assert control(sandbox, "finish", {"id": ids[0]}).json()["jobs"] == {"processing": 3, "success": 1, "failed": 0}
+    assert control(sandbox, "fail", {"id": ids[1], "message": "No"}).json()["jobs"]["failed"] == 1
+    assert control(sandbox, "finish").json()["jobs"] == {"processing": 0, "success": 3, "failed": 1}
 
 
-def test_faults_and_scripts_are_set_from_afar(sandbox: Sandbox, post: Post) -> None:
-    assert steer(sandbox, "faults", {"http_500": 1}).ok
+def test_faults_and_scripts_are_set_over_http(sandbox: Sandbox, post: Post) -> None:
+    assert control(sandbox, "faults", {"http_500": 1}).ok
     assert post("v3/fetch/12202888").status_code == 500
-    assert steer(sandbox, "faults", {}).ok
-    assert steer(sandbox, "script", {"kind": "fetch", "faults": ["http_503", None]}).ok
+    assert control(sandbox, "faults", {}).ok
+    assert control(sandbox, "script", {"kind": "fetch", "faults": ["http_503", None]}).ok
     assert [post("v3/fetch/12202888").status_code for _ in range(2)] == [503, 200]
 
 
@@ -57,7 +57,7 @@ def test_reset_forgets(sandbox: Sandbox, post: Post) -> None:
     before = sandbox.state()
     job_id = post("v6/images/text2img", **PROMPT).json()["id"]
     sandbox.script("fetch", ["http_500"])
-    assert steer(sandbox, "reset").json() == before
+    assert control(sandbox, "reset").json() == before
     assert (sandbox.jobs, sandbox.requests) == ({}, [])
     assert post(f"v6/images/fetch/{job_id}").json()["message"] == "Request not found"
     assert post("v3/fetch/12202888").json()["status"] == "success"
@@ -78,7 +78,7 @@ def test_reset_forgets(sandbox: Sandbox, post: Post) -> None:
     ],
 )
 def test_wrong_commands_are_explained(sandbox: Sandbox, path: str, body: Any, status: int, message: str) -> None:
-    reply = steer(sandbox, path, body)
+    reply = control(sandbox, path, body)
     assert reply.status_code == status
     assert message in reply.json()["message"]
 

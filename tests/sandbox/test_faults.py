@@ -45,7 +45,7 @@ ACCEPTED = {"failed", "empty_output", "drop", "drop_midway", "truncated", "slow"
 
 @pytest.fixture
 def sandbox() -> Any:
-    with Sandbox(duration=float("inf"), retry_after=11, slow_seconds=0.2) as sandbox:
+    with Sandbox(duration=float("inf"), queue_limit=None, retry_after=11, slow_seconds=0.2) as sandbox:
         yield sandbox
 
 
@@ -84,7 +84,7 @@ def test_faults_of_submissions(sandbox: Sandbox, post: Post, fault: str) -> None
     assert post(SUBMISSION, **PROMPT).json()["status"] == "processing"
 
 
-def test_a_doomed_job_fails_when_its_time_has_come(sandbox: Sandbox, post: Post) -> None:
+def test_a_job_that_will_fail_fails_when_its_time_has_come(sandbox: Sandbox, post: Post) -> None:
     sandbox.script("submit", ["failed", None])
     will_fail, sound = (post(SUBMISSION, **PROMPT).json()["id"] for _ in range(2))
     assert post(f"v6/video/fetch/{will_fail}").json()["status"] == "processing"
@@ -163,7 +163,7 @@ def test_chance_strikes_as_often_as_it_should_and_repeatably() -> None:
     assert drawn == names(seed=1) != names(seed=2)
 
 
-def test_chance_dooms_jobs_not_replies(sandbox: Sandbox, post: Post) -> None:
+def test_chance_fails_jobs_not_replies(sandbox: Sandbox, post: Post) -> None:
     sandbox.set_faults({"failed": 0.5})
     job_ids = [sandbox.submit(SUBMISSION, PROMPT)["id"] for _ in range(40)]
     assert {post(f"v6/video/fetch/{job_id}").json()["status"] for job_id in job_ids} == {"processing"}

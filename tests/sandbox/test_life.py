@@ -148,7 +148,7 @@ def test_whatever_comes_in_an_answer_goes_out(path: str, body: object, with_key:
     sandbox = Sandbox(port=1)
     if with_key and isinstance(body, dict):
         body["key"] = sandbox.key
-    request = ReceivedRequest("POST", path, {}, json.dumps(body).encode())
+    request = ReceivedRequest("POST", path, {"Host": "localhost"}, json.dumps(body).encode())
     reply = sandbox._respond(request, "http://sandbox")
     assert reply.status in (200, 400, 401, 404, 405)
     assert isinstance(json.loads(reply.body, parse_constant=pytest.fail), dict)

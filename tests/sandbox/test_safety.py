@@ -1,4 +1,4 @@
-"""A sandbox is for this machine, and says so where it is told otherwise."""
+"""A sandbox serves only this machine, unless it is started for others; then it says so."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import sys
 
 import pytest
+import requests
 
 from airflow_provider_modelslab.sandbox import Sandbox
 
@@ -40,7 +41,7 @@ def test_more_than_that_is_warned_of(host: str, caplog: pytest.LogCaptureFixture
         pytest.skip(f"this machine has no {host}")
     sandbox.stop()
     assert [(each.levelno, each.getMessage()) for each in caplog.records] == [
-        (logging.WARNING, f"This is a test server: anyone who can reach {host} can use it and steer it.")
+        (logging.WARNING, f"This is a test server: anyone who can reach {host} can use and control it.")
     ]
 
 
@@ -48,3 +49,38 @@ def test_more_than_that_is_warned_of(host: str, caplog: pytest.LogCaptureFixture
 def test_loopback_addresses_are_not(host: str, caplog: pytest.LogCaptureFixture) -> None:
     with Sandbox(host=host):
         assert not caplog.records
+
+
+FOREIGN = [
+    {"Host": "rebound.example:8787"},
+    {"Host": "127.0.0.1.example"},
+    {"Host": "localhost.example"},
+    {"Host": ""},
+    {"Origin": "https://page.example"},
+    {"origin": "null"},
+    {"Host": "localhost", "Origin": "http://localhost"},
+]
+
+
+def statuses(sandbox: Sandbox, headers: dict[str, str]) -> list[int]:
+    body = {"key": sandbox.key, "prompt": "a lighthouse at dusk"}
+    paths = ("api/v6/images/text2img", "sandbox/reset", "files/x")
+    urls = [f"{sandbox.url}/{path}" for path in paths]
+    return [requests.post(url, json=body, headers=headers, timeout=10).status_code for url in urls]
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+def test_what_a_web_page_may_have_sent_is_refused(sandbox: Sandbox, headers: dict[str, str]) -> None:
+    assert statuses(sandbox, headers) == [403, 403, 403]
+    assert (sandbox.jobs, sandbox.requests) == ({}, [])
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:8787", "127.9.9.9", "[::1]:8787"])
+def test_every_name_of_this_machine_is_served(sandbox: Sandbox, host: str) -> None:
+    assert statuses(sandbox, {"Host": host})[0] == 200
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+def test_a_sandbox_for_others_serves_them(headers: dict[str, str]) -> None:
+    with Sandbox(host="0.0.0.0") as sandbox:
+        assert statuses(sandbox, headers)[0] == 200

@@ -50,4 +50,4 @@ def test_a_video(client: Any, enterprise: bool) -> None:
     queued = video.text_to_video(schemas["video"].Text2Video(model_id="cogvideox", prompt="a lighthouse at dusk"))
     done = video.fetch(str(queued["id"]))
     assert done["status"] == "success"
-    assert requests.get(done["output"][0], timeout=10).content.startswith(b"GIF89a")
+    assert requests.get(done["output"][0], timeout=10).content[4:8] == b"ftyp"

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_modelslab.sandbox.state import FIRST_JOB_ID, PRICE, Account, Job, JobRequest, Ledger, Pace
 
-ORDER = JobRequest(account="standard", endpoint="v6/video", fetch_endpoint="v6/video", kind="gif")
+REQUEST = JobRequest(account="standard", endpoint="v6/video", fetch_endpoint="v6/video", kind="mp4")
 
 
 class Clock:
@@ -37,9 +37,9 @@ def new_ledger(clock: Clock) -> Callable[..., Ledger]:
     return new_ledger
 
 
-def test_a_job_ripens_when_its_time_has_come(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
+def test_a_job_ends_when_its_time_has_come(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
     ledger = new_ledger(duration=3)
-    job_id = ledger.accept(ORDER).id
+    job_id = ledger.accept(REQUEST).id
     clock.now += 2.999
     assert ledger.jobs[job_id].status == "processing"
     clock.now += 0.001
@@ -48,16 +48,16 @@ def test_a_job_ripens_when_its_time_has_come(new_ledger: Callable[..., Ledger], 
 
 def test_a_job_noticed_late_has_still_ended_on_time(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
     ledger = new_ledger(duration=3)
-    job_id = ledger.accept(ORDER).id
+    job_id = ledger.accept(REQUEST).id
     clock.now += 500
     assert ledger.jobs[job_id].generation_time == 3
 
 
-def test_jobs_ripen_in_the_order_of_their_ends(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
+def test_jobs_end_in_the_order_of_their_ends(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
     changes: list[tuple[int, str]] = []
     ledger = new_ledger(changes, durations={"slow": 9, "quick": 1})
-    slow = ledger.accept(JobRequest(account="standard", endpoint="slow", fetch_endpoint="slow", kind="gif")).id
-    quick = ledger.accept(JobRequest(account="standard", endpoint="quick", fetch_endpoint="quick", kind="gif")).id
+    slow = ledger.accept(JobRequest(account="standard", endpoint="slow", fetch_endpoint="slow", kind="mp4")).id
+    quick = ledger.accept(JobRequest(account="standard", endpoint="quick", fetch_endpoint="quick", kind="mp4")).id
     clock.now += 10
     ledger.advance()
     assert changes[2:] == [(quick, "success"), (slow, "success")]
@@ -66,7 +66,7 @@ def test_jobs_ripen_in_the_order_of_their_ends(new_ledger: Callable[..., Ledger]
 def test_every_job_changes_exactly_twice(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
     changes: list[tuple[int, str]] = []
     ledger = new_ledger(changes, duration=3)
-    first, second = ledger.accept(ORDER).id, ledger.accept(ORDER, failure="No").id
+    first, second = ledger.accept(REQUEST).id, ledger.accept(REQUEST, failure="No").id
     ledger.finish(first)
     ledger.finish(first)
     clock.now += 4
@@ -81,7 +81,7 @@ def test_every_job_changes_exactly_twice(new_ledger: Callable[..., Ledger], cloc
 
 def test_a_held_job_ends_only_when_told_to(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
     ledger = new_ledger(duration=math.inf)
-    job = ledger.accept(ORDER)
+    job = ledger.accept(REQUEST)
     clock.now += 1e9
     assert ledger.jobs[job.id].status == "processing"
     assert job.eta is not None
@@ -92,7 +92,7 @@ def test_a_held_job_ends_only_when_told_to(new_ledger: Callable[..., Ledger], cl
 
 def test_the_copies_of_jobs_do_not_change(new_ledger: Callable[..., Ledger]) -> None:
     ledger = new_ledger()
-    job_id = ledger.accept(ORDER).id
+    job_id = ledger.accept(REQUEST).id
     before = ledger.jobs
     ledger.finish(job_id)
     assert before[job_id].status == "processing"
@@ -100,7 +100,7 @@ def test_the_copies_of_jobs_do_not_change(new_ledger: Callable[..., Ledger]) -> 
 
 def test_fail_ends_only_what_still_runs(new_ledger: Callable[..., Ledger]) -> None:
     ledger = new_ledger()
-    job_id = ledger.accept(ORDER).id
+    job_id = ledger.accept(REQUEST).id
     ledger.fail(job_id, "Out of memory")
     assert (ledger.jobs[job_id].status, ledger.jobs[job_id].failure) == ("failed", "Out of memory")
     with pytest.raises(ValueError, match="ended already: failed"):
@@ -112,7 +112,7 @@ def test_fail_ends_only_what_still_runs(new_ledger: Callable[..., Ledger]) -> No
 def test_a_job_leaves_the_queue_when_it_has_ended(new_ledger: Callable[..., Ledger], clock: Clock) -> None:
     ledger = new_ledger(duration=3)
     for _ in range(2):
-        ledger.accept(ORDER)
+        ledger.accept(REQUEST)
     assert ledger.account("standard").in_flight == 2
     clock.now += 3
     assert ledger.account("standard").in_flight == 0
@@ -122,14 +122,14 @@ def test_a_job_leaves_the_queue_when_it_has_ended(new_ledger: Callable[..., Ledg
 def test_accepted_jobs_are_paid_for(new_ledger: Callable[..., Ledger]) -> None:
     ledger = new_ledger()
     for _ in range(500):
-        ledger.accept(ORDER)
+        ledger.accept(REQUEST)
     assert ledger.account("standard").balance == round(1.0 - 500 * PRICE, 6) == 0
 
 
 def test_ids_grow_and_a_job_belongs_to_its_families(new_ledger: Callable[..., Ledger]) -> None:
     ledger = new_ledger()
     elsewhere = JobRequest(account="standard", endpoint="v4/dreambooth", fetch_endpoint="v3/dreambooth", kind="png")
-    jobs = [ledger.accept(ORDER), ledger.accept(elsewhere)]
+    jobs = [ledger.accept(REQUEST), ledger.accept(elsewhere)]
     assert [job.id for job in jobs] == [FIRST_JOB_ID, FIRST_JOB_ID + 1]
     assert ledger.find("v4/dreambooth", str(jobs[1].id)) is ledger.find("v3/dreambooth", str(jobs[1].id)) is jobs[1]
     assert ledger.find("v6/video", str(jobs[1].id)) is None
@@ -139,11 +139,11 @@ def test_the_key_of_an_account_is_not_shown() -> None:
     assert "secret" not in repr(Account(key="secret", balance=1))
 
 
-def test_the_same_seed_gives_a_job_the_same_fate() -> None:
+def test_the_same_seed_gives_a_job_the_same_duration() -> None:
     options: dict[str, Any] = {"duration_sigma": 0.5, "eta_sigma": 0.5, "instant": 0.5}
-    fates = [Pace(seed=7, **options).draw("v6/video", job_id) for job_id in range(50)]
-    assert fates == [Pace(seed=7, **options).draw("v6/video", job_id) for job_id in range(50)]
-    assert fates != [Pace(seed=8, **options).draw("v6/video", job_id) for job_id in range(50)]
+    draws = [Pace(seed=7, **options).draw("v6/video", job_id) for job_id in range(50)]
+    assert draws == [Pace(seed=7, **options).draw("v6/video", job_id) for job_id in range(50)]
+    assert draws != [Pace(seed=8, **options).draw("v6/video", job_id) for job_id in range(50)]
 
 
 def test_a_new_option_leaves_the_other_draws_as_they_were() -> None:
@@ -152,9 +152,9 @@ def test_a_new_option_leaves_the_other_draws_as_they_were() -> None:
 
 
 def test_durations_and_estimates_are_spread_log_normally() -> None:
-    fates = [Pace(duration=60, duration_sigma=0.8, eta_sigma=0.3).draw("v6/video", job_id) for job_id in range(4000)]
-    spread = [math.log(duration / 60) for duration, _, _ in fates]
-    error = [math.log((eta or 0) / duration) for duration, eta, _ in fates]
+    draws = [Pace(duration=60, duration_sigma=0.8, eta_sigma=0.3).draw("v6/video", job_id) for job_id in range(4000)]
+    spread = [math.log(duration / 60) for duration, _, _ in draws]
+    error = [math.log((eta or 0) / duration) for duration, eta, _ in draws]
     assert (statistics.mean(spread), statistics.stdev(spread)) == pytest.approx((0, 0.8), abs=0.05)
     assert (statistics.mean(error), statistics.stdev(error)) == pytest.approx((0, 0.3), abs=0.02)
 

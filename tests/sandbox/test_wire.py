@@ -293,7 +293,7 @@ def test_the_wallet_pays_for_what_is_accepted(poster: Poster) -> None:
         assert post("wallet_balance").json()["data"]["balance"] == sandbox.state()["balance"] == 0
 
 
-def test_a_job_ripens_by_itself() -> None:
+def test_a_job_ends_by_itself() -> None:
     with Sandbox(duration=0.5) as sandbox:
         job_id = sandbox.submit("v6/video/text2video", PROMPT)["id"]
         deadline = time.monotonic() + 10
@@ -305,7 +305,7 @@ def test_a_job_ripens_by_itself() -> None:
 
 
 def test_the_eta_is_the_duration_with_an_error_or_is_missing() -> None:
-    with Sandbox(durations={"v6/video": 960.0}) as sandbox:
+    with Sandbox(durations={"v6/video": 960.0}, queue_limit=None) as sandbox:
         replies = [sandbox.submit("v6/video/text2video", PROMPT) for _ in range(20)]
         etas = [reply["eta"] for reply in replies]
         assert len(set(etas)) == 20
@@ -323,14 +323,14 @@ def test_a_job_can_be_done_before_its_submission_is_answered(poster: Poster) -> 
         assert reply["status"] == "success"
         assert requests.get(reply["output"][0], timeout=10).ok
         assert sandbox.state()["max_in_flight"] == 0
-    with Sandbox(instant=0.5) as sandbox:
+    with Sandbox(instant=0.5, queue_limit=None) as sandbox:
         statuses = [sandbox.submit("v6/images/text2img", PROMPT)["status"] for _ in range(40)]
         assert 5 < statuses.count("success") < 35
 
 
 def test_links_name_the_host_that_the_client_used(sandbox: Sandbox) -> None:
     url = f"{sandbox.url}/api/v6/video/text2video"
-    headers = {"Host": "sandbox.test:8787"}
+    headers = {"Host": "localhost:8787"}
     reply = requests.post(url, json={"key": sandbox.key, **PROMPT}, headers=headers, timeout=10).json()
-    assert reply["fetch_result"].startswith("http://sandbox.test:8787/api/v6/video/fetch/")
-    assert reply["future_links"][0].startswith("http://sandbox.test:8787/files/")
+    assert reply["fetch_result"].startswith("http://localhost:8787/api/v6/video/fetch/")
+    assert reply["future_links"][0].startswith("http://localhost:8787/files/")

@@ -21,14 +21,14 @@ TESTS = Path(__file__).parent.parent
 @pytest.fixture(scope="session")
 def slow_sandbox() -> Iterator[Sandbox]:
     """A sandbox whose jobs take long enough that the sensor must defer; the connection ``modelslab_default``."""
-    with Sandbox(duration=6.0) as sandbox:
+    with Sandbox(duration=6.0, queue_limit=None) as sandbox:
         yield sandbox
 
 
 @pytest.fixture(scope="session")
 def held_sandbox() -> Iterator[Sandbox]:
-    """A sandbox whose jobs end only when the test says so; the connection ``modelslab_held``."""
-    with Sandbox(duration=float("inf")) as sandbox:
+    """A sandbox without a queue limit, whose jobs end only when the test says so; the connection ``modelslab_held``."""
+    with Sandbox(duration=float("inf"), queue_limit=None) as sandbox:
         yield sandbox
 
 

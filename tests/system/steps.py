@@ -27,7 +27,7 @@ def urls_of(sandbox: Sandbox, ids: Iterable[int]) -> list[str]:
 
 def job_of_prompt(sandbox: Sandbox, prompt: str) -> int:
     """Return the one job of a prompt: it was submitted once, or this fails."""
-    (job_id,) = (job_id for job_id, job in sandbox.jobs.items() if job.order.meta["prompt"] == prompt)
+    (job_id,) = (job_id for job_id, job in sandbox.jobs.items() if job.request.meta["prompt"] == prompt)
     return job_id
 
 

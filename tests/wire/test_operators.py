@@ -74,7 +74,7 @@ def submissions_at(sandbox: Sandbox) -> list[dict]:
 
 
 def job_of(sandbox: Sandbox, prompt: str) -> int:
-    (job_id,) = [job_id for job_id, job in sandbox.jobs.items() if job.order.meta["prompt"] == prompt]
+    (job_id,) = [job_id for job_id, job in sandbox.jobs.items() if job.request.meta["prompt"] == prompt]
     return job_id
 
 

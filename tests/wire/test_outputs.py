@@ -100,7 +100,7 @@ def test_outputs_of_the_sandbox(sandbox: Sandbox, folder: Path, form: str):
         f"{prefix}/v6.images.{a}-0.png",
         f"{prefix}/v6.images.{a}-1.png",
         f"{prefix}/v6.images.{a}-2.png",
-        f"{prefix}/v6.video.{b}-0.gif",
+        f"{prefix}/v6.video.{b}-0.mp4",
         f"{prefix}/v6.voice.{c}-0.wav",
         f"{prefix}/v6.3d.{d}-0.glb",
     ]

@@ -257,7 +257,7 @@ def test_a_rate_limit_in_the_midst_of_500_waits_silences_every_trigger_of_the_co
         sandbox.finish_all()
         await asyncio.gather(*running)
 
-    with Sandbox(duration=float("inf"), retry_after=2) as sandbox:
+    with Sandbox(duration=float("inf"), queue_limit=None, retry_after=2) as sandbox:
         limit(monkeypatch, sandbox, 10_000)
         asyncio.run(scenario(sandbox, submitted(sandbox, 500)))
     assert next(moment for moment in sent if moment > limited[0]) >= limited[0] + 2
