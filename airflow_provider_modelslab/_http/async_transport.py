@@ -17,27 +17,27 @@ import requests
 
 from airflow_provider_modelslab._http import sync_transport
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
-from airflow_provider_modelslab._http.shared_timeout import SharedTimeout
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
 
 
 class Session:
     """
-    What exchanges share: connections that are kept alive, whom they trust, and how long each may take.
+    What requests share: connections that are kept alive, whom they trust, and how long each may take.
 
-    Whoever makes one closes it.
+    The caller closes it.
 
     :param timeout: seconds for a whole exchange.
     :param ssl_context: see :func:`~airflow_provider_modelslab._http.tls.create_ssl_context`; not needed without TLS.
     """
 
     def __init__(self, timeout: float, ssl_context: ssl.SSLContext | None = None) -> None:
-        self.timeout = SharedTimeout(timeout)
-        self.connecting = _CONNECTING_SHARE * timeout
+        self.timeout = timeout
+        # Shorter than the whole, so that it comes first: it tells that nothing has been sent.
+        self.connect_timeout = 0.9 * timeout
         self.client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=ssl_context or True),
-            # aiohttp would set a timer for each exchange, and round long ones up.
-            timeout=aiohttp.ClientTimeout(total=None, connect=self.connecting, ceil_threshold=timeout),
+            # Above its threshold, aiohttp rounds both up to the same whole second.
+            timeout=aiohttp.ClientTimeout(total=timeout, connect=self.connect_timeout, ceil_threshold=timeout),
             headers={**sync_transport.HEADERS, "Content-Type": "application/json"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -53,33 +53,34 @@ class Session:
         try:
             proxy = _proxy_of(url[: url.index("/", len("https://"))])
             data = json.dumps(body).encode()
-            with self.timeout:
-                async with self.client.post(url, data=data, allow_redirects=False, proxy=proxy) as response:
-                    chunks = bytearray()
-                    while not response.content.at_eof():
-                        chunks += await response.content.readany()
-                        if len(chunks) > sync_transport.MAX_REPLY_BYTES:
-                            response.close()
-                            return sync_transport.TOO_LONG
-                    return sync_transport.read_body(response.status, response.headers, bytes(chunks))
+            async with self.client.post(url, data=data, allow_redirects=False, proxy=proxy) as response:
+                if sync_transport.is_encoded(response.headers):
+                    response.close()
+                    return sync_transport.ENCODED
+                chunks = bytearray()
+                while not response.content.at_eof():
+                    chunks += await response.content.readany()
+                    if len(chunks) > sync_transport.MAX_REPLY_BYTES:
+                        response.close()
+                        return sync_transport.TOO_LONG
+                return HttpReply(response.status, bytes(chunks), response.headers.get("Retry-After"))
         except aiohttp.ClientSSLError:
             return sync_transport.UNTRUSTED
         except aiohttp.ConnectionTimeoutError:
-            return NoReply(f"no connection to ModelsLab within {self.connecting:g} s", sent=False)
+            return sync_transport.connect_timeout(self.connect_timeout)
         except (TimeoutError, asyncio.TimeoutError):  # two before Python 3.11
-            return sync_transport.timed_out(self.timeout.seconds)
+            return sync_transport.reply_timeout(self.timeout)
         except aiohttp.ClientConnectorError:
             return sync_transport.NOT_CONNECTED
         except (aiohttp.ClientConnectionError, ConnectionError, ssl.SSLError):
             return sync_transport.CONNECTION_LOST
         except (aiohttp.InvalidURL, UnicodeError) as error:
-            return NoReply(f"the host or the proxy cannot be addressed ({type(error).__name__})", sent=False)
+            return sync_transport.unaddressable(error)
         except (aiohttp.ClientError, ValueError) as error:
             return sync_transport.protocol_error(error)
 
     async def close(self) -> None:
         """Close all connections."""
-        self.timeout.close()
         await self.client.close()
 
     async def __aenter__(self) -> Session:
@@ -87,11 +88,6 @@ class Session:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-_CONNECTING_SHARE = 0.9
-"""What of an exchange's time there is for the connection: its own timeout is to come first, and says that nothing has
-been sent."""
 
 
 @lru_cache(maxsize=64)

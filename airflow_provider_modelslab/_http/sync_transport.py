@@ -1,32 +1,29 @@
 """
-How bytes travel on workers: one ``POST`` with a JSON body, over ``requests``.
+How bytes travel on workers: one ``POST`` with a JSON body, and the sessions for all requests, over ``requests``.
 
-With :mod:`airflow_provider_modelslab._http.async_transport` this is all there is of HTTP. Both hand over the same two
-values, :class:`~airflow_provider_modelslab.jobs.HttpReply` and :class:`~airflow_provider_modelslab.jobs.NoReply`, and
-raise nothing for what a network can do. What a reply means is not known here, nor when to repeat a request; redirects
-are never followed, since the key is in the body.
+:func:`post` and its twin in :mod:`airflow_provider_modelslab._http.async_transport` return the same two values,
+:class:`~airflow_provider_modelslab._protocol.outcomes.HttpReply` and
+:class:`~airflow_provider_modelslab._protocol.outcomes.NoReply`, and raise nothing for what a network can do. What a
+reply means is not known here, nor when to repeat a request. Sessions never follow redirects, since the key is in the
+body.
 """
 
 from __future__ import annotations
 
-import gzip
-import logging
+import http.client
+import io
 import socket
 import ssl
-import struct
-import threading
-import zlib
+import time
 from collections.abc import Mapping
-from contextlib import suppress
+from functools import partial
 from http.cookiejar import DefaultCookiePolicy
-from io import BytesIO
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.exceptions import InvalidSchema, InvalidURL
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3 import Timeout
 from urllib3.exceptions import LocationValueError, NewConnectionError, ReadTimeoutError
 
 from airflow_provider_modelslab import __version__
@@ -36,12 +33,16 @@ from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
 MAX_REPLY_BYTES = 32 * 2**20
 """A longer body is no reply of ModelsLab's; base64 images fit in."""
 
+CONNECT_SECONDS = 10.0
+"""Seconds for the TCP connection to one address of a host."""
+
 CHUNK_BYTES = 64 * 2**10
 
 HEADERS = {
     "User-Agent": f"airflow-provider-modelslab/{__version__}",
     "Accept": "application/json",
-    "Accept-Encoding": "gzip",
+    # A few bytes can be gigabytes when they are unpacked, and not every release of the HTTP clients stops at a limit.
+    "Accept-Encoding": "identity",
 }
 
 NOT_CONNECTED = NoReply("no connection to ModelsLab", sent=False)
@@ -50,45 +51,45 @@ UNTRUSTED = NoReply(
 )
 CONNECTION_LOST = NoReply("the connection to ModelsLab broke before a reply", sent=True)
 TOO_LONG = NoReply(f"the reply is longer than {MAX_REPLY_BYTES // 2**20} MiB", sent=True)
+ENCODED = NoReply("the reply is compressed, though the request refused that", sent=True)
 
 
-def timed_out(timeout: float) -> NoReply:
-    """Return what there is when a request was sent and the time is over."""
-    return NoReply(f"no whole reply from ModelsLab within {timeout:g} s", sent=True)
+def connect_timeout(seconds: float) -> NoReply:
+    """Return the outcome of a request that was not sent, since no connection came about."""
+    return NoReply(f"no connection to ModelsLab within {seconds:g} s", sent=False)
 
 
-def read_body(status: int, headers: Mapping[str, str], body: bytes) -> HttpReply | NoReply:
-    """
-    Return a reply whose body has been read, and unpack it.
-
-    The HTTP clients shall not do that: a few bytes can be gigabytes when they are unpacked, and urllib3 before 2.6 and
-    aiohttp before 3.13.3, which some releases of Airflow come with, do not stop at a limit.
-
-    :param status: its HTTP status.
-    :param headers: its headers, whatever their letters' case.
-    :param body: what has been received, at most :data:`MAX_REPLY_BYTES`.
-    """
-    if headers.get("Content-Encoding", "").strip().lower() in ("gzip", "x-gzip"):
-        try:
-            with gzip.GzipFile(fileobj=BytesIO(body)) as packed:
-                body = packed.read(MAX_REPLY_BYTES + 1)
-        except (OSError, EOFError, zlib.error) as error:
-            return protocol_error(error)
-        if len(body) > MAX_REPLY_BYTES:
-            return TOO_LONG
-    return HttpReply(status, body, headers.get("Retry-After"))
+def reply_timeout(seconds: float) -> NoReply:
+    """Return the outcome of a request that was sent and whose reply is not whole in time."""
+    return NoReply(f"no whole reply from ModelsLab within {seconds:g} s", sent=True)
 
 
 def protocol_error(error: Exception) -> NoReply:
-    """Return what there is when a request was sent and its reply cannot be read."""
+    """Return the outcome of a request that was sent and whose reply cannot be read."""
     return NoReply(f"the exchange broke off ({type(error).__name__})", sent=True)
 
 
-def open_session(ssl_context: ssl.SSLContext | None = None) -> requests.Session:
+def unaddressable(error: Exception) -> NoReply:
+    """Return the outcome of a request whose host or proxy is no address."""
+    return NoReply(f"the host or the proxy cannot be addressed ({type(error).__name__})", sent=False)
+
+
+def is_encoded(headers: Mapping[str, str]) -> bool:
     """
-    Return a session; it may be used by :data:`MAX_CONNECTIONS` threads at a time.
+    Return whether a body is compressed.
+
+    :param headers: its headers, whatever their letters' case.
+    """
+    return headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
+
+
+def open_session(ssl_context: ssl.SSLContext | None = None, deadline: float | None = None) -> requests.Session:
+    """
+    Return a session; :data:`MAX_CONNECTIONS` threads may use it at a time.
 
     :param ssl_context: see :func:`~airflow_provider_modelslab._http.tls.create_ssl_context`; not needed without TLS.
+    :param deadline: when the last reply must have been read, by the monotonic clock; the timeout of a request then
+        bounds the silence before each byte. Without a deadline, it bounds the whole reply.
     """
     session = _Session()
     # What a server echoes in a cookie must not travel in a header of the next request.
@@ -96,89 +97,66 @@ def open_session(ssl_context: ssl.SSLContext | None = None) -> requests.Session:
     session.headers.update(HEADERS)
     # Without this, requests adds what ~/.netrc holds for the host as an Authorization header.
     session.auth = lambda request: request
-    session.mount("http://", _Adapter(pool_maxsize=MAX_CONNECTIONS))
-    session.mount("https://", _TrustingAdapter(ssl_context) if ssl_context else _Adapter(pool_maxsize=MAX_CONNECTIONS))
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(ssl_context, deadline))
     return session
-
-
-class _Session(requests.Session):
-    """Follows no redirect; requests would read its body whole, and prepare what comes next, even if told not to."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
 
 
 def post(session: requests.Session, url: str, body: Mapping[str, object], timeout: float) -> HttpReply | NoReply:
     """
     Send one request and return its whole reply.
 
-    :param session: a session of :func:`open_session`.
+    :param session: a session of :func:`open_session`, without a deadline.
     :param url: where to.
     :param body: the JSON body.
-    :param timeout: seconds for the whole exchange.
+    :param timeout: seconds for the whole exchange. Two things are not in it: the operating system resolves the name
+        of the host in its own time, and each of the host's addresses has up to :data:`CONNECT_SECONDS`.
     """
-    # In a thread whose connection can be cut off: requests bounds each read, not their sum, and a server that sends a
-    # byte now and then could hold a worker for hours.
-    outcome: SimpleQueue[HttpReply | NoReply] = SimpleQueue()
-    connections: list[HTTPConnection] = []
-
-    def exchange() -> None:
-        _HERE.connections = connections
-        outcome.put(_exchange(session, url, body, timeout))
-
-    threading.Thread(target=exchange, name=_THREAD, daemon=True).start()
+    connecting = min(timeout, CONNECT_SECONDS)
+    limits: Any = Timeout(total=timeout, connect=connecting)
     try:
-        return outcome.get(timeout=timeout + _MARGIN)
-    except Empty:
-        for connection in connections:
-            _cut_off(connection)
-        return timed_out(timeout)
+        with session.post(url, json=body, timeout=limits, allow_redirects=False, stream=True) as response:
+            if response.status_code < 200:
+                # An interim reply, which http.client takes for the last one. The true one is still to come: another
+                # request must not find it on this connection.
+                return CONNECTION_LOST
+            if is_encoded(response.headers):
+                return ENCODED
+            chunks = bytearray()
+            for chunk in response.iter_content(CHUNK_BYTES):
+                chunks += chunk
+                if len(chunks) > MAX_REPLY_BYTES:
+                    return TOO_LONG
+            return HttpReply(response.status_code, bytes(chunks), response.headers.get("Retry-After"))
+    except requests.exceptions.ConnectTimeout:
+        return connect_timeout(connecting)
+    except requests.exceptions.Timeout:
+        return reply_timeout(timeout)
+    except requests.exceptions.ConnectionError as error:
+        return _reason_of(error, timeout)
+    except (InvalidURL, InvalidSchema, LocationValueError, UnicodeError) as error:
+        return unaddressable(error)
+    except Exception as error:  # http.client and urllib3 let some of their own through
+        return protocol_error(error)
 
 
-_THREAD = "modelslab-request"
+class _Session(requests.Session):
+    """Follows no redirect; requests would read its body whole, and prepare the next request, even if told not to."""
 
-# Of headers that it cannot read, urllib3 warns with their text, and so with what a server echoes in it.
-logging.getLogger("urllib3.connection").addFilter(lambda record: record.threadName != _THREAD)
-
-_MARGIN = 0.25
-"""Seconds that a thread has to tell of its own timeout, which it knows more about."""
-
-_HERE = threading.local()
-"""``connections``: what the exchange of this thread travels over."""
-
-
-class _NotesItself:
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        _HERE.connections.append(self)
-        super().request(*args, **kwargs)  # type: ignore[misc]
-
-
-class _Connection(_NotesItself, HTTPConnection):
-    pass
-
-
-class _SecureConnection(_NotesItself, HTTPSConnection):
-    pass
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 class _Adapter(HTTPAdapter):
-    """An adapter whose connections are known to the exchange that uses them."""
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        pool.ConnectionCls = _SecureConnection if pool.scheme == "https" else _Connection
-        return pool
-
-
-class _TrustingAdapter(_Adapter):
     """
-    Gives all connections the same context; requests would make one for each, and trust its own file besides.
+    Gives all connections the same TLS context, and all replies a deadline.
 
-    :param ssl_context: the context.
+    requests would make a context for each connection, and trust its own file besides.
     """
 
-    def __init__(self, ssl_context: ssl.SSLContext) -> None:
+    def __init__(self, ssl_context: ssl.SSLContext | None, deadline: float | None) -> None:
         self._ssl_context = ssl_context
+        self._deadline = deadline
         super().__init__(pool_maxsize=MAX_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -189,6 +167,16 @@ class _TrustingAdapter(_Adapter):
             *args, **kwargs, ssl_context=self._ssl_context, proxy_ssl_context=self._ssl_context
         )
 
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = partial(self._connection, type(pool).ConnectionCls)
+        return pool
+
+    def _connection(self, kind: type[http.client.HTTPConnection], **options: Any) -> http.client.HTTPConnection:
+        connection = kind(**options)
+        connection.response_class = partial(_Reply, deadline=self._deadline)  # type: ignore[assignment]
+        return connection
+
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         # What the environment names must not come on top of what the context has.
         return super().send(*args, **{**kwargs, "verify": True})
@@ -197,47 +185,49 @@ class _TrustingAdapter(_Adapter):
         """Add nothing: the context has all that is to be trusted, and checks it."""
 
 
-def _cut_off(connection: HTTPConnection) -> None:
-    """End what another thread reads of a connection."""
-    if isinstance(connection.sock, socket.socket):
-        with suppress(OSError):
-            # The other side is to be told by a reset, which nobody who goes on sending can overlook.
-            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            # Not the method of TLS sockets, which would change them under the hands of that thread.
-            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+class _Reply(http.client.HTTPResponse):
+    """A reply that is whole at its deadline or fails, however slowly its bytes come."""
+
+    def __init__(self, sock: socket.socket, *args: Any, deadline: float | None, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_Reader(sock, self.fp.detach(), deadline))  # type: ignore[attr-defined]
+
+    def begin(self) -> None:
+        super().begin()
+        # Of headers that it cannot read, urllib3 logs a warning with their text, and so the key if a server echoes it.
+        self.msg.defects.clear()
+        self.msg.set_payload(None)
 
 
-def _exchange(session: requests.Session, url: str, body: Mapping[str, object], timeout: float) -> HttpReply | NoReply:
-    try:
-        with session.post(url, json=body, timeout=timeout, allow_redirects=False, stream=True) as response:
-            if response.status_code < 200:
-                # An interim reply, which http.client takes for the last one. The true one is still to come: another
-                # request must not find it on this connection.
-                return CONNECTION_LOST
-            response.raw.headers.discard("Content-Encoding")  # or urllib3 would unpack it
-            chunks = bytearray()
-            for chunk in response.iter_content(CHUNK_BYTES):
-                chunks += chunk
-                if len(chunks) > MAX_REPLY_BYTES:
-                    return TOO_LONG
-            return read_body(response.status_code, response.headers, bytes(chunks))
-    except requests.exceptions.ConnectTimeout:
-        return NoReply(f"no connection to ModelsLab within {timeout:g} s", sent=False)
-    except requests.exceptions.Timeout:
-        return timed_out(timeout)
-    except requests.exceptions.ConnectionError as error:
-        return _fault_behind(error, timeout)
-    except (InvalidURL, InvalidSchema, LocationValueError, UnicodeError) as error:
-        return NoReply(f"the host or the proxy cannot be addressed ({type(error).__name__})", sent=False)
-    except Exception as error:  # a thread has nobody to raise to
-        return protocol_error(error)
+class _Reader(io.RawIOBase):
+    """Reads a socket until a deadline; the timeout of a socket bounds only the silence before each byte."""
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase, deadline: float | None) -> None:
+        self._sock = sock
+        self._raw = raw
+        self._silence = sock.gettimeout() or 0.0
+        self._deadline = time.monotonic() + self._silence if deadline is None else deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the deadline of the reply has passed")
+        self._sock.settimeout(min(left, self._silence))
+        return self._raw.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
-def _fault_behind(error: requests.exceptions.ConnectionError, timeout: float) -> NoReply:
+def _reason_of(error: requests.exceptions.ConnectionError, timeout: float) -> NoReply:
     """
-    Return what lies behind a connection error of requests, which wraps the reason several times over.
+    Return the outcome behind a connection error of requests, which wraps the reason several times over.
 
-    Only a connection that was never made, or whose certificate was refused, has certainly state nothing.
+    Only a connection that was never made, or whose certificate was refused, has certainly sent nothing.
     """
     reason: object = error
     while reason is not None:
@@ -248,7 +238,7 @@ def _fault_behind(error: requests.exceptions.ConnectionError, timeout: float) ->
         if isinstance(reason, ssl.SSLError) and reason.reason in _NO_TLS_AT_ALL:
             return UNTRUSTED
         if isinstance(reason, ReadTimeoutError):
-            return timed_out(timeout)
+            return reply_timeout(timeout)
         reason = next((deeper for deeper in _reasons(reason) if isinstance(deeper, BaseException)), None)
     return CONNECTION_LOST
 

@@ -245,9 +245,10 @@ def test_a_fault_of_the_network_is_waited_out(server: RawServer, wire: Wire, fau
     assert re.search(fault.reason, read_fetch_reply(first, JOB).job.message)
     assert not isinstance(first, NoReply) or first.sent  # or else a submission would be repeated, and billed twice
     if fault.endless:
-        # The server sees the connection closed after what was read and what the sockets hold.
-        wait_until(lambda: bool(server.sent))
-        assert server.sent[0] < sync_transport.MAX_REPLY_BYTES + 16 * MIB
+        wait_until(lambda: bool(server.sent))  # the server sees the connection closed
+        # How much arrives until a timeout is a question of the machine's speed; else no more than a reply may have, and
+        # what the sockets hold.
+        assert fault.slow or server.sent[0] < sync_transport.MAX_REPLY_BYTES + 16 * MIB
 
 
 @anyhow
@@ -265,9 +266,13 @@ def test_early_hints_may_take_another_poll(server: RawServer, ask):
 
 
 @polls
-@pytest.mark.parametrize("name", [name for name, fault in TRANSPORT_FAULTS.items() if "longer" in fault.reason])
-def test_what_is_too_long_is_not_held_in_memory(server: RawServer, poll, name):
+@pytest.mark.parametrize(
+    "name", [name for name, fault in TRANSPORT_FAULTS.items() if fault.endless or "100 MB" in name]
+)
+def test_what_is_too_long_is_not_held_in_memory(server: RawServer, poll, name, monkeypatch):
     """The limit of a reply, its growth by copying, and some pieces on their way: never the 100 MB."""
+    if TRANSPORT_FAULTS[name].slow:
+        connect(monkeypatch, server.url, SHORT_TIMEOUT)
     server.answer(TRANSPORT_FAULTS[name].answer)
     tracemalloc.start()
     try:
