@@ -2,7 +2,23 @@
 What can go wrong, by what the user can do about it.
 
 Errors that repeating cannot mend are ``AirflowFailException``: the task fails without using up its retries.
-No message carries the API key or the body of a request.
+No message carries the API key or the body of a request::
+
+    AirflowFailException
+    ├── ModelsLabArgumentError (also a ValueError)    an argument, or a field of the connection, is wrong
+    ├── ModelsLabAuthError                            the key is refused
+    ├── ModelsLabCreditsError                         no credits or quota left
+    ├── ModelsLabPlanError                            the plan does not allow it
+    ├── ModelsLabRequestError                         the parameters are refused
+    ├── ModelsLabAmbiguousSubmission                  a submission that may have been billed
+    ├── ModelsLabJobFailed                            the generation failed
+    └── ModelsLabOutputExists                         files are there that must not be replaced
+    AirflowException
+    ├── ModelsLabTransientError                       network, server or proxy trouble that passes
+    │   └── ModelsLabRateLimited                      the queue is full, or requests come too fast
+    └── ModelsLabSaveError                            outputs could not be stored
+    AirflowSensorTimeout
+    └── ModelsLabTimeout                              the time of a wait is over
 """
 
 from __future__ import annotations
@@ -12,6 +28,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
+
+from airflow_provider_modelslab._protocol.verdicts import Verdict
 
 if TYPE_CHECKING:
     from airflow_provider_modelslab.jobs import Job
@@ -114,3 +132,55 @@ class ModelsLabSaveError(AirflowException):
 
 class ModelsLabOutputExists(AirflowFailException):
     """Outputs are stored already and must not be replaced. Do: name another ``output_path`` or ``if_exists``."""
+
+
+_BY_VERDICT: dict[Verdict, tuple[type[AirflowException], str]] = {
+    Verdict.INVALID_KEY: (
+        ModelsLabAuthError,
+        "Put a valid key into connection {conn_id!r}: ModelsLab refuses its API key: {message}. Endpoints under "
+        "v1/enterprise need the key of their own server",
+    ),
+    Verdict.NO_CREDITS: (
+        ModelsLabCreditsError,
+        "Top it up, then clear the task: the ModelsLab account of connection {conn_id!r} has no credits or quota left: "
+        "{message}",
+    ),
+    Verdict.NOT_IN_PLAN: (
+        ModelsLabPlanError,
+        "Upgrade the plan of connection {conn_id!r}'s ModelsLab account, or use another endpoint: the plan does not "
+        "allow this: {message}",
+    ),
+    Verdict.REFUSED: (
+        ModelsLabRequestError,
+        "Correct the parameters of the request: ModelsLab refuses it: {message}",
+    ),
+    Verdict.RATE_LIMITED: (
+        ModelsLabRateLimited,
+        "Try again in {retry_after:g} s: ModelsLab takes no further request for now: {message}; nothing was accepted",
+    ),
+    Verdict.TRANSIENT: (
+        ModelsLabTransientError,
+        "Try again later: ModelsLab could not be asked: {message}",
+    ),
+    Verdict.AMBIGUOUS: (
+        ModelsLabAmbiguousSubmission,
+        "This may have been billed: no usable reply to a {message}. Look into the account's history before submitting "
+        "it again: ModelsLab may have accepted the job",
+    ),
+}
+
+
+def exception_for(verdict: Verdict, message: str, conn_id: str, retry_after: float | None = None) -> AirflowException:
+    """
+    Return the exception of a verdict that is not about a job: what to do, and what happened.
+
+    :param verdict: the verdict.
+    :param message: ModelsLab's words, or what the network did.
+    :param conn_id: the connection that was used.
+    :param retry_after: seconds to stay away, where ModelsLab named them.
+    """
+    kind, template = _BY_VERDICT.get(verdict, _BY_VERDICT[Verdict.TRANSIENT])
+    text = template.format(message=message.rstrip(". "), conn_id=conn_id, retry_after=retry_after or 0.0)
+    if issubclass(kind, ModelsLabTransientError):
+        return kind(text, retry_after=retry_after)
+    return kind(text)

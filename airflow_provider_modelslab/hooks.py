@@ -2,57 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
 
 import tenacity
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import (
-    AirflowException,
     AirflowNotFoundException,
     BaseHook,
 )
 
+from airflow_provider_modelslab._client import AsyncClient, Client
 from airflow_provider_modelslab._http.connection import ClientOptions, read_connection
-from airflow_provider_modelslab._polling.waits import ACCOUNT_VERDICTS, JobWait, JobWaits
+from airflow_provider_modelslab._polling.waits import JobWait, JobWaits
 from airflow_provider_modelslab._protocol.arguments import parse_jobs
-from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
-from airflow_provider_modelslab._protocol.replies import (
-    Balance,
-    Reply,
-    Verdict,
-    read_balance_reply,
-    read_fetch_reply,
-    read_submission_reply,
-)
-from airflow_provider_modelslab.endpoints import (
-    api_url,
-    fetch_request,
-    parse_endpoint,
-    parse_job_id,
-    parse_submission_path,
-    submission_url,
-)
+from airflow_provider_modelslab._protocol.replies import Reply
+from airflow_provider_modelslab._protocol.submissions import Submission
+from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
+from airflow_provider_modelslab.endpoints import parse_endpoint, parse_job_id
 from airflow_provider_modelslab.exceptions import (
-    ModelsLabAmbiguousSubmission,
     ModelsLabArgumentError,
-    ModelsLabAuthError,
-    ModelsLabCreditsError,
     ModelsLabJobFailed,
-    ModelsLabPlanError,
-    ModelsLabRateLimited,
     ModelsLabRequestError,
     ModelsLabTimeout,
-    ModelsLabTransientError,
     argument_errors,
+    exception_for,
 )
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.provider_info import CONNECTION_FIELDS, CONNECTION_TYPE, FIELD_BEHAVIOUR
@@ -62,13 +42,6 @@ try:  # common.compat has it, too, but only in releases that need Python 3.11
 except ImportError:  # Airflow 2
     from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found, no-redef]
 
-if TYPE_CHECKING:
-    import ssl
-
-    import requests
-
-    from airflow_provider_modelslab._http.async_transport import Session as AsyncSession
-
 API_KEY_VARIABLE = "MODELSLAB_API_KEY"
 """The environment variable that holds the key where no connection is defined, as for ModelsLab's own tools."""
 
@@ -76,10 +49,7 @@ DEFAULT_WAIT_TIMEOUT = 3600.0
 """Seconds that :meth:`ModelsLabHook.wait` waits when it is not told otherwise."""
 
 POLLS_AT_A_TIME = 10
-"""Requests at a time when a worker looks at many jobs."""
-
-LONG_BODY = 2**20
-"""Bytes of a reply from which on reading it would hold up an event loop."""
+"""Requests at a time when a worker polls many jobs."""
 
 _LONGEST_RETRY_PAUSE = 8.0
 
@@ -123,35 +93,18 @@ class ModelsLabHook(BaseHook):
             :class:`~airflow_provider_modelslab.exceptions.ModelsLabAuthError` and its siblings.
         :raises ModelsLabJobFailed: ModelsLab took the request and failed at once.
         """
-        from airflow_provider_modelslab._http import sync_transport  # not for those who only parse DAGs
-
-        submission = _Submission.of(path, payload)
-
-        options = self.options
-        ssl_context = self._ssl_context_of(options)
-
-        def send() -> Reply:
-            # A session of its own: a connection that was kept alive may die with the request half sent,
-            # and then nobody knows whether it arrived.
-            with sync_transport.open_session(ssl_context) as session:
-                return submission.read(sync_transport.post(session, *submission.request(options)), options)
-
-        return self._submitted(self._repeat(options)(send), submission.path)
+        submission = self._submission(path, payload)
+        return self._submitted(self._repeat(self.options)(self.client.submit, submission), submission.path)
 
     async def asubmit(self, path: str, payload: Mapping[str, Any]) -> Job:
         """Submit a generation job from an event loop; see :meth:`submit`."""
-        from airflow_provider_modelslab._http import async_transport
-
-        submission = _Submission.of(path, payload)
-        options = await self.aoptions()
-        ssl_context = await self._assl_context_of(options)
+        submission = self._submission(path, payload)
 
         async def send() -> Reply:
-            url, body, timeout = submission.request(options)
-            async with async_transport.Session(timeout, ssl_context) as session:
-                return submission.read(await session.post(url, body), options)
+            async with await self.open_async_client() as client:
+                return await client.submit(submission)
 
-        return self._submitted(await self._arepeat(options)(send), submission.path)
+        return self._submitted(await self._arepeat(await self.aoptions())(send), submission.path)
 
     def fetch(self, job_id: str | int, endpoint: str) -> Job:
         """
@@ -167,14 +120,13 @@ class ModelsLabHook(BaseHook):
         :raises ModelsLabTransientError: ModelsLab could not be asked, even by the connection's ``retries``.
         """
         job = self._job(job_id, endpoint)
-        return self._fetched(self._repeat(self.options)(self.poll, job))
+        return self._fetched(self._repeat(self.options)(self.client.poll, job))
 
     async def afetch(self, job_id: str | int, endpoint: str) -> Job:
         """Look at a job once from an event loop; see :meth:`fetch`."""
         job = self._job(job_id, endpoint)
-        options = await self.aoptions()
-        async with await self.open_async_session() as session:
-            return self._fetched(await self._arepeat(options)(self.apoll, job, session))
+        async with await self.open_async_client() as client:
+            return self._fetched(await self._arepeat(client.options)(client.poll, job))
 
     def wait(
         self,
@@ -229,32 +181,13 @@ class ModelsLabHook(BaseHook):
                 del moments[wait]
             moments |= {wait: now + wait.delay(now, deadline) for wait in due if not wait.job.finished}
 
-    def poll(self, job: Job) -> Reply:
-        """Ask for a job with one request, and return its reply whatever it says: what waits are made of."""
-        return self._poll(job, self.options, self._session)
-
-    async def open_async_session(self) -> AsyncSession:
-        """Return a session for :meth:`apoll`, which the caller closes."""
-        from airflow_provider_modelslab._http import async_transport  # not for those who only parse DAGs
-
-        options = await self.aoptions()
-        return async_transport.Session(options.request_timeout, await self._assl_context_of(options))
-
-    async def apoll(self, job: Job, session: AsyncSession) -> Reply:
-        """Ask for a job with one request over a session of an event loop; see :meth:`poll`."""
-        options = await self.aoptions()
-        url, body = fetch_request(job.endpoint, job.id, options.key, options.base_url)
-        received = await session.post(url, body)
-        if isinstance(received, HttpReply) and len(received.body) > LONG_BODY:
-            return await asyncio.to_thread(self._read, received, job, options)
-        return self._read(received, job, options)
-
     def poll_many(self, jobs: Sequence[Job]) -> list[Reply]:
         """Ask for many jobs, several at a time, and return their replies in the order of the jobs."""
-        # Looked up before there are threads: Airflow's supervisor is to be spoken to from one only.
-        look = partial(self._poll, options=self.options, session=self._session)
+        client = (
+            self.client
+        )  # looked up before there are threads: Airflow's supervisor is to be spoken to from one only
         with ThreadPoolExecutor(max_workers=POLLS_AT_A_TIME) as pool:
-            return list(pool.map(look, jobs))
+            return list(pool.map(client.poll, jobs))
 
     def poll_waits(self, waits: Sequence[JobWait]) -> None:
         """
@@ -267,7 +200,7 @@ class ModelsLabHook(BaseHook):
             if reply.verdict not in ACCOUNT_VERDICTS:
                 wait.take(reply, time.time())
         for reply in replies:
-            self._about_job(reply)
+            self._raise_of_account(reply)
 
     # --- the connection ---------------------------------------------------------------------------------
 
@@ -291,13 +224,25 @@ class ModelsLabHook(BaseHook):
                 self._options = self._options_from_environment()
         return self._options
 
+    @cached_property
+    def client(self) -> Client:
+        """The client of the connection, for worker code."""
+        with self._connection_errors():
+            return Client(self.options)
+
+    async def open_async_client(self) -> AsyncClient:
+        """Return a client of the connection for an event loop, which the caller closes."""
+        options = await self.aoptions()
+        with self._connection_errors():
+            return await AsyncClient.open(options)
+
     def balance(self) -> float:
         """
         Return what the account's wallet holds, in its currency.
 
         :raises AirflowException: ModelsLab does not tell; of an enterprise key, for example, which has no wallet.
         """
-        balance = self._balance(self.options, self._session)
+        balance = self.client.balance()
         if balance.verdict is not Verdict.SUCCESS:
             raise exception_for(balance.verdict, f"wallet_balance: {balance.message}", self.modelslab_conn_id)
         if balance.amount is None:
@@ -307,10 +252,10 @@ class ModelsLabHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Ask for the account's balance, which costs nothing, and say what the answer means."""
         try:
-            options, session = self.options, self._session
+            client = self.client
         except ModelsLabArgumentError as error:
             return False, str(error)
-        balance = self._balance(options, session)
+        balance = client.balance()
         if balance.verdict is Verdict.SUCCESS:
             return True, f"ModelsLab accepts the API key. Balance: {balance.message}"
         if balance.verdict in (Verdict.INVALID_KEY, Verdict.NOT_IN_PLAN):
@@ -346,34 +291,12 @@ class ModelsLabHook(BaseHook):
 
     # --- inside -----------------------------------------------------------------------------------------
 
-    @cached_property
-    def _session(self) -> requests.Session:
-        from airflow_provider_modelslab._http import sync_transport
-
-        return sync_transport.open_session(self._ssl_context_of(self.options))
-
-    def _balance(self, options: ClientOptions, session: requests.Session) -> Balance:
-        from airflow_provider_modelslab._http import sync_transport
-
-        url = api_url("wallet_balance", base_url=options.base_url)
-        received = sync_transport.post(session, url, {"key": options.key}, options.request_timeout)
-        return read_balance_reply(received, options.key)
-
     def _read_connection(self, connection: Any) -> ClientOptions:
         with self._connection_errors():
             return read_connection(connection)
 
     def _connection_errors(self) -> AbstractContextManager[None]:
         return argument_errors(f"Connection {self.modelslab_conn_id!r} cannot be used: ")
-
-    def _ssl_context_of(self, options: ClientOptions) -> ssl.SSLContext | None:
-        from airflow_provider_modelslab._http.tls import create_ssl_context
-
-        with self._connection_errors():
-            return create_ssl_context(options.ca_bundle) if options.uses_tls else None
-
-    async def _assl_context_of(self, options: ClientOptions) -> ssl.SSLContext | None:
-        return await asyncio.to_thread(self._ssl_context_of, options) if options.uses_tls else None
 
     def _options_from_environment(self) -> ClientOptions:
         """Return the options where the connection is not defined; only the default one has a stand-in."""
@@ -398,29 +321,21 @@ class ModelsLabHook(BaseHook):
             raise ModelsLabArgumentError(f"job_id must name one job, not {len(jobs)}: the sensor waits for many")
         return jobs[0]
 
-    def _poll(self, job: Job, options: ClientOptions, session: requests.Session) -> Reply:
-        from airflow_provider_modelslab._http import sync_transport
+    def _submission(self, path: object, payload: object) -> Submission:
+        with argument_errors():
+            return Submission.parse(path, payload)
 
-        url, body = fetch_request(job.endpoint, job.id, options.key, options.base_url)
-        return self._read(sync_transport.post(session, url, body, options.request_timeout), job, options)
-
-    def _read(self, received: HttpReply | NoReply, job: Job, options: ClientOptions) -> Reply:
-        reply = read_fetch_reply(received, job, options.key)
-        self.log.debug("Looked at job %s: %s", job, reply.verdict.value)
-        return reply
-
-    def _about_job(self, reply: Reply) -> Reply:
-        """Return the reply, unless it is about the account: then raise what that means."""
+    def _raise_of_account(self, reply: Reply) -> None:
+        """Raise what a reply means that is about the account."""
         if reply.verdict in ACCOUNT_VERDICTS:
             raise exception_for(reply.verdict, reply.job.message, self.modelslab_conn_id)
-        return reply
 
     def _fetched(self, reply: Reply) -> Job:
         """Return the job of a poll, or raise where the reply is not about the job."""
+        self._raise_of_account(reply)
         if reply.verdict in (Verdict.TRANSIENT, Verdict.REFUSED):
             raise exception_for(reply.verdict, reply.job.message, self.modelslab_conn_id, reply.retry_after)
-        job = self._about_job(reply).job
-        return replace(job, status="failed") if reply.verdict is Verdict.NOT_FOUND else job
+        return reply.job.failed() if reply.verdict is Verdict.NOT_FOUND else reply.job
 
     def _submitted(self, reply: Reply, path: str) -> Job:
         """Return the job of a submission, or raise where there is none."""
@@ -441,85 +356,6 @@ class ModelsLabHook(BaseHook):
     @staticmethod
     def _arepeat(options: ClientOptions) -> tenacity.AsyncRetrying:
         return tenacity.AsyncRetrying(**_retry_policy(options))
-
-
-@dataclass(frozen=True, slots=True)
-class _Submission:
-    """One submission, free of how it travels."""
-
-    path: str
-    payload: Mapping[str, Any] = field(repr=False)
-
-    @classmethod
-    def of(cls, path: object, payload: object) -> _Submission:
-        with argument_errors():
-            parsed = parse_submission_path(path)
-        if not isinstance(payload, Mapping):
-            raise ModelsLabArgumentError(f"payload must be a dict of parameters, not {type(payload).__name__}")
-        if payload.get("key"):
-            raise ModelsLabArgumentError("payload must not hold 'key': the API key comes from the connection")
-        try:
-            json.dumps(payload, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ModelsLabArgumentError(f"payload cannot be sent as JSON: {error}") from None
-        return cls(parsed, dict(payload))
-
-    def request(self, options: ClientOptions) -> tuple[str, dict[str, Any], float]:
-        url = submission_url(self.path, options.base_url)
-        return url, {**self.payload, "key": options.key}, options.request_timeout
-
-    def read(self, received: HttpReply | NoReply, options: ClientOptions) -> Reply:
-        return read_submission_reply(received, self.path, options.base_url, options.key)
-
-
-def check_submission(path: object, payload: object) -> None:
-    """
-    Refuse what :meth:`ModelsLabHook.submit` would refuse to send.
-
-    :raises ModelsLabArgumentError: the path is none, or the payload is no JSON object without ``key``.
-    """
-    _Submission.of(path, payload)
-
-
-def exception_for(verdict: Verdict, message: str, conn_id: str, retry_after: float | None = None) -> AirflowException:
-    """
-    Return the exception of a verdict that is not about a job: what happened and what to do.
-
-    :param verdict: the verdict.
-    :param message: ModelsLab's words, or what the network did.
-    :param conn_id: the connection that was used.
-    :param retry_after: seconds to stay away, where ModelsLab named them.
-    """
-    message = message.rstrip(". ")
-    if verdict is Verdict.INVALID_KEY:
-        return ModelsLabAuthError(
-            f"ModelsLab refuses the API key of connection {conn_id!r}: {message}. Put a valid key into the connection; "
-            "endpoints under v1/enterprise need the key of their own server"
-        )
-    if verdict is Verdict.NO_CREDITS:
-        return ModelsLabCreditsError(
-            f"The ModelsLab account of connection {conn_id!r} has no credits or quota left: {message}. Top it up, "
-            "then clear the task"
-        )
-    if verdict is Verdict.NOT_IN_PLAN:
-        return ModelsLabPlanError(
-            f"The plan of connection {conn_id!r}'s ModelsLab account does not allow this: {message}. Upgrade the plan "
-            "or use another endpoint"
-        )
-    if verdict is Verdict.REFUSED:
-        return ModelsLabRequestError(f"ModelsLab refuses the request: {message}. Correct its parameters")
-    if verdict is Verdict.RATE_LIMITED:
-        return ModelsLabRateLimited(
-            f"ModelsLab takes no further request for now: {message}. Try again in {retry_after or 0:g} s; "
-            "nothing was accepted",
-            retry_after=retry_after,
-        )
-    if verdict is Verdict.AMBIGUOUS:
-        return ModelsLabAmbiguousSubmission(
-            f"This may have been billed: no usable reply to a {message}. ModelsLab may have accepted the job; look "
-            "into the account's history before submitting it again"
-        )
-    return ModelsLabTransientError(f"ModelsLab could not be asked: {message}. Try again later", retry_after=retry_after)
 
 
 def _worth_repeating(reply: Reply) -> bool:

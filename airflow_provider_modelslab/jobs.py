@@ -7,7 +7,7 @@ Pure data: no I/O, no Airflow, no knowledge of what ModelsLab answers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 JobStatus = Literal["success", "processing", "failed"]
@@ -45,6 +45,10 @@ class Job:
     generation_time: float | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     submitted: float | None = None
+
+    def failed(self, reason: str = "") -> Job:
+        """Return the job as failed, for a reason that takes the place of ModelsLab's words."""
+        return replace(self, status="failed", eta=None, message=reason or self.message)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as a JSON-serialisable record, one key per field: what travels in XComs."""

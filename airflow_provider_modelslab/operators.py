@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_modelslab._ledger.ledger import Ledger
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.waits import JobWaits
+from airflow_provider_modelslab._protocol.submissions import Submission, refuse_key
 from airflow_provider_modelslab._protocol.templates import is_rendered
 from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer
@@ -30,7 +31,7 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabTransientError,
     argument_errors,
 )
-from airflow_provider_modelslab.hooks import ModelsLabHook, check_submission
+from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.links import ModelsLabOutputLink
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
@@ -176,8 +177,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         """Return what is to be generated, now that templates are rendered and upstreams have run."""
         with argument_errors():
             items = items_of(self.payload, self.payloads)
-        for item in items:
-            check_submission(self.endpoint, item.payload)
+            for item in items:
+                Submission.parse(self.endpoint, item.payload)
         return items
 
     def _state_store(self, context: Context) -> Any:
@@ -394,5 +395,4 @@ def _refuse_bad_arguments(operator: ModelsLabGenerateOperator) -> None:
     with argument_errors():
         if is_rendered(operator.endpoint):
             parse_submission_path(operator.endpoint)
-    if isinstance(operator.payload, Mapping) and operator.payload.get("key"):
-        raise ModelsLabArgumentError("payload must not hold 'key': the API key comes from the connection")
+        refuse_key(operator.payload)

@@ -85,7 +85,8 @@ def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> py
     for logging_class in (ModelsLabHook, ModelsLabJobSensor, ModelsLabJobTrigger):
         monkeypatch.setattr(logging_class, "log", logging.getLogger(f"under_test.{logging_class.__name__}"))
     caplog.set_level(logging.CRITICAL, logger="airflow_provider_modelslab.sandbox")
-    caplog.set_level(logging.DEBUG, logger="under_test")
+    for logger in ("under_test", "airflow_provider_modelslab"):
+        caplog.set_level(logging.DEBUG, logger=logger)
     return caplog
 
 

@@ -14,18 +14,18 @@ import itertools
 import time
 from collections.abc import Sequence
 from contextvars import Context
-from importlib import import_module
 from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab._polling.schedule import DurationModel
-from airflow_provider_modelslab._polling.waits import ACCOUNT_VERDICTS, JobWait
-from airflow_provider_modelslab._protocol.replies import Reply, Verdict
+from airflow_provider_modelslab._polling.waits import JobWait
+from airflow_provider_modelslab._protocol.replies import Reply
+from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
 from airflow_provider_modelslab.hooks import ModelsLabHook
 
 if TYPE_CHECKING:
-    from airflow_provider_modelslab._http.async_transport import Session
+    from airflow_provider_modelslab._client import AsyncClient
 
 TICK = 0.001
 """Seconds to which an event loop's timers are good. What the ceiling allows within one leaves together: a turn of the
@@ -118,7 +118,7 @@ class Poller:
         self._hook = ModelsLabHook(conn_id)
         self._users = 0
         self._opening = asyncio.Lock()
-        self._session: Session | None = None
+        self._session: AsyncClient | None = None
         self._groups: set[Group] = set()
         self._looks: set[asyncio.Task[None]] = set()
         self._timers: list[tuple[float, int, JobWait, Group]] = []
@@ -188,9 +188,7 @@ class Poller:
         return self.durations.setdefault(endpoint, DurationModel())
 
     async def _open(self) -> None:
-        # Not for those who only parse DAGs; in a thread, because importing aiohttp would hold up the event loop.
-        await asyncio.to_thread(import_module, "airflow_provider_modelslab._http.async_transport")
-        self._session = await self._hook.open_async_session()
+        self._session = await self._hook.open_async_client()
 
     async def _close(self) -> None:
         async with self._opening:
@@ -317,19 +315,19 @@ class Poller:
             del self._round[group]
         return wait, group
 
-    async def _poll(self, wait: JobWait, group: Group, session: Session) -> None:
+    async def _poll(self, wait: JobWait, group: Group, session: AsyncClient) -> None:
         self._beginning -= 1
         try:
             if time.monotonic() < self._quiet_until:
                 # ModelsLab has asked to stay away since this look was given its turn.
                 self._set_timer(wait, group)
                 return
-            key = self._hook.options.key
+            key = session.options.key
             self._next_request = max(self._next_request, time.monotonic() + self._gap)
             self._beat()
-            reply = await self._hook.apoll(wait.job, session)
-            if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(key):
-                reply = await self._hook.apoll(wait.job, session)
+            reply = await session.poll(wait.job)
+            if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(key, session):
+                reply = await session.poll(wait.job)
             if reply.verdict is Verdict.RATE_LIMITED:
                 self._quiet_until = max(self._quiet_until, time.monotonic() + (reply.retry_after or 0.0))
             self._deliver(reply, wait, group)
@@ -357,7 +355,7 @@ class Poller:
         group.finished.append(wait)
         group.tell()
 
-    async def _has_other_key_than(self, refused: str) -> bool:
+    async def _has_other_key_than(self, refused: str, session: AsyncClient) -> bool:
         """Return whether there is another key than the one refused, reading the connection anew if need be."""
         async with self._renewing:
             if (await self._hook.aoptions()).key != refused:
@@ -372,6 +370,7 @@ class Poller:
             except Exception:
                 return False
             self._hook = renewed
+            session.options = await renewed.aoptions()
             return True
 
 

@@ -8,7 +8,6 @@ Every way of waiting (the hook's, the sensor's, the trigger's) feeds the replies
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from random import Random
 
 from airflow_provider_modelslab._polling import schedule
@@ -26,9 +25,6 @@ EMPTY_ERROR_LIMIT = 10
 
 LAST_POLLS = 2.0
 """Seconds before the deadline from which a job is polled as often as may be, whenever it would be due."""
-
-ACCOUNT_VERDICTS = frozenset({Verdict.INVALID_KEY, Verdict.NO_CREDITS, Verdict.NOT_IN_PLAN})
-"""Verdicts about the account rather than the job: they end every wait on it, and asking again does not help."""
 
 _RANDOM = Random()
 
@@ -121,7 +117,7 @@ class JobWait:
             self.first_eta = reply.job.eta
         self._measure(reply.verdict, now)
         if not self.job.finished and (disbelief := self._disbelieved(reply.verdict, now)):
-            self.job = replace(self.job, status="failed", eta=None, message=disbelief)
+            self.job = self.job.failed(disbelief)
         self.due = now + self._delay(reply, now)
 
     def _first_poll(self) -> float:

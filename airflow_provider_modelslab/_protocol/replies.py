@@ -284,7 +284,7 @@ def _job_after(job: Job, verdict: Verdict, document: dict[str, Any], http_status
     if verdict is Verdict.SUCCESS:
         return replace(told, status="success", outputs=_strings(document.get("output")), eta=None, message="")
     if verdict in (Verdict.FAILED, Verdict.REFUSED):
-        return replace(told, status="failed", eta=None, message=told.message or f"HTTP {http_status} without a reason")
+        return told.failed(told.message or f"HTTP {http_status} without a reason")
     return told
 
 

@@ -25,3 +25,7 @@ class Verdict(Enum):
     REFUSED = "refused"
     # Only of submissions: ModelsLab may have accepted it, and the reply does not tell.
     AMBIGUOUS = "ambiguous"
+
+
+ACCOUNT_VERDICTS = frozenset({Verdict.INVALID_KEY, Verdict.NO_CREDITS, Verdict.NOT_IN_PLAN})
+"""Verdicts about the account rather than the job: they end every wait on it, and asking again does not help."""

@@ -13,8 +13,8 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_provider_modelslab._protocol.replies import Verdict
-from airflow_provider_modelslab.hooks import exception_for
+from airflow_provider_modelslab._protocol.verdicts import Verdict
+from airflow_provider_modelslab.exceptions import exception_for
 from airflow_provider_modelslab.jobs import Job
 
 EVENT_STATUSES = ("finished", "partial", "timeout", "error")

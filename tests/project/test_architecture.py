@@ -51,6 +51,7 @@ OUTSIDERS: dict[str, set[str]] = {
     "tests/unit/test_properties.py": {"_http", "_polling", "_protocol"},
     "tests/unit/test_replies.py": {"_protocol"},
     "tests/unit/test_schedule.py": {"_polling"},
+    "tests/unit/test_shortening.py": {"_protocol"},
     "tests/unit/test_waits.py": {"_polling", "_protocol"},
     "tests/support/storing.py": {"_outputs"},
     "tests/wire/test_chaos.py": {"_http", "_polling", "_protocol"},
@@ -64,7 +65,7 @@ OUTSIDERS: dict[str, set[str]] = {
     "tests/wire/test_sensors.py": {"_polling", "_tasks"},
     "tests/wire/test_shared_timeout.py": {"_http"},
     "tests/wire/test_tls.py": {"_http", "_polling"},
-    "tests/wire/test_triggers.py": {"_polling"},
+    "tests/wire/test_triggers.py": {"_client", "_polling"},
     # What they measure has no public name: the requests of the transport, the schedule, the storing of files.
     "benchmarks/ceiling.py": {"_http"},
     "benchmarks/end_to_end.py": {"_polling", "_protocol"},

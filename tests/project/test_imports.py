@@ -17,7 +17,7 @@ MODULES = sorted(
 )
 PURE = [
     f"airflow_provider_modelslab.{name}"
-    for name in "endpoints jobs _protocol.sanitizing _protocol.replies _protocol.phrases _protocol.verdicts _protocol.outcomes _protocol.arguments _polling.schedule _polling.waits _http.connection _outputs.names _outputs.media_types".split()
+    for name in "endpoints jobs _protocol.sanitizing _protocol.replies _protocol.phrases _protocol.verdicts _protocol.outcomes _protocol.arguments _protocol.submissions _polling.schedule _polling.waits _http.connection _outputs.names _outputs.media_types".split()
 ]
 
 

@@ -85,14 +85,13 @@ def afetch() -> str:
 
 
 def poll() -> Reply:
-    return ModelsLabHook().poll(JOB)
+    return ModelsLabHook().client.poll(JOB)
 
 
 def apoll() -> Reply:
     async def one_poll() -> Reply:
-        hook = ModelsLabHook()
-        async with async_transport.Session((await hook.aoptions()).request_timeout) as session:
-            return await hook.apoll(JOB, session)
+        async with await ModelsLabHook().open_async_client() as client:
+            return await client.poll(JOB)
 
     return asyncio.run(one_poll())
 

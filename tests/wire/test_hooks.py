@@ -407,4 +407,4 @@ def test_nothing_of_a_request_is_logged(sandbox: Sandbox, client, log):
     client.fetch(job.id, job.endpoint)
     assert sandbox.key not in log.text
     assert "a secret picture" not in log.text
-    assert f"Looked at job v6/video:{job.id}: processing" in log.text
+    assert f"Polled job v6/video:{job.id}: processing" in log.text

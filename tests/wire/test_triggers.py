@@ -11,6 +11,7 @@ import pytest
 from airflow.serialization.serialized_objects import BaseSerialization
 
 from airflow_provider_modelslab import triggers
+from airflow_provider_modelslab._client import AsyncClient
 from airflow_provider_modelslab._polling.waits import JobWait
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 from airflow_provider_modelslab.hooks import ModelsLabHook
@@ -196,10 +197,10 @@ def test_a_connection_that_stays_away_ends_at_the_deadline(monkeypatch):
 
 
 def test_a_defect_is_an_event_without_the_text_of_the_exception(sandbox: Sandbox, monkeypatch):
-    async def broken(self, job, session):
+    async def broken(self, job):
         raise RuntimeError("the-api-key")
 
-    monkeypatch.setattr(ModelsLabHook, "apoll", broken)
+    monkeypatch.setattr(AsyncClient, "poll", broken)
     event = event_of(make_trigger(submitted(sandbox, 1)))
     assert event["status"] == "error"
     assert "the-api-key" not in json.dumps(event)

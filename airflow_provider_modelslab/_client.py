@@ -1,0 +1,168 @@
+"""
+The client: an API key, options and a transport. It polls, submits and asks for the balance.
+
+:class:`Client` serves workers and :class:`AsyncClient` event loops. Both only send what the pure functions below
+build, and hand the bytes that come back to the same functions. A client raises nothing for what a network can do, and
+repeats nothing: its callers do, each at its own pace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from airflow_provider_modelslab._http.connection import ClientOptions
+from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
+from airflow_provider_modelslab._protocol.replies import Balance, Reply, read_balance_reply, read_fetch_reply
+from airflow_provider_modelslab._protocol.submissions import Submission
+from airflow_provider_modelslab.endpoints import api_url, fetch_request
+from airflow_provider_modelslab.jobs import Job
+
+if TYPE_CHECKING:
+    import ssl
+
+LONG_BODY = 2**20
+"""Bytes of a reply from which on reading it would hold up an event loop."""
+
+_log = logging.getLogger(__name__)
+
+_Read = TypeVar("_Read")
+
+
+# The transports are imported when a client is made: parsing a DAG needs neither requests nor aiohttp.
+
+
+def create_ssl_context(options: ClientOptions) -> ssl.SSLContext | None:
+    """
+    Return the certificates that the connection trusts; ``None`` without TLS. Reads a long file.
+
+    :raises ValueError: ``ca_bundle``, or the environment, names no certificates.
+    """
+    from airflow_provider_modelslab._http import tls
+
+    return tls.create_ssl_context(options.ca_bundle) if options.uses_tls else None
+
+
+class Client:
+    """
+    A client for worker code. Several threads may use it.
+
+    :param options: key, host and limits.
+    """
+
+    def __init__(self, options: ClientOptions) -> None:
+        from airflow_provider_modelslab._http import sync_transport
+
+        self.options = options
+        self._transport = sync_transport
+        self._ssl_context = create_ssl_context(options)
+        self._session = sync_transport.open_session(self._ssl_context)
+
+    def poll(self, job: Job) -> Reply:
+        """Ask for a job with one request."""
+        return self._send(_poll(job, self.options))
+
+    def submit(self, submission: Submission) -> Reply:
+        """Submit a generation with one request."""
+        # In a session of its own: a connection that was kept alive may die with the request half sent, and then
+        # nobody knows whether it arrived.
+        with self._transport.open_session(self._ssl_context) as session:
+            call = _submit(submission, self.options)
+            return call.read(self._transport.post(session, call.url, call.body, self.options.request_timeout))
+
+    def balance(self) -> Balance:
+        """Ask for the account's balance."""
+        return self._send(_balance(self.options))
+
+    def _send(self, call: _Call[_Read]) -> _Read:
+        return call.read(self._transport.post(self._session, call.url, call.body, self.options.request_timeout))
+
+
+class AsyncClient:
+    """
+    A client for event loops. Whoever opens it closes it.
+
+    :param options: key, host and limits. They may be replaced, for example after a change of the key, by others for
+        the same host.
+    :param ssl_context: what :func:`create_ssl_context` returns.
+    """
+
+    def __init__(self, options: ClientOptions, ssl_context: ssl.SSLContext | None) -> None:
+        from airflow_provider_modelslab._http import async_transport
+
+        self.options = options
+        self._session = async_transport.Session(options.request_timeout, ssl_context)
+
+    @classmethod
+    async def open(cls, options: ClientOptions) -> AsyncClient:
+        """
+        Return a client, made without holding up the event loop.
+
+        :raises ValueError: see :func:`create_ssl_context`.
+        """
+        return cls(options, await asyncio.to_thread(_prepare, options))
+
+    async def poll(self, job: Job) -> Reply:
+        """Ask for a job with one request."""
+        return await self._send(_poll(job, self.options))
+
+    async def submit(self, submission: Submission) -> Reply:
+        """Submit a generation with one request, as the first one of this client: see :meth:`Client.submit`."""
+        return await self._send(_submit(submission, self.options))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _send(self, call: _Call[_Read]) -> _Read:
+        received = await self._session.post(call.url, call.body)
+        if isinstance(received, HttpReply) and len(received.body) > LONG_BODY:
+            return await asyncio.to_thread(call.read, received)
+        return call.read(received)
+
+
+def _prepare(options: ClientOptions) -> ssl.SSLContext | None:
+    """Do what takes long: import aiohttp, read the certificates."""
+    from airflow_provider_modelslab._http import async_transport  # noqa: F401
+
+    return create_ssl_context(options)
+
+
+# --- the calls ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)  # a frozen one takes three times as long to make, and there is one for each poll
+class _Call(Generic[_Read]):
+    """What to send where, and how to read the reply."""
+
+    url: str
+    body: Mapping[str, object]
+    read: Callable[[HttpReply | NoReply], _Read]
+
+
+def _poll(job: Job, options: ClientOptions) -> _Call[Reply]:
+    def read(received: HttpReply | NoReply) -> Reply:
+        reply = read_fetch_reply(received, job, options.key)
+        _log.debug("Polled job %s: %s", job, reply.verdict.value)
+        return reply
+
+    return _Call(*fetch_request(job.endpoint, job.id, options.key, options.base_url), read)
+
+
+def _submit(submission: Submission, options: ClientOptions) -> _Call[Reply]:
+    url, body = submission.request(options.key, options.base_url)
+    return _Call(url, body, lambda received: submission.read(received, options.key, options.base_url))
+
+
+def _balance(options: ClientOptions) -> _Call[Balance]:
+    url = api_url("wallet_balance", base_url=options.base_url)
+    return _Call(url, {"key": options.key}, lambda received: read_balance_reply(received, options.key))
