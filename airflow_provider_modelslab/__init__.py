@@ -1,12 +1,9 @@
 """
 Airflow provider for ModelsLab: wait for queued generation jobs without holding a worker.
 
-How data flows, by module: on a worker, ``sensors`` and ``operators`` turn what they are given into jobs
-(``job_arguments``, ``submissions``) and ask ``hooks``, which reads the ``connection``, addresses ``endpoints`` and
-sends by ``transport``; ``jobs`` says what a reply means. What is not done goes by ``deferral`` to ``triggers``,
-where one ``poller`` looks at all jobs of the triggerer, each when ``schedule`` says so, by ``async_transport``;
-``waits`` says what the polls amount to. The event comes back to the worker, where ``results`` makes XComs of it,
-and ``outputs`` stores the files.
+Import from ``operators``, ``sensors``, ``hooks``, ``triggers``, ``decorators``, ``links``, ``jobs``, ``endpoints``,
+``exceptions`` and ``sandbox``. Folders with an underscore are private. ``docs/architecture.md`` in the repository tells
+the way of a job through the modules.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,22 @@ def underscored_folders(file: Path) -> set[str]:
 def test_underscored_folders_are_imported_by_their_own_tests_only(folder):
     found = {file.relative_to(ROOT).as_posix(): underscored_folders(file) for file in (ROOT / folder).rglob("*.py")}
     assert {file: folders for file, folders in found.items() if not folders <= OUTSIDERS.get(file, set())} == {}
+
+
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_every_module_that_the_page_names_exists():
+    names = set(re.findall(r"\b[\w/]+\.py\b", PAGE)) - {"tests/project/test_architecture.py"}
+    assert len(names) > 15
+    assert [name for name in names if not (ROOT / PACKAGE / name).is_file()] == []
+
+
+def test_the_page_names_every_part():
+    parts = {part_of(module) for module in TREES} - {""}
+    named = set(re.findall(r"`(\w+)(?:\.py)?`", PAGE))
+    assert parts <= named
+
+
+def test_the_page_is_one_screen():
+    assert len(PAGE.splitlines()) <= 60
