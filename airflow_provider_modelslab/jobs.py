@@ -16,9 +16,12 @@ JOB_STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Job(dict[str, Any]):
     """
     One generation job as far as it is known.
+
+    It is a ``dict`` of its fields, too, because Airflow stores every dataclass in an XCom, but loads only dicts and the
+    classes that its configuration allows. What it loads is the plain record, which sensor and hook take like the job.
 
     :param id: the id, as a string; empty where a submission was done at once and ModelsLab gave none.
     :param endpoint: the family it is fetched under, for example ``v6/video``.
@@ -46,18 +49,20 @@ class Job:
     meta: dict[str, Any] = field(default_factory=dict)
     submitted: float | None = None
 
+    def __post_init__(self) -> None:
+        self.update({name: getattr(self, name) for name in self.__dataclass_fields__})
+
     def failed(self, reason: str = "") -> Job:
         """Return the job as failed, for a reason that takes the place of ModelsLab's words."""
         return replace(self, status="failed", eta=None, message=reason or self.message)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as a JSON-serialisable record, one key per field: what travels in XComs."""
-        # Not asdict(), which copies the values, too, and takes ten times as long: it counts where there are many jobs.
-        return {name: getattr(self, name) for name in self.__slots__}
+        return dict(self)
 
     def to_compact_dict(self) -> dict[str, Any]:
         """Return the record without what is empty: what travels in triggers and events, once per job."""
-        record = {name: value for name, value in self.to_dict().items() if value not in (None, "", [], {})}
+        record = {name: value for name, value in self.items() if value not in (None, "", [], {})}
         if not self.finished:
             del record["status"]
         return record
@@ -65,7 +70,7 @@ class Job:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Job:
         """Return the job of a record of either kind; fields that it does not know are left out."""
-        known = {name: value for name, value in record.items() if name in cls.__slots__}
+        known = {name: value for name, value in record.items() if name in cls.__dataclass_fields__}
         return cls(**{"id": "", "endpoint": "", **known})
 
     @property
