@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
+from random import Random
 from typing import Any
 
 import tenacity
@@ -20,8 +21,10 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_modelslab._client import AsyncClient, Client
 from airflow_provider_modelslab._http.connection import ClientOptions, read_connection
+from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits
 from airflow_provider_modelslab._protocol.arguments import parse_jobs
+from airflow_provider_modelslab._protocol.formatting import format_duration
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.submissions import Submission
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
@@ -46,12 +49,17 @@ API_KEY_VARIABLE = "MODELSLAB_API_KEY"
 """The environment variable that holds the key where no connection is defined, as for ModelsLab's own tools."""
 
 DEFAULT_WAIT_TIMEOUT = 3600.0
-"""Seconds that :meth:`ModelsLabHook.wait` waits when it is not told otherwise."""
+"""Seconds that :meth:`ModelsLabHook.wait` waits by default."""
+
+DEFAULT_QUEUE_TIMEOUT = 3600.0
+"""Seconds that :meth:`ModelsLabHook.submit` waits for a queue slot by default."""
 
 POLLS_AT_A_TIME = 10
 """Requests at a time when a worker polls many jobs."""
 
 _LONGEST_RETRY_PAUSE = 8.0
+
+_RANDOM = Random()
 
 
 class ModelsLabHook(BaseHook):
@@ -76,27 +84,33 @@ class ModelsLabHook(BaseHook):
 
     # --- requests about jobs ----------------------------------------------------------------------------
 
-    def submit(self, path: str, payload: Mapping[str, Any]) -> Job:
+    def submit(self, path: str, payload: Mapping[str, Any], *, queue_timeout: float = DEFAULT_QUEUE_TIMEOUT) -> Job:
         """
         Submit a generation job.
 
-        It is sent once. Only a request that certainly did not leave this machine is repeated, because the
-        API has no idempotency key: whatever arrives twice is billed twice.
+        The API has no idempotency key: it bills a request that arrives twice twice. So only a request that certainly
+        did not leave this machine is repeated, and one that ModelsLab refused because the account's queue is full.
 
         :param path: the path of the generation endpoint, for example ``"v6/video/text2video"``.
         :param payload: the parameters of the generation, as the endpoint's page lists them, without ``key``.
+        :param queue_timeout: seconds to wait for a slot in the account's queue. The wait holds the worker; that of
+            the operator does not. 0 raises ``ModelsLabRateLimited`` at once.
         :return: the job: usually queued (``"processing"``, with an ``eta``), sometimes done at once.
         :raises ModelsLabAmbiguousSubmission: it may have been accepted and billed, but no usable reply came.
-        :raises ModelsLabRateLimited: the queue of the account is full; nothing was accepted.
+        :raises ModelsLabRateLimited: the queue was still full after ``queue_timeout``; nothing was accepted.
         :raises ModelsLabTransientError: ModelsLab could not be reached; nothing was sent.
         :raises ModelsLabRequestError: the parameters were refused, as were key, credits or plan by
             :class:`~airflow_provider_modelslab.exceptions.ModelsLabAuthError` and its siblings.
         :raises ModelsLabJobFailed: ModelsLab took the request and failed at once.
         """
         submission = self._submission(path, payload)
-        return self._submitted(self._repeat(self.options)(self.client.submit, submission), submission.path)
+        queue = tenacity.Retrying(**self._queue_policy(queue_timeout))
+        reply: Reply = queue(self._repeat(self.options), self.client.submit, submission)
+        return self._submitted(reply, submission.path)
 
-    async def asubmit(self, path: str, payload: Mapping[str, Any]) -> Job:
+    async def asubmit(
+        self, path: str, payload: Mapping[str, Any], *, queue_timeout: float = DEFAULT_QUEUE_TIMEOUT
+    ) -> Job:
         """Submit a generation job from an event loop; see :meth:`submit`."""
         submission = self._submission(path, payload)
 
@@ -104,7 +118,9 @@ class ModelsLabHook(BaseHook):
             async with await self.open_async_client() as client:
                 return await client.submit(submission)
 
-        return self._submitted(await self._arepeat(await self.aoptions())(send), submission.path)
+        queue = tenacity.AsyncRetrying(**self._queue_policy(queue_timeout))
+        reply: Reply = await queue(self._arepeat(await self.aoptions()), send)
+        return self._submitted(reply, submission.path)
 
     def fetch(self, job_id: str | int, endpoint: str) -> Job:
         """
@@ -348,6 +364,23 @@ class ModelsLabHook(BaseHook):
         if reply.job.id:
             message += f" (the reply names job {reply.job})"
         raise exception_for(reply.verdict, message, self.modelslab_conn_id, reply.retry_after)
+
+    def _queue_policy(self, timeout: float) -> dict[str, Any]:
+        """Return when to repeat a submission that ModelsLab refused because the queue is full."""
+
+        def log_once(state: tenacity.RetryCallState) -> None:
+            if state.attempt_number == 1:
+                message = _last_reply(state).job.message
+                self.log.info("Waiting up to %s for a queue slot: %s", format_duration(timeout), message)
+
+        return {
+            "stop": tenacity.stop_before_delay(timeout),
+            "wait": lambda state: schedule.spread_pause(_last_reply(state).retry_after or 0.0, _RANDOM),
+            "retry": tenacity.retry_if_result(lambda reply: reply.verdict is Verdict.RATE_LIMITED),
+            "before_sleep": log_once,
+            # No slot in time: the last reply counts.
+            "retry_error_callback": _last_reply,
+        }
 
     @staticmethod
     def _repeat(options: ClientOptions) -> tenacity.Retrying:

@@ -232,7 +232,7 @@ class ModelsLabGenerateOperator(BaseOperator):
     def _submit(self, run: _Run, position: int) -> None:
         self._check_balance(run)
         run.submissions.intend(position)
-        job = run.hook.submit(self.endpoint, run.items[position].payload)
+        job = run.hook.submit(self.endpoint, run.items[position].payload, queue_timeout=0)
         try:
             run.submissions.accept(position, job)
         except Exception as error:

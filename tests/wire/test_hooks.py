@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from airflow.providers.common.compat.sdk import redact
@@ -35,14 +37,14 @@ class Workers:
     """The hook as worker code uses it."""
 
     fetch = staticmethod(lambda *args: ModelsLabHook().fetch(*args))
-    submit = staticmethod(lambda *args: ModelsLabHook().submit(*args))
+    submit = staticmethod(lambda *args, **more: ModelsLabHook().submit(*args, **more))
 
 
 class EventLoops:
     """The hook as asynchronous code uses it."""
 
     fetch = staticmethod(lambda *args: asyncio.run(ModelsLabHook().afetch(*args)))
-    submit = staticmethod(lambda *args: asyncio.run(ModelsLabHook().asubmit(*args)))
+    submit = staticmethod(lambda *args, **more: asyncio.run(ModelsLabHook().asubmit(*args, **more)))
 
 
 both = pytest.mark.parametrize("client", [Workers, EventLoops])
@@ -162,11 +164,48 @@ def test_errors_that_are_not_about_the_job(server: RawServer, client, status, me
 
 
 @both
-def test_a_full_queue_at_submission(sandbox: Sandbox, client):
+@pytest.mark.parametrize("queue_timeout", [0, 29], ids=["no wait", "a wait too short for another try"])
+def test_a_full_queue_at_submission(sandbox: Sandbox, client, queue_timeout):
     sandbox.script("submit", ["rate_limit"])
     with pytest.raises(ModelsLabRateLimited, match="nothing was accepted") as caught:
-        client.submit(VIDEO, PROMPT)
+        client.submit(VIDEO, PROMPT, queue_timeout=queue_timeout)
     assert caught.value.retry_after == 30
+    assert sandbox.state()["submissions"] == {"accepted": 0, "rejected": 1}
+
+
+@pytest.fixture
+def full_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    with Sandbox(duration=0.3, queue_limit=5, retry_after=1) as full:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", full.connection)
+        yield full
+
+
+@both
+def test_a_submission_waits_for_a_queue_slot(full_sandbox: Sandbox, client, log):
+    full_sandbox.script("submit", ["rate_limit"] * 2)
+    assert client.submit(VIDEO, PROMPT).status == "processing"
+    assert full_sandbox.state()["submissions"] == {"accepted": 1, "rejected": 2}
+    (line,) = [each for each in log.messages if "queue slot" in each]
+    assert line.startswith("Waiting up to 1 hour for a queue slot: Rate limit exceeded")
+
+
+@both
+def test_a_lost_reply_after_the_wait_for_a_queue_slot_is_not_repeated(full_sandbox: Sandbox, client):
+    full_sandbox.script("submit", ["rate_limit", "drop"])
+    with pytest.raises(ModelsLabAmbiguousSubmission):
+        client.submit(VIDEO, PROMPT)
+    assert full_sandbox.state()["submissions"] == {"accepted": 1, "rejected": 1}
+
+
+@both
+def test_25_submissions_at_once_pass_5_queue_slots(full_sandbox: Sandbox, client):
+    prompts = [f"prompt {number}" for number in range(25)]
+    with ThreadPoolExecutor(25) as pool:
+        jobs = list(pool.map(lambda prompt: client.submit(VIDEO, {"prompt": prompt}), prompts))
+    assert [full_sandbox.jobs[int(job.id)].request.meta["prompt"] for job in jobs] == prompts
+    assert full_sandbox.state()["submissions"]["accepted"] == 25
+    assert full_sandbox.state()["max_in_flight"] == 5
+    assert full_sandbox.state()["submissions"]["rejected"] > 0
 
 
 @both
