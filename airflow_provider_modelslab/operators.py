@@ -37,7 +37,7 @@ from airflow_provider_modelslab.links import ModelsLabOutputLink
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_modelslab._outputs.saving import IfExists
 
@@ -104,8 +104,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         self,
         *,
         endpoint: str,
-        payload: Mapping[str, Any] | None = None,
-        payloads: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]] | None = None,
+        payload: Mapping[str, Any] | XComArg | str | None = None,
+        payloads: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]] | XComArg | str | None = None,
         modelslab_conn_id: str = ModelsLabHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         wait_for_completion: bool = True,

@@ -43,8 +43,8 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
-        self._forget()
-        self._collected = 0.0
+        self.late = self.busy = self.collecting = 0.0
+        self._collected = self._collecting_since = 0.0
 
     async def watch(self) -> None:
         clock, cpu = time.perf_counter(), time.thread_time()
@@ -65,15 +65,12 @@ class Watchdog:
         self._collected += seconds
         self.collecting = max(self.collecting, seconds)
 
-    async def told(self) -> tuple[float, float, float]:
+    async def lateness(self) -> tuple[float, float, float]:
         """Return the greatest lateness, CPU time and collection since the last call, in milliseconds."""
         await asyncio.sleep(2 * STEP)  # its own turn, after whatever has just blocked it
-        told = 1000 * self.late, 1000 * self.busy, 1000 * self.collecting
-        self._forget()
-        return told
-
-    def _forget(self) -> None:
+        lateness = 1000 * self.late, 1000 * self.busy, 1000 * self.collecting
         self.late = self.busy = self.collecting = 0.0
+        return lateness
 
 
 @contextmanager
@@ -120,9 +117,9 @@ def departures() -> Iterator[list[tuple[float, str]]]:
         recorded.append((time.monotonic(), url))
         return await post(session, url, body)
 
-    Session.post = record
+    Session.post = record  # type: ignore[method-assign,assignment]
     yield recorded
-    Session.post = post
+    Session.post = post  # type: ignore[method-assign]
 
 
 async def collection_among_sleepers(count: int) -> float:
@@ -141,9 +138,9 @@ async def under_the_ceiling(waits: int, seconds: float) -> tuple[list[tuple[floa
     with watched() as watchdog, departures() as departed:
         tasks = await waiting(waits - waits // 2, waits // 2)
         await asyncio.sleep(10)
-        lateness = [("start", await watchdog._describe())]
+        lateness = [("start", await watchdog.lateness())]
         await asyncio.sleep(seconds - 10)
-        lateness.append(("waiting", await watchdog._describe()))
+        lateness.append(("waiting", await watchdog.lateness()))
     for task in tasks:
         task.cancel()
     with suppress(asyncio.CancelledError):
@@ -159,10 +156,10 @@ async def as_fast_as_can_be(server: StandIn, singles: int, together: int) -> lis
         before = server.count.value
         while server.count.value - before < singles + together:
             await asyncio.sleep(0.05)
-        lateness = [("start, all polled", await watchdog._describe())]
+        lateness = [("start, all polled", await watchdog.lateness())]
         server.finish()
         payloads = await asyncio.gather(*tasks)
-        lateness.append(("all get done", await watchdog._describe()))
+        lateness.append(("all get done", await watchdog.lateness()))
     if {payload["status"] for payload in payloads} != {"finished"}:
         raise RuntimeError("a wait did not end well")
     return lateness

@@ -116,7 +116,7 @@ def measure(kind: str, waits: int, step: int, traced: bool, server: StandIn, res
 def _memory(runner: Any, traced: bool) -> int:
     """Return the bytes of memory that the runner's process has in use, or that Python has allocated in it."""
     if not traced:
-        return runner.memory()
+        return int(runner.memory())
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "bytes")
         runner.start([("sleeping.TracingTrigger", {"file": str(file)})])
@@ -148,7 +148,7 @@ def in_process(
     process.start()
     sender.close()
     try:
-        measured = receiver.recv()
+        measured: tuple[float, float] = receiver.recv()
     finally:
         process.join()
     sys.stderr.write(f"{kind}, {waits} waits: {measured[0]:.2f} s, {measured[1]:.0f} bytes per job\n")

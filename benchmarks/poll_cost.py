@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
@@ -87,7 +88,7 @@ def our_trigger(jobs: list[int], interval: float) -> Coroutine[Any, Any, None]:
 
 
 def ours_single(jobs: int, interval: float, url: str) -> list[Any]:
-    return started([lambda job=job: our_trigger([job], interval) for job in range(jobs)], interval)
+    return started([partial(our_trigger, [job], interval) for job in range(jobs)], interval)
 
 
 def ours_together(jobs: int, interval: float, url: str) -> list[Any]:
@@ -101,7 +102,7 @@ def dbt_cloud(jobs: int, interval: float, url: str) -> list[Any]:
         end = time.time() + FOR_EVER
         return exhausted(DbtCloudRunJobTrigger("dbt_cloud_default", job, end, interval, account_id=None).run())
 
-    return started([lambda job=job: wait(job) for job in range(jobs)], interval)
+    return started([partial(wait, job) for job in range(jobs)], interval)
 
 
 def http_sensor(jobs: int, interval: float, url: str) -> list[Any]:
@@ -110,7 +111,7 @@ def http_sensor(jobs: int, interval: float, url: str) -> list[Any]:
     def wait(job: int) -> Coroutine[Any, Any, None]:
         return exhausted(HttpSensorTrigger(endpoint=f"sensor/{job}", poke_interval=interval).run())
 
-    return started([lambda job=job: wait(job) for job in range(jobs)], interval)
+    return started([partial(wait, job) for job in range(jobs)], interval)
 
 
 def requests_threads(jobs: int, interval: float, url: str) -> list[Any]:
@@ -141,7 +142,7 @@ def aiohttp_session(jobs: int, interval: float, url: str) -> list[Any]:
                 assert (await response.json())["status"] == "processing"
             await asyncio.sleep(interval)
 
-    return started([lambda job=job: wait(job) for job in range(jobs)], interval)
+    return started([partial(wait, job) for job in range(jobs)], interval)
 
 
 def bare_asyncio(jobs: int, interval: float, url: str) -> list[Any]:
@@ -167,7 +168,7 @@ def bare_asyncio(jobs: int, interval: float, url: str) -> list[Any]:
             idle.put_nowait(connection)
             await asyncio.sleep(interval)
 
-    return started([lambda job=job: wait(job) for job in range(jobs)], interval)
+    return started([partial(wait, job) for job in range(jobs)], interval)
 
 
 CLIENTS: dict[str, tuple[str, Callable[[int, float, str], list[Any]]]] = {
@@ -223,7 +224,8 @@ def in_process(client: str, load: Load, jobs: int, server: StandIn, home: str) -
     process.start()
     sender.close()
     try:
-        return receiver.recv()
+        measured: Measured = receiver.recv()
+        return measured
     finally:
         process.join()
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from airflow.executors.workloads import RunTrigger
 from airflow.executors.workloads.task import TaskInstanceDTO
+from airflow.executors.workloads.trigger import RunTrigger
 from airflow.jobs.triggerer_job_runner import TriggerRunnerSupervisor
 from airflow.models.trigger import Trigger
 from airflow.sdk.api.datamodels._generated import ConnectionResponse

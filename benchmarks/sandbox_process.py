@@ -73,11 +73,13 @@ class SandboxProcess:
 
     def submit(self, count: int) -> list[Submitted]:
         """Forget all jobs and submit others: with the same seed, the same count is the same jobs."""
-        return self._ask("submit", count)
+        submitted: list[Submitted] = self._ask("submit", count)
+        return submitted
 
     def seen(self) -> list[Submitted]:
         """Return the jobs with the requests about each until now."""
-        return self._ask("seen")
+        seen: list[Submitted] = self._ask("seen")
+        return seen
 
     def finish_all(self) -> None:
         """End all jobs now."""

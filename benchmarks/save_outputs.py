@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 MB = 10**6
 HEAD = b"\0\0\0\x18ftypmp42"
@@ -139,7 +140,7 @@ def s3_store(folder: str) -> Iterator[str]:
 STORES = {"local": local_store, "s3": s3_store}
 
 
-def measure(store: str, sizes: list[int]) -> dict[str, object]:
+def measure(store: str, sizes: list[int]) -> dict[str, Any]:
     """Return what storing takes: from nothing, and again in a process that has stored before."""
     with tempfile.TemporaryDirectory(prefix="save-outputs-") as folder:
         os.environ["TMPDIR"] = folder  # where moto keeps what it is given

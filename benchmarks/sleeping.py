@@ -18,7 +18,7 @@ class SleepingTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         await asyncio.sleep(1e9)
-        yield TriggerEvent(None)
+        yield TriggerEvent(None)  # type: ignore[no-untyped-call]
 
 
 class CollectingTrigger(SleepingTrigger):
@@ -38,7 +38,7 @@ class TracingTrigger(SleepingTrigger):
     """
 
     def __init__(self, file: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.file = file
 
     async def run(self) -> AsyncIterator[TriggerEvent]:

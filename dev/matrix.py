@@ -86,7 +86,7 @@ def _run(airflow: str, python: str, interpreter: str, arguments: list[str]) -> s
     report.unlink(missing_ok=True)
     try:
         _install(ENVIRONMENTS / name, LOCKS / f"airflow-{airflow}.txt", interpreter)
-        tests = [runner, "-m", "pytest", "-q", *arguments, f"--junitxml={report}"]
+        tests = [str(runner), "-m", "pytest", "-q", *arguments, f"--junitxml={report}"]
         subprocess.run(tests, cwd=REPOSITORY, timeout=LONGEST_RUN, check=False)
         return _summary(ElementTree.parse(report).getroot())  # noqa: S314 - pytest has just written it
     except (subprocess.SubprocessError, OSError, ElementTree.ParseError) as error:
@@ -101,7 +101,7 @@ def _install(folder: Path, lock: Path, interpreter: str) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([UV, "venv", "--quiet", "--python", interpreter, folder], check=True)
-    packages = ["--no-deps", "--requirement", lock, "--editable", REPOSITORY]
+    packages = ["--no-deps", "--requirement", str(lock), "--editable", str(REPOSITORY)]
     subprocess.run([UV, "pip", "install", "--quiet", "--python", folder / "bin" / "python", *packages], check=True)
     done.write_text(wanted)
 

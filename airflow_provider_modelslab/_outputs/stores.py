@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabSaveError
 
 if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
+    from fsspec import AbstractFileSystem
 
 BLOCK_BYTES = 5 * 2**20
 """Bytes that are held back per upload before they are sent: the least that S3 takes as a part of a larger object."""

@@ -13,7 +13,8 @@ For Airflow 3 only (written against 3.3): Airflow 2 has other components and ano
 """
 
 from airflow_instance.database import Database
-from airflow_instance.instance import AirflowInstance, AirflowInstanceError
+from airflow_instance.instance import AirflowInstance
 from airflow_instance.network import HOST, free_port, port_is_free
+from airflow_instance.rest import AirflowInstanceError
 
 __all__ = ["HOST", "AirflowInstance", "AirflowInstanceError", "Database", "free_port", "port_is_free"]

@@ -79,7 +79,7 @@ def kill(victims: list[psutil.Process]) -> None:
 def _runs(process: psutil.Process) -> bool:
     """Tell whether a process runs: a zombie does not, and waits perhaps long for its parent."""
     with suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 
-MODES = {
+MODES: dict[str, dict[str, Any]] = {
     "deferrable": {"deferrable": True},
     "poke": {"deferrable": False, "mode": "poke"},
     "reschedule": {"deferrable": False, "mode": "reschedule"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG
@@ -14,13 +15,13 @@ LIMIT = 12
 """Seconds after which the limited waits end."""
 
 # Retries that must not happen are allowed everywhere.
-COMMON = {
+COMMON: dict[str, Any] = {
     "modelslab_conn_id": "modelslab_held",
     "deferrable": True,
     "retries": 2,
     "retry_delay": timedelta(seconds=1),
 }
-SENSORS = {
+SENSORS: dict[str, dict[str, Any]] = {
     "timeout": {"timeout": LIMIT},
     "execution_timeout": {"timeout": 600, "execution_timeout": timedelta(seconds=LIMIT)},
     "soft_fail": {"timeout": LIMIT, "soft_fail": True},

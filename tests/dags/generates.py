@@ -14,7 +14,7 @@ for name, deferrable in {"deferrable": True, "blocking": False}.items():
     with DAG(f"decorated_{name}", schedule=None, start_date=START, catchup=False, params={"many": False}) as dag:
 
         @task.modelslab(endpoint=PATH, deferrable=deferrable, poke_interval=0.2, timeout=60)
-        def draw(animal: str, params: dict | None = None) -> dict:
+        def draw(animal, params=None):
             payload = {"prompt": f"a {animal}"}
             return [payload, {"prompt": f"two {animal}s"}] if params["many"] else payload
 

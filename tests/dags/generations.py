@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, task
@@ -11,7 +12,7 @@ from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 
 PLACES = 5
 
-COMMON = {
+COMMON: dict[str, Any] = {
     "endpoint": "v6/images/text2img",
     "modelslab_conn_id": "{{ params.connection }}",
     "deferrable": True,

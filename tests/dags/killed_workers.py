@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 
-COMMON = {"endpoint": "v6/video/text2video", "retries": 1, "retry_delay": timedelta(seconds=1), "timeout": 600}
+COMMON: dict[str, Any] = {
+    "endpoint": "v6/video/text2video",
+    "retries": 1,
+    "retry_delay": timedelta(seconds=1),
+    "timeout": 600,
+}
 
 with DAG("killed_workers", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False):
     ModelsLabGenerateOperator(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 
-WAIT = {"endpoint": "v6/video", "modelslab_conn_id": "{{ params.connection }}", "deferrable": True, "timeout": 600}
+WAIT: dict[str, Any] = {
+    "endpoint": "v6/video",
+    "modelslab_conn_id": "{{ params.connection }}",
+    "deferrable": True,
+    "timeout": 600,
+}
 
 with DAG(
     "restarts",

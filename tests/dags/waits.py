@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, XComArg, task
 
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 
 START = pendulum.datetime(2026, 1, 1, tz="UTC")
-MODES = {
+MODES: dict[str, dict[str, Any]] = {
     "deferrable": {"deferrable": True},
     "poke": {"deferrable": False, "mode": "poke"},
     "reschedule": {"deferrable": False, "mode": "reschedule"},
@@ -57,7 +59,8 @@ for mode, arguments in MODES.items():
         received(XComArg(mapped))
     globals()[f"mapped_{mode}_dag"] = mapped_dag
 
-for dag_id, arguments in {"waits_hundred": {}, "waits_with_retries": {"retries": 2}}.items():
+RETRIES: dict[str, dict[str, Any]] = {"waits_hundred": {}, "waits_with_retries": {"retries": 2}}
+for dag_id, arguments in RETRIES.items():
     with new_dag(dag_id) as real_dag:
         wait = ModelsLabJobSensor(
             task_id="wait", jobs="{{ params.jobs }}", endpoint="v6/video", deferrable=True, timeout=120, **arguments

@@ -9,6 +9,7 @@ import sys
 import warnings
 from importlib.metadata import distribution
 from importlib.resources import files
+from typing import Any
 
 import airflow
 import jsonschema
@@ -90,11 +91,12 @@ def test_the_form_as_the_ui_gets_it():
     from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 
     (form,) = (each for each in HookMetaService.hook_meta_data() if each.connection_type == "modelslab")
-    standard = form.standard_fields
+    standard: Any = form.standard_fields
     assert standard.password.title == "API key"
     assert standard.host.placeholder
     assert [standard.host.hidden, standard.password.hidden] == [False, False]
     assert [standard.login.hidden, standard.port.hidden, standard.url_schema.hidden] == [True, True, True]
+    assert form.extra_fields
     titles = {name: field["schema"]["title"] for name, field in form.extra_fields.items()}
     assert titles == {
         "request_timeout": "Request timeout (seconds)",

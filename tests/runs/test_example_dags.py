@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("airflow_database")
 
 
 @pytest.fixture(autouse=True)
-def quick_sandbox(monkeypatch) -> Sandbox:
+def quick_sandbox(monkeypatch) -> Iterator[Sandbox]:
     with Sandbox(duration=1.0) as quick:
         monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", quick.connection)
         yield quick

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
@@ -17,7 +19,7 @@ def dags():
 
 
 @pytest.fixture(autouse=True)
-def quick_sandbox(monkeypatch) -> Sandbox:
+def quick_sandbox(monkeypatch) -> Iterator[Sandbox]:
     with Sandbox(duration=1.0) as quick:
         monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", quick.connection)
         yield quick

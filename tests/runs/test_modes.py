@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,7 +21,7 @@ def dags():
 
 
 @pytest.fixture
-def quick_sandbox(monkeypatch) -> Sandbox:
+def quick_sandbox(monkeypatch) -> Iterator[Sandbox]:
     with Sandbox(duration=1.0) as quick:
         monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", quick.connection)
         yield quick

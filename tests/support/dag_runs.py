@@ -14,7 +14,7 @@ try:
 
     _WITHOUT_EXAMPLES: dict[str, Any] = {"bundle_name": "dags-folder"}
 except ImportError:
-    from airflow.models.dagbag import DagBag
+    from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
 
     _WITHOUT_EXAMPLES = {"include_examples": False}
 

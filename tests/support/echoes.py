@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import sqlalchemy
@@ -66,7 +67,7 @@ class EchoServer:
     def __init__(self, key: str, ending: str = "success", trouble: int | None = None) -> None:
         self.key = key
         self.ending = ending
-        self._trouble = [self.bytes(*each) for each in self.troubles()][:trouble]
+        self._trouble = [self.reply(*each) for each in self.troubles()][:trouble]
         self._fetches: Counter[bytes] = Counter()
         self._lock = threading.Lock()
         self._ids = 0
@@ -86,14 +87,14 @@ class EchoServer:
         host = self.server.url
         return json.dumps({"conn_type": "modelslab", "host": host, "password": self.key, "extra": extra})
 
-    def document(self, status: str, **fields: object) -> dict[str, object]:
+    def document(self, status: str, **fields: Any) -> dict[str, object]:
         """A JSON object that echoes the key in every field that is not given."""
         text = echo(self.key)
         everywhere = dict.fromkeys(("message", "messege", "error", "tip", "tips", "eta", "generationTime"), text)
         nested = {"meta": {"request": {"key": self.key, self.key: [text]}}, "nsfw_content_detected": text}
         return {"status": status, "proxy_links": [text], **everywhere, **nested, **fields}
 
-    def bytes(self, body: object, status: int = 200) -> bytes:
+    def reply(self, body: object, status: int = 200) -> bytes:
         """A reply with the key in its reason and its headers, too."""
         safe = quote(self.key, safe="")
         headers = {
@@ -142,7 +143,7 @@ class EchoServer:
             if b"/fetch" not in path:
                 self._ids += 1
                 address = f"{self.server.url}/api/v6/video/fetch/{self._ids}?key={quote(self.key, safe='')}"
-                return self.bytes(self.document("processing", id=self._ids, fetch_result=address, output=[]))
+                return self.reply(self.document("processing", id=self._ids, fetch_result=address, output=[]))
             self._fetches[path] += 1
             if self._fetches[path] <= len(self._trouble):
                 return self._trouble[self._fetches[path] - 1]
@@ -150,10 +151,10 @@ class EchoServer:
 
     def _last_word(self) -> bytes:
         if self.ending == "success":
-            return self.bytes(self.success())
+            return self.reply(self.success())
         if self.ending == "refused":
-            return self.bytes(self.document("error"), 401)
-        return self.bytes(self.document(self.ending, id=""))
+            return self.reply(self.document("error"), 401)
+        return self.reply(self.document(self.ending, id=""))
 
 
 def traces_in_database(url: str, key: str) -> set[tuple[str, str]]:

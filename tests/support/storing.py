@@ -6,6 +6,7 @@ import base64
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from airflow_provider_modelslab._outputs.downloads import RetryPolicy
 from airflow_provider_modelslab.jobs import Job
@@ -21,7 +22,7 @@ def picture(content: bytes = PNG, **headers: str) -> bytes:
     return reply(content, headers={"Content-Type": "image/png", **{k.replace("_", "-"): v for k, v in headers.items()}})
 
 
-def job(*outputs: str, job_id: str = "147", **more: object) -> Job:
+def job(*outputs: str, job_id: str = "147", **more: Any) -> Job:
     return Job(job_id, "v6/images", "success", list(outputs), **more)
 
 
@@ -34,5 +35,5 @@ save_outputs([Job("147", "v6/images", "success", [{url!r}])], {output_path!r})
 """
 
 
-def run_python(code: str, **options: object) -> subprocess.Popen[bytes]:
+def run_python(code: str, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent.parent.parent, **options)

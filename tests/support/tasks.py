@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def run(task: Any, context: Any, meanwhile: Callable[[int], None] = lambda defer
     :param meanwhile: called with the number of deferrals so far, each time the task is deferred.
     """
     deferrals = 0
-    step: Callable[[], Any] = lambda: task.execute(context)  # noqa: E731
+    step = partial(task.execute, context)
     while True:
         try:
             return step()
@@ -66,4 +67,4 @@ def run(task: Any, context: Any, meanwhile: Callable[[int], None] = lambda defer
             deferrals += 1
             meanwhile(deferrals)
             event = event_after(deferred)
-            step = lambda event=event: task.execute_complete(context, event)  # noqa: E731
+            step = partial(task.execute_complete, context, event)

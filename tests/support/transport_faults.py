@@ -11,10 +11,8 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import chain, repeat
-
-import aiohttp
-import urllib3
 
 from tests.support.raw_server import RESET, Answer, Stream, dripping, reply, stalling
 from tests.support.reply_table import URL
@@ -22,11 +20,11 @@ from tests.support.reply_table import URL
 MIB = 2**20
 
 
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")[:2]))
+def _release(distribution: str) -> tuple[int, ...]:
+    return tuple(map(int, version(distribution).split(".")[:2]))
 
 
-BOUNDED_LINES = _release(urllib3.__version__) >= (2, 8)
+BOUNDED_LINES = _release("urllib3") >= (2, 8)
 """Earlier ones read the size of a chunk for as long as the timeout allows."""
 
 SUCCESS = reply({"status": "success", "output": [URL]})
@@ -130,7 +128,7 @@ TRANSPORT_FAULTS = {
 }  # fmt: skip
 """All faults of a reply by name."""
 
-if _release(aiohttp.__version__) < (3, 14):
+if _release("aiohttp") < (3, 14):
     # It has no limit, makes a dictionary of them all in the end, and is at it for hours.
     del TRANSPORT_FAULTS["headers without end"]
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from airflow_instance import AirflowInstance
@@ -74,7 +75,7 @@ def connected_sandbox(installation: AirflowInstance) -> Iterator[Callable[..., S
     """
     with ExitStack() as stack:
 
-        def start(connection_id: str, **options: object) -> Sandbox:
+        def start(connection_id: str, **options: Any) -> Sandbox:
             sandbox = stack.enter_context(Sandbox(**options))
             installation.store_connection(connection_id, json.loads(unhurried(sandbox.connection)))
             return sandbox

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from airflow_provider_modelslab._http.connection import ClientOptions, read_connection
 
 
-def connection(**fields: object) -> SimpleNamespace:
+def connection(**fields: Any) -> SimpleNamespace:
     return SimpleNamespace(
         **{"host": None, "port": None, "schema": None, "password": "secret-key", "extra": None, **fields}
     )

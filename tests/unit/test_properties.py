@@ -11,7 +11,7 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, quote_plus, urlsplit
@@ -179,7 +179,7 @@ keys = (
     | st.text("""ab1"'\\&<>/+%é€""", min_size=5, max_size=12)
     | st.sampled_from(["https", "output", "success", "message", "generations", "a" * 60])
 )
-SPELLINGS = {
+SPELLINGS: dict[str, Callable[[str], str]] = {
     "as it is": lambda key: key,
     "in a URL": lambda key: quote(key, safe=""),
     "in a form": quote_plus,
@@ -348,8 +348,10 @@ hosts = (
     | st.builds("{}://{}{}".format, st.sampled_from(["http", "https", "ftp", "HTTP"]), urlish_text, urlish_text)
     | st.sampled_from(["modelslab.com", "https://gateway.example/lab/api/", "http://[::1]:8787", "127.0.0.1:8787", "a b", "http://x:0"])
 )  # fmt: skip
-numbers = json_values | st.sampled_from(["12.5", "1e400", "１", " 3 ", "", "nan", 1e300, 10**400, True, [1]])
-options = st.dictionaries(st.sampled_from(["request_timeout", "retries", "requests_per_second", "other"]), numbers)
+option_values = json_values | st.sampled_from(["12.5", "1e400", "１", " 3 ", "", "nan", 1e300, 10**400, True, [1]])
+options = st.dictionaries(
+    st.sampled_from(["request_timeout", "retries", "requests_per_second", "other"]), option_values
+)
 extras = st.none() | st.text() | json_values.map(json.dumps) | options.map(json.dumps)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 
@@ -137,7 +138,7 @@ def test_what_databases_cannot_hold_is_taken_out():
 
 
 def test_numbers_and_nesting_that_xcoms_cannot_hold_are_tamed():
-    deep = {"a": 1}
+    deep: dict[str, Any] = {"a": 1}
     for _ in range(400):
         deep = {"a": deep}
     body = {"status": "success", "output": [URL], "meta": {"seed": 2**70, "deep": deep}, "message": deep}

@@ -158,6 +158,7 @@ def test_a_duration_counts_from_the_submission():
     wait = JobWait(Job("1", "v6/video", eta=60.0, submitted=START - 100), START)
     poll(wait, Verdict.PROCESSING, START + 20)
     poll(wait, Verdict.SUCCESS, START + 25)
+    assert wait.duration is not None
     assert 120 <= wait.duration <= 125
 
 

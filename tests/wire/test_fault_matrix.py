@@ -138,7 +138,7 @@ class Wire:
     """What the transports handed over, and what is to happen after the first of it."""
 
     received: list[HttpReply | NoReply] = field(default_factory=list)
-    after_first: Callable[[], None] = lambda: None
+    after_first: Callable[[], object] = lambda: None
 
     def take(self, received: HttpReply | NoReply) -> HttpReply | NoReply:
         self.received.append(received)

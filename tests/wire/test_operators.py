@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 import requests
@@ -38,13 +39,13 @@ PATH = "v6/images/text2img"
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [True, False])
 
 
-def new_try(store: StateStore | None = None) -> dict:
+def new_try(store: StateStore | None = None) -> Any:
     context = {"ti": RecordingTaskInstance()}
     return context if store is None else {**context, "task_state_store": store}
 
 
 @pytest.fixture
-def context() -> dict:
+def context() -> Any:
     return new_try(StateStore())
 
 

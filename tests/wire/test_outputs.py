@@ -537,7 +537,7 @@ def test_a_store_of_another_kind(raw_server: RawServer):
     try:
         from airflow.sdk.io import attach
     except ImportError:
-        from airflow.io.store import attach
+        from airflow.io.store import attach  # type: ignore[import-not-found, no-redef]
 
     memory = MemoryFileSystem()
     attach(protocol="memory", fs=memory)

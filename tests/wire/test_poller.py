@@ -13,6 +13,7 @@ from airflow_provider_modelslab._http import async_transport
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab._polling.poller import TICK, Group, Poller, poller_of
 from airflow_provider_modelslab._polling.waits import JobWait
+from airflow_provider_modelslab._protocol.outcomes import HttpReply
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sandbox import Sandbox
@@ -243,7 +244,7 @@ def test_a_rate_limit_in_the_midst_of_500_waits_silences_every_trigger_of_the_co
     async def record(*args):
         sent.append(time.monotonic())
         received = await original(*args)
-        if b"Rate limit" in received.body:
+        if isinstance(received, HttpReply) and b"Rate limit" in received.body:
             limited.append(time.monotonic())
         return received
 

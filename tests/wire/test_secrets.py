@@ -96,9 +96,9 @@ def hooks_calls() -> dict[str, Callable[[], Any]]:
 @pytest.mark.parametrize("call", hooks_calls())
 def test_no_reply_makes_the_hook_tell_the_key(echoing: EchoServer, key, call, everything_logged, connect):
     connect(echoing.connection.replace('"retries": 1', '"retries": 0'))
-    replies = [echoing.bytes(*each) for each in (*echoing.troubles(), *echoing.refusals(), (echoing.success(), 200))]
+    replies = [echoing.reply(*each) for each in (*echoing.troubles(), *echoing.refusals(), (echoing.success(), 200))]
     for answer in (*replies, *echoing.broken()):
-        echoing.server.answer_to = lambda request, answer=answer: answer
+        echoing.server.answer_to = lambda request, answer=answer: answer  # type: ignore[misc]
         told = outcome(hooks_calls()[call])
         assert not [trace for text in told for trace in traces(text, key)], answer
     assert echoing.server.requests
@@ -114,7 +114,7 @@ def key_is_only_in_the_body(request: bytes, key: str) -> bool:
 @every_key
 def test_what_is_done_comes_out_with_stars(echoing: EchoServer, key):
     """An output URL that contains the key is of no use without it; it was no secret any more, and is none of ours."""
-    echoing.server.answer_to = lambda request: echoing.bytes(echoing.success())
+    echoing.server.answer_to = lambda request: echoing.reply(echoing.success())
     job = ModelsLabHook().fetch(1, "v6/video")
     assert job.outputs == ["https://cdn.example/a.png?key=***", "https://cdn.example/b.png"]
     assert job.meta["request"]["key"] == "***"
@@ -146,8 +146,8 @@ def test_a_deferred_wait_stores_no_key(echoing: EchoServer, key, ending, everyth
     echoing.ending = ending
     job = ModelsLabHook().submit("v6/video/text2video", {"prompt": "a fox"}).to_dict()
     if ending == "refused":
-        answers = iter([echoing.bytes(echoing.document("processing"))] * 3)
-        refused = echoing.bytes(echoing.document("error"), 401)
+        answers = iter([echoing.reply(echoing.document("processing"))] * 3)
+        refused = echoing.reply(echoing.document("error"), 401)
         echoing.server.answer_to = lambda request: next(answers, refused)
     stored, told = deferred_wait(job)
     assert bool(told) == (ending != "success")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import (
@@ -39,7 +40,7 @@ def context() -> dict[str, RecordingTaskInstance]:
     return {"ti": RecordingTaskInstance()}
 
 
-def sensor(jobs: object, **kwargs: object) -> ModelsLabJobSensor:
+def sensor(jobs: object, **kwargs: Any) -> ModelsLabJobSensor:
     return ModelsLabJobSensor(**{"task_id": "wait", "endpoint": "v6/video", "deferrable": True, "jobs": jobs, **kwargs})
 
 

@@ -7,6 +7,7 @@ import json
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -75,7 +76,7 @@ def server(authority: trustme.CA) -> Iterator[RawServer]:
         yield server
 
 
-def connect(monkeypatch: pytest.MonkeyPatch, server: RawServer, **extra: object) -> None:
+def connect(monkeypatch: pytest.MonkeyPatch, server: RawServer, **extra: Any) -> None:
     connection = json.loads(server.connection)
     connection["extra"] |= extra
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
