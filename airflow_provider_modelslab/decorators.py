@@ -18,6 +18,8 @@ from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
+__all__ = ["modelslab_task"]
+
 RETURNED_KEY = "returned"
 """The XCom key of what the function returned: it is called once per try, not again when a deferred task resumes."""
 

@@ -14,6 +14,8 @@ from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
+__all__ = ["FetchEndpoint"]
+
 MODELSLAB = "modelslab.com"
 STABLEDIFFUSIONAPI = "stablediffusionapi.com"
 

@@ -34,6 +34,21 @@ from airflow_provider_modelslab._protocol.verdicts import Verdict
 if TYPE_CHECKING:
     from airflow_provider_modelslab.jobs import Job
 
+__all__ = [
+    "ModelsLabAmbiguousSubmission",
+    "ModelsLabArgumentError",
+    "ModelsLabAuthError",
+    "ModelsLabCreditsError",
+    "ModelsLabJobFailed",
+    "ModelsLabOutputExists",
+    "ModelsLabPlanError",
+    "ModelsLabRateLimited",
+    "ModelsLabRequestError",
+    "ModelsLabSaveError",
+    "ModelsLabTimeout",
+    "ModelsLabTransientError",
+]
+
 
 class ModelsLabArgumentError(AirflowFailException, ValueError):
     """An argument or a field of the connection is wrong. Do: correct what the message names."""

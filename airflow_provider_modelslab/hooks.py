@@ -45,6 +45,8 @@ try:  # common.compat has it, too, but only in releases that need Python 3.11
 except ImportError:  # Airflow 2
     from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found, no-redef]
 
+__all__ = ["ModelsLabHook"]
+
 API_KEY_VARIABLE = "MODELSLAB_API_KEY"
 """The environment variable that holds the key where no connection is defined, as for ModelsLab's own tools."""
 

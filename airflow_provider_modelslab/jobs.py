@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+__all__ = ["Job", "JobStatus"]
+
 JobStatus = Literal["success", "processing", "failed"]
 
 JOB_STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)

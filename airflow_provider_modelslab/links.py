@@ -11,6 +11,8 @@ from airflow_provider_modelslab._tasks.results import JOBS_KEY
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
+__all__ = ["ModelsLabOutputLink"]
+
 
 class ModelsLabOutputLink(BaseOperatorLink):
     """

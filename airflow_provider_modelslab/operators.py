@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelslab._outputs.saving import IfExists
 
+__all__ = ["ModelsLabGenerateOperator"]
+
 DEFAULT_TIMEOUT = 86_400.0
 """Seconds that an operator waits when it is not told otherwise."""
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_modelslab._outputs.saving import IfExists
 
+__all__ = ["ModelsLabJobSensor"]
+
 
 class ModelsLabJobSensor(BaseSensorOperator):
     """

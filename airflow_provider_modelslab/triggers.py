@@ -16,6 +16,8 @@ from airflow_provider_modelslab._tasks.events import job_record, write_error, wr
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 from airflow_provider_modelslab.jobs import Job
 
+__all__ = ["ModelsLabJobTrigger"]
+
 LINGER = 5.0
 """Seconds that a wait for some of its jobs goes on after that, so that a task is resumed once for several."""
 
