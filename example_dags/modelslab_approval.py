@@ -6,9 +6,11 @@ The person sees a contact sheet. Needs Airflow 3.1, whose standard provider brin
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pendulum
 from airflow.providers.common.compat.sdk import dag, task
-from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 
@@ -22,6 +24,10 @@ from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
     tags=["modelslab"],
 )
 def modelslab_approval():
+    # From Airflow 3.1 on, you can import it at the top. The dag-processor of Airflow 3.0 imports beforehand what every
+    # import statement of a file names, and ends when this one fails.
+    hitl = import_module("airflow.providers.standard.operators.hitl")
+
     draw = ModelsLabGenerateOperator(
         task_id="draw",
         endpoint="v6/images/text2img",
@@ -35,7 +41,7 @@ def modelslab_approval():
         """Return the pictures as Markdown: that is what the person sees."""
         return "\n\n".join(f"![picture {number}]({url})" for number, url in enumerate(urls, 1))
 
-    approve = ApprovalOperator(
+    approve = hitl.ApprovalOperator(
         task_id="approve",
         subject="Publish these pictures?",
         body=contact_sheet(draw.output),
@@ -49,4 +55,5 @@ def modelslab_approval():
     approve >> publish(draw.output)
 
 
-modelslab_approval()
+if AIRFLOW_V_3_1_PLUS:
+    modelslab_approval()

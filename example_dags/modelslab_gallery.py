@@ -1,7 +1,7 @@
 """
 Pictures as an asset: one DAG draws them, another one runs when there are new ones.
 
-The asset's event carries the URLs, so the second DAG needs to know nothing of the first. Needs Airflow 3.
+The asset's event carries the URLs, so the second DAG needs to know nothing of the first.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ def modelslab_gallery():
 @dag(schedule=[GALLERY], start_date=START, catchup=False, tags=["modelslab"])
 def modelslab_gallery_visitor():
     @task
-    def poll(triggering_asset_events=None) -> list[str]:
-        urls = [url for events in triggering_asset_events.values() for event in events for url in event.extra["urls"]]
+    def look(triggering_asset_events=None, triggering_dataset_events=None) -> list[str]:
+        triggering = triggering_asset_events or triggering_dataset_events  # the latter in Airflow 2
+        urls = [url for events in triggering.values() for event in events for url in event.extra["urls"]]
         print("New in the gallery:", *urls)
         return urls
 
-    poll()
+    look()
 
 
 modelslab_gallery()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pendulum
 import requests
-from airflow.providers.common.compat.sdk import dag, task  # with Airflow 3 alone: from airflow.sdk import dag, task
+from airflow.providers.common.compat.sdk import dag, task
 
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
@@ -33,7 +33,7 @@ def modelslab_images():
     @task(retries=0, multiple_outputs=False, map_index_template="{{ prompt }}")
     def submit(prompt: str, params: dict | None = None) -> dict:
         payload = {"model_id": params["model_id"], "prompt": prompt, "width": 512, "height": 512, "samples": 1}
-        return ModelsLabHook().submit("v6/images/text2img", payload).to_dict()
+        return ModelsLabHook().submit("v6/images/text2img", payload)
 
     # A finished file may take some seconds to appear on the CDN: retries cost nothing here.
     @task(retries=3, retry_delay=timedelta(seconds=10))

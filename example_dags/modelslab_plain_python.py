@@ -17,7 +17,7 @@ from airflow_provider_modelslab.hooks import ModelsLabHook
 def modelslab_plain_python():
     @task(retries=0, multiple_outputs=False)
     def submit() -> dict:
-        return ModelsLabHook().submit("v6/3d/text_to_3d", {"prompt": "a chess knight, carved from oak"}).to_dict()
+        return ModelsLabHook().submit("v6/3d/text_to_3d", {"prompt": "a chess knight, carved from oak"})
 
     @task(retries=2)
     def wait(job: dict) -> list[str]:

@@ -26,11 +26,11 @@ def modelslab_video_with_audio():
     @task(retries=0, multiple_outputs=False)
     def submit_video(params: dict | None = None) -> dict:
         payload = {"model_id": "cogvideox", "prompt": params["scene"], "num_frames": 25, "fps": 8}
-        return ModelsLabHook().submit("v6/video/text2video", payload).to_dict()
+        return ModelsLabHook().submit("v6/video/text2video", payload)
 
     @task(retries=0, multiple_outputs=False)
     def submit_audio(params: dict | None = None) -> dict:
-        return ModelsLabHook().submit("v6/voice/sfx", {"prompt": params["scene"], "duration": 10}).to_dict()
+        return ModelsLabHook().submit("v6/voice/sfx", {"prompt": params["scene"], "duration": 10})
 
     @task
     def put_together(jobs: list[dict]) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ def test_new_pictures_wake_the_visitor_of_the_gallery(airflow: AirflowInstance):
     check_run(airflow, "modelslab_gallery_visitor", visit)
     drawn = airflow.xcom("modelslab_gallery", run_id, "draw")
     assert len(drawn) == 2
-    assert airflow.xcom("modelslab_gallery_visitor", visit, "poll") == drawn
+    assert airflow.xcom("modelslab_gallery_visitor", visit, "look") == drawn
 
 
 def test_pictures_are_published_when_a_person_approves(airflow: AirflowInstance):
