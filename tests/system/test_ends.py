@@ -61,7 +61,7 @@ def seconds_between(earlier: str, later: str) -> float:
     return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
 
 
-def test_what_was_marked_failed_stays_failed_and_is_asked_for_no_more(
+def test_what_was_marked_failed_stays_failed_and_is_polled_no_more(
     airflow: AirflowInstance, held_sandbox: Sandbox, run: Run
 ):
     wait_until_parked(airflow, DAG, run.id, "marked")
@@ -97,7 +97,7 @@ def test_a_failed_job_fails_the_task_without_a_retry_and_says_why(
     assert "(No GPU left)" in log
 
 
-def test_a_cleared_wait_begins_anew_and_ends_well(airflow: AirflowInstance, held_sandbox: Sandbox, run: Run):
+def test_a_cleared_wait_starts_again_and_ends_well(airflow: AirflowInstance, held_sandbox: Sandbox, run: Run):
     wait_until_parked(airflow, DAG, run.id, "cleared")
     first = trigger_id(airflow, run, "cleared")
     airflow.clear(DAG, run.id, "cleared")

@@ -137,7 +137,7 @@ def test_a_record_is_found_again():
     assert recorded_files(JOB, record) == FILES
 
 
-def test_a_record_is_found_again_when_the_urls_were_signed_anew():
+def test_a_record_is_found_again_when_the_urls_were_signed_again():
     again = replace(JOB, outputs=["https://cdn/a.mp4?signature=2", "https://cdn/b.mp4?signature=3"])
     assert recorded_files(again, job_record(JOB, FILES)) == FILES
 

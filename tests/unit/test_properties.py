@@ -138,7 +138,7 @@ def test_the_key_is_taken_out_in_any_encoding(encoding):
 
 
 @given(received)
-def test_reading_a_submission_is_total_and_what_was_accepted_can_be_asked_for(received):
+def test_reading_a_submission_is_total_and_what_was_accepted_can_be_polled(received):
     reply = read_submission_reply(received, "v6/video/text2video", None, KEY)
     check_reply(reply)
     if reply.verdict is Verdict.PROCESSING:

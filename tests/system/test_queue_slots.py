@@ -1,4 +1,4 @@
-"""More prompts than the account's queue has places, under a real scheduler."""
+"""More prompts than the account's queue has slots, under a real scheduler."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_instance import AirflowInstance
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.system.steps import ENDS, PATIENCE, urls_of_prompt, wait_for_end, wait_until_all_parked, wait_until_parked
 
-PLACES = 5
+SLOTS = 5
 
 PROMPTS = 40
 
@@ -25,14 +25,14 @@ def start(airflow: AirflowInstance, dag_id: str, connection: str, prompts: int) 
     return airflow.trigger(dag_id, {"connection": connection, "prompts": prompts})
 
 
-def test_forty_prompts_pass_a_queue_of_five_places(airflow: AirflowInstance, connected_sandbox: Callable[..., Sandbox]):
-    pooled = connected_sandbox("modelslab_pooled", duration=float("inf"), queue_limit=PLACES)
-    batched = connected_sandbox("modelslab_batched", duration=1.0, queue_limit=PLACES)
+def test_forty_prompts_pass_a_queue_of_five_slots(airflow: AirflowInstance, connected_sandbox: Callable[..., Sandbox]):
+    pooled = connected_sandbox("modelslab_pooled", duration=float("inf"), queue_limit=SLOTS)
+    batched = connected_sandbox("modelslab_batched", duration=1.0, queue_limit=SLOTS)
     shared = connected_sandbox(
-        "modelslab_shared", duration=1.0, durations={FOREIGN: float("inf")}, queue_limit=PLACES, retry_after=2
+        "modelslab_shared", duration=1.0, durations={FOREIGN: float("inf")}, queue_limit=SLOTS, retry_after=2
     )
-    foreign = [shared.submit("v6/video/text2video", {"prompt": "not ours"})["id"] for _ in range(PLACES)]
-    airflow.cli("pools", "set", "modelslab", str(PLACES), "places in the queue of the account", "--include-deferred")
+    foreign = [shared.submit("v6/video/text2video", {"prompt": "not ours"})["id"] for _ in range(SLOTS)]
+    airflow.cli("pools", "set", "modelslab", str(SLOTS), "queue slots of the account", "--include-deferred")
 
     # All three at once: they have nothing in common but the machine.
     refused_run = start(airflow, "generations_batch", "modelslab_shared", 10)
@@ -42,13 +42,13 @@ def test_forty_prompts_pass_a_queue_of_five_places(airflow: AirflowInstance, con
     # Refused, and refused again, it waits without holding a worker.
     airflow.wait_until(lambda: shared.state()["submissions"]["rejected"] >= 2, PATIENCE, "nothing is refused")
     wait_until_parked(airflow, "generations_batch", refused_run, "generate")
-    wait_until_all_parked(airflow, "generations_mapped", mapped_run, PLACES)
+    wait_until_all_parked(airflow, "generations_mapped", mapped_run, SLOTS)
     for job_id in foreign:
         shared.finish(job_id)
 
     assert wait_for_end(airflow, "generations_batch", refused_run, "generate")["state"] == "success"
     # All that time the pool has kept back the other mapped tasks: the jobs of the five that are deferred go on.
-    assert pooled.state()["submissions"] == {"accepted": PLACES, "rejected": 0}
+    assert pooled.state()["submissions"] == {"accepted": SLOTS, "rejected": 0}
 
     def mapped_run_ends() -> bool:
         pooled.finish_all()
@@ -69,4 +69,4 @@ def test_forty_prompts_pass_a_queue_of_five_places(airflow: AirflowInstance, con
     # The pool, and the batch by itself, kept within the places; each prompt was submitted once.
     for sandbox in (pooled, batched):
         assert sandbox.state()["submissions"] == {"accepted": PROMPTS, "rejected": 0}
-    assert shared.state()["submissions"]["accepted"] == PLACES + 10
+    assert shared.state()["submissions"]["accepted"] == SLOTS + 10
