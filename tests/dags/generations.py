@@ -1,4 +1,4 @@
-"""Many prompts: one mapped task for each, in a pool, and all in one task. The connection is the test's."""
+"""Many prompts: one mapped task for each, in a pool or without one, and all in one task. The connection is the test's."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, task
 
+from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 
-PLACES = 5
+SLOTS = 5
 
 COMMON: dict[str, Any] = {
     "endpoint": "v6/images/text2img",
@@ -43,4 +45,18 @@ with new_dag("generations_mapped"):
     ModelsLabGenerateOperator.partial(task_id="generate", pool="modelslab", **COMMON).expand(payload=payloads())
 
 with new_dag("generations_batch"):
-    ModelsLabGenerateOperator(task_id="generate", payloads=payloads(), max_in_flight=PLACES, **COMMON)
+    ModelsLabGenerateOperator(task_id="generate", payloads=payloads(), max_in_flight=SLOTS, **COMMON)
+
+with new_dag("generations_plain"):
+
+    @task(retries=0)
+    def submit(payload, params=None):
+        return ModelsLabHook(params["connection"]).submit("v6/images/text2img", payload)
+
+    ModelsLabJobSensor(
+        task_id="wait",
+        jobs=submit.expand(payload=payloads()),
+        modelslab_conn_id=COMMON["modelslab_conn_id"],
+        deferrable=True,
+        timeout=600,
+    )

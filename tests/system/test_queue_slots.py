@@ -1,4 +1,4 @@
-"""More prompts than the account's queue has slots, under a real scheduler."""
+"""More prompts than the account has queue slots, under a real scheduler."""
 
 from __future__ import annotations
 
@@ -66,7 +66,22 @@ def test_forty_prompts_pass_a_queue_of_five_slots(airflow: AirflowInstance, conn
     for index, urls in enumerate(outputs_of_prompts(pooled, PROMPTS)):
         assert airflow.xcom("generations_mapped", mapped_run, "generate", map_index=index) == urls
 
-    # The pool, and the batch by itself, kept within the places; each prompt was submitted once.
+    # The pool, and the batch by itself, kept within the slots; each prompt was submitted once.
     for sandbox in (pooled, batched):
         assert sandbox.state()["submissions"] == {"accepted": PROMPTS, "rejected": 0}
     assert shared.state()["submissions"]["accepted"] == SLOTS + 10
+
+
+def test_25_tasks_without_retries_pass_a_queue_of_five_slots(
+    airflow: AirflowInstance, connected_sandbox: Callable[..., Sandbox]
+):
+    sandbox = connected_sandbox("modelslab_plain", duration=4.0, queue_limit=SLOTS, retry_after=1)
+    run_id = start(airflow, "generations_plain", "modelslab_plain", 25)
+    assert airflow.wait_for_run("generations_plain", run_id, 3 * PATIENCE) == "success"
+
+    assert airflow.xcom("generations_plain", run_id, "wait") == [
+        url for urls in outputs_of_prompts(sandbox, 25) for url in urls
+    ]
+    submissions = sandbox.state()["submissions"]
+    assert submissions["accepted"] == 25
+    assert submissions["rejected"] > 0, "the queue was never full"
