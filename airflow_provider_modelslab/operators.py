@@ -325,16 +325,23 @@ class ModelsLabGenerateOperator(BaseOperator):
     def _finish(self, context: Context, run: _Run) -> list[str]:
         run.submissions.settle()
         jobs = run.jobs()
-        files = self._store(context, jobs, run.submissions.durable)
+        files = self._store(context, jobs, run)
         if self.payloads is not None:
             context["ti"].xcom_push(key=MANIFEST_KEY, value=manifest(run.items, jobs, files))
         return push_results(context, jobs, files=files, fail_on_partial_error=self.fail_on_partial_error, log=self.log)
 
-    def _store(self, context: Context, jobs: Sequence[Job], durable: bool) -> list[str] | None:
+    def _store(self, context: Context, jobs: Sequence[Job], run: _Run) -> list[str] | None:
         try:
-            return store(context, jobs, output_path=self.output_path, if_exists=self.if_exists, log=self.log)
+            return store(
+                context,
+                jobs,
+                output_path=self.output_path,
+                if_exists=self.if_exists,
+                ca_bundle=run.hook.options.ca_bundle,
+                log=self.log,
+            )
         except ModelsLabSaveError as error:
-            if durable:
+            if run.submissions.durable:
                 raise
             raise AirflowFailException(
                 f"{error}. Not retried, because another try would generate, and pay, anew: store them with "

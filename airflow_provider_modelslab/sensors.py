@@ -220,7 +220,14 @@ class ModelsLabJobSensor(BaseSensorOperator):
             unfinished, at_a_time = unfinished[at_a_time:], POLLS_AT_A_TIME
 
     def _finish(self, context: Context, jobs: Sequence[Job]) -> list[str]:
-        files = store(context, jobs, output_path=self.output_path, if_exists=self.if_exists, log=self.log)
+        files = store(
+            context,
+            jobs,
+            output_path=self.output_path,
+            if_exists=self.if_exists,
+            ca_bundle=self.output_path and ModelsLabHook(self.modelslab_conn_id).options.ca_bundle,
+            log=self.log,
+        )
         return push_results(context, jobs, files=files, fail_on_partial_error=self.fail_on_partial_error, log=self.log)
 
     def _time_out(self, context: Context, jobs: Sequence[Job]) -> NoReturn:

@@ -190,13 +190,13 @@ class _Reply(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, deadline: float | None, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Reader(sock, self.fp.detach(), deadline))  # type: ignore[attr-defined]
+        self.fp = io.BufferedReader(_Reader(sock, self.fp.detach(), deadline))
 
     def begin(self) -> None:
         super().begin()
         # Of headers that it cannot read, urllib3 logs a warning with their text, and so the key if a server echoes it.
         self.msg.defects.clear()
-        self.msg.set_payload(None)
+        self.msg.set_payload("")
 
 
 class _Reader(io.RawIOBase):
@@ -216,7 +216,7 @@ class _Reader(io.RawIOBase):
         if left <= 0:
             raise TimeoutError("the deadline of the reply has passed")
         self._sock.settimeout(min(left, self._silence))
-        return self._raw.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
+        return self._raw.readinto(buffer)
 
     def close(self) -> None:
         self._raw.close()

@@ -2,7 +2,7 @@
 How outputs come to a worker: the bytes behind a URL, or in it, as a stream that ends well or raises.
 
 Here lives what is known of CDNs: which answers mean "not yet", "later" or "never", and when a body is whole. Only
-``http`` and ``https`` are fetched, and nobody is told who asks: neither the API key nor any other credential is sent.
+``http`` and ``https`` are fetched, and no server learns who asks: neither the API key nor any other credential is sent.
 What is done with the bytes is not known here.
 """
 
@@ -10,33 +10,27 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
 from typing import TypeVar
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_to_bytes, urljoin
 
 import requests
 import tenacity
-from requests.adapters import HTTPAdapter
+from requests.sessions import SessionRedirectMixin
 from urllib3.exceptions import HTTPError
 
-from airflow_provider_modelslab._http import sync_transport
-from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
+from airflow_provider_modelslab._http.sync_transport import CONNECT_SECONDS, is_encoded, open_session
 from airflow_provider_modelslab._outputs.media_types import HEAD_BYTES, holds_base64, not_media
 from airflow_provider_modelslab._outputs.names import is_url
 from airflow_provider_modelslab._protocol.replies import header_seconds
-
-MAX_FILE_BYTES = 10 * 2**30
-"""A longer file is not stored: no generation comes near it, and a stream without an end must not fill a store."""
-
-CONNECT_SECONDS = 10.0
-READ_SECONDS = 30.0
-"""Seconds of silence after which a connection counts as lost."""
+from airflow_provider_modelslab._protocol.shortening import described_digest
 
 _CHUNK_BYTES = 2**18
 _MAX_REDIRECTS = 10
@@ -48,23 +42,28 @@ Result = TypeVar("Result")
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """
-    How long to go on asking for a file that does not come, in seconds.
+    When to give up on a file, in seconds unless said otherwise.
 
-    :param absent: while the answer is that there is no such file: right after success it may take a CDN a while.
-        Counted from the beginning of all downloads, as all files get ready at the same time.
-    :param faults: while connections break and servers have trouble, for each source of each file.
+    :param absent: how long to ask again while the answer is that there is no such file: right after success a CDN may
+        need a while. Counted from the start of all downloads, as all files get ready at the same time.
+    :param faults: how long to ask again while connections break and servers have trouble, for each source of a file.
     :param pause: before the first repetition; it doubles from there, unless the server names a time.
     :param longest_pause: what it doubles up to.
+    :param silence: after which a connection counts as lost.
+    :param max_bytes: a longer file is refused: no generation comes near it, and a stream without an end must not fill
+        a store.
     """
 
     absent: float = 120.0
     faults: float = 300.0
     pause: float = 1.0
     longest_pause: float = 15.0
+    silence: float = 30.0
+    max_bytes: int = 10 * 2**30
 
 
 class Retryability(Enum):
-    """What can be hoped for after a download came to nothing."""
+    """Whether another attempt may succeed where a download failed."""
 
     ABSENT = "there may be a file later"
     FAULT = "trouble that passes"
@@ -73,16 +72,16 @@ class Retryability(Enum):
 
 class DownloadError(Exception):
     """
-    There is no whole file to be had from a source.
+    A source has no whole file.
 
     :param reason: what happened, in words for a person; holds no URL.
-    :param prospect: whether to ask again.
+    :param retryability: whether to ask again.
     :param retry_after: seconds to stay away, where the server named them.
     """
 
-    def __init__(self, reason: str, prospect: Retryability, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, retryability: Retryability, retry_after: float | None = None) -> None:
         super().__init__(reason)
-        self.prospect = prospect
+        self.retryability = retryability
         self.retry_after = retry_after
 
 
@@ -98,7 +97,7 @@ class Download:
     :param head: its first bytes, :data:`~airflow_provider_modelslab._outputs.media_types.HEAD_BYTES`
         unless it is shorter.
     :param size: its size in bytes, where that is known before its end.
-    :param content_type: as the server declares it; empty for inline data.
+    :param content_type: as the server or the ``data:`` URL declares it; else empty.
     :param chunks: all of its bytes, once; raises :class:`DownloadError` instead of ending early.
     """
 
@@ -113,24 +112,21 @@ class Downloader:
     Fetches files; one serves all threads of a set of downloads.
 
     :param timeout: seconds until all must have ended.
-    :param retry_policy: how long to ask for one file.
+    :param retry_policy: when to give up on one file.
+    :param ssl_context: whom to trust, as for requests to ModelsLab.
     """
 
-    def __init__(self, timeout: float, retry_policy: RetryPolicy) -> None:
+    def __init__(self, timeout: float, retry_policy: RetryPolicy, ssl_context: ssl.SSLContext) -> None:
         self._timeout = timeout
-        self._patience = retry_policy
+        self._policy = retry_policy
         self._started = time.monotonic()
         self._stopping = threading.Event()
-        self._session = _Session()
-        self._responses: set[requests.Response] = set()
+        self._session = open_session(ssl_context, deadline=self._started + timeout)
+        self._session.headers["Accept"] = "*/*"
 
     def stop(self) -> None:
-        """Let all downloads that are under way raise :class:`DownloadCancelled`, also those that wait for a byte."""
+        """Let each download that is under way raise :class:`DownloadCancelled` at its next byte or its end."""
         self._stopping.set()
-        for response in list(self._responses):
-            # Wakes the thread that reads; urllib3 before 2.3 cannot, and there it notices at its next byte.
-            with suppress(Exception):
-                response.raw.shutdown()
 
     def close(self) -> None:
         """Close all connections."""
@@ -138,15 +134,15 @@ class Downloader:
 
     def repeat(self, attempt: Callable[[], Result], on_pause: Callable[[DownloadError, float], None]) -> Result:
         """
-        Repeat a download for as long as there is hope.
+        Repeat a download for as long as the policy allows.
 
         :param attempt: downloads and stores one file; raises :class:`DownloadError` where none came.
-        :param on_pause: told why an attempt failed, and the seconds until the next.
+        :param on_pause: called with the reason of a failed attempt, and the seconds until the next.
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_may_pass),
             wait=self._pause,
-            stop=self._hopeless,
+            stop=self._is_over,
             sleep=self._sleep,
             before_sleep=lambda state: on_pause(_failure(state), state.upcoming_sleep),
             reraise=True,
@@ -163,65 +159,70 @@ class Downloader:
         """
         self._check()
         if not is_url(output):
-            yield _downloaded(_inline(output))
+            yield _decoded_file(_inline(output), _declared_inline(output))
             return
         with self._response(output) as response:
-            body = self._body(response)
             content_type = response.headers.get("Content-Type", "")
-            head, chunks = _peeked(body)
+            head, chunks = _peeked(self._body(response))
             if reason := not_media(output, head, content_type):
                 raise DownloadError(reason, Retryability.ABSENT)
             if holds_base64(output):
-                yield _downloaded(_decoded(chunks))
+                yield _decoded_file(_decoded(chunks))
             else:
-                whole = None if _encoding(response) else _content_length(response)
-                yield Download(head, whole, content_type, chunks)
+                yield Download(head, _content_length(response), content_type, chunks)
 
     def _check(self) -> None:
         if self._stopping.is_set():
             raise DownloadCancelled("another output failed first")
-        if time.monotonic() - self._started > self._timeout:
+        if self._left() <= 0:
             raise DownloadCancelled(f"the {self._timeout:g} s for saving are over")
+
+    def _left(self) -> float:
+        return self._started + self._timeout - time.monotonic()
 
     # --- one request ------------------------------------------------------------------------------------
 
     @contextmanager
     def _response(self, url: str) -> Iterator[requests.Response]:
-        try:
-            response = self._session.get(url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS))
-        except ValueError as error:  # what requests raises for a malformed URL, that of a redirect included
-            raise DownloadError(f"not a URL that can be fetched ({type(error).__name__})", Retryability.NEVER) from None
-        except requests.exceptions.TooManyRedirects:
-            raise DownloadError(f"more than {_MAX_REDIRECTS} redirects", Retryability.NEVER) from None
-        except _BROKEN as error:
-            raise DownloadError(f"no reply ({type(error).__name__})", Retryability.FAULT) from None
-        with response, self._interruptible(response):
-            if response.status_code not in (200, 203):
-                retry_after = header_seconds(response.headers.get("Retry-After"))
-                raise DownloadError(f"HTTP {response.status_code}", _prospect(response.status_code), retry_after)
-            if _encoding(response) not in _KNOWN_ENCODINGS:
-                raise DownloadError("an encoding that was not asked for", Retryability.NEVER)
-            _refuse_oversize(_content_length(response) or 0)
-            yield response
+        """Open a URL, or what it redirects to."""
+        for _ in range(1 + _MAX_REDIRECTS):
+            with self._get(url) as response:
+                if target := _redirect_target(response):
+                    url = target
+                    continue
+                if response.status_code not in (200, 203):
+                    retry_after = header_seconds(response.headers.get("Retry-After"))
+                    raise DownloadError(
+                        f"HTTP {response.status_code}", _retryability(response.status_code), retry_after
+                    )
+                if is_encoded(response.headers):
+                    raise DownloadError("compressed, though the request refused that", Retryability.FAULT)
+                self._refuse_oversize(_content_length(response) or 0)
+                yield response
+                return
+        raise DownloadError(f"more than {_MAX_REDIRECTS} redirects", Retryability.NEVER)
 
-    @contextmanager
-    def _interruptible(self, response: requests.Response) -> Iterator[None]:
-        self._responses.add(response)
+    def _get(self, url: str) -> requests.Response:
+        self._check()
+        limits = (min(CONNECT_SECONDS, self._left()), self._policy.silence)
         try:
-            yield
-        finally:
-            self._responses.discard(response)
+            return self._session.get(url, stream=True, timeout=limits, allow_redirects=False)
+        except ValueError as error:  # requests raises it for a malformed URL
+            raise DownloadError(f"not a URL that can be fetched ({type(error).__name__})", Retryability.NEVER) from None
+        except _BROKEN as error:
+            self._check()
+            raise DownloadError(f"no reply ({type(error).__name__})", Retryability.FAULT) from None
 
     def _body(self, response: requests.Response) -> Iterator[bytes]:
         """Return the bytes of a body; it ends only where the body ends that the headers promised."""
-        # What has arrived, instead of waiting for a full chunk: a trickle must not outlast the deadline. (urllib3 1 has
-        # no such method.)
+        # What has arrived, instead of waiting for a full chunk: a store takes it meanwhile. (urllib3 1 has no such
+        # method.)
         read = getattr(response.raw, "read1", response.raw.read)
         size = 0
         while True:
             self._check()
             try:
-                chunk = read(_CHUNK_BYTES, decode_content=True)
+                chunk = read(_CHUNK_BYTES)
             except _BROKEN as error:
                 self._check()
                 raise DownloadError(
@@ -230,75 +231,57 @@ class Downloader:
             if not chunk:
                 break
             size += len(chunk)
-            _refuse_oversize(size)
+            self._refuse_oversize(size)
             yield chunk
-        promised, received = _content_length(response), response.raw.tell()
-        if promised not in (None, received):
-            raise DownloadError(f"broke off after {received} of {promised} bytes", Retryability.FAULT)
+        promised = _content_length(response)
+        if promised not in (None, size):
+            raise DownloadError(f"broke off after {size} of {promised} bytes", Retryability.FAULT)
+
+    def _refuse_oversize(self, size: int) -> None:
+        limit = self._policy.max_bytes
+        if size > limit:
+            raise DownloadError(f"longer than {limit / 2**30:g} GiB, which is no generated file", Retryability.NEVER)
 
     # --- repetition -------------------------------------------------------------------------------------
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
-        grown = tenacity.wait_random_exponential(
-            self._patience.pause, self._patience.longest_pause, min=self._patience.pause / 2
-        )
+        policy = self._policy
+        grown = tenacity.wait_random_exponential(policy.pause, policy.longest_pause, min=policy.pause / 2)
         return max(grown(state), _failure(state).retry_after or 0.0)
 
-    def _hopeless(self, state: tenacity.RetryCallState) -> bool:
-        if _failure(state).prospect is Retryability.ABSENT:
-            spent, limit = time.monotonic() - self._started, self._patience.absent
+    def _is_over(self, state: tenacity.RetryCallState) -> bool:
+        if _failure(state).retryability is Retryability.ABSENT:
+            spent, limit = time.monotonic() - self._started, self._policy.absent
         else:
-            spent, limit = state.seconds_since_start or 0.0, self._patience.faults
+            spent, limit = state.seconds_since_start or 0.0, self._policy.faults
         return spent + state.upcoming_sleep > limit
 
     def _sleep(self, seconds: float) -> None:
-        self._stopping.wait(min(seconds, max(0.0, self._started + self._timeout - time.monotonic())))
+        self._stopping.wait(min(seconds, max(0.0, self._left())))
         self._check()
-
-
-class _Session(requests.Session):
-    """A session that sends no credentials, whatever ``~/.netrc``, a URL or a redirect holds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.headers.update(
-            {"User-Agent": sync_transport.HEADERS["User-Agent"], "Accept": "*/*", "Accept-Encoding": "identity"}
-        )
-        self.auth = lambda request: request
-        self.max_redirects = _MAX_REDIRECTS
-        for scheme in ("https://", "http://"):
-            self.mount(scheme, HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
-
-    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Add nothing to a redirected request, where requests would look into ``~/.netrc``."""
 
 
 _BROKEN = (requests.exceptions.RequestException, HTTPError, OSError)
 
-_KNOWN_ENCODINGS = ("", "gzip", "x-gzip", "deflate")
-"""What is undone on the fly, should a server encode a body against our wish."""
+
+def _redirect_target(response: requests.Response) -> str | None:
+    target = SessionRedirectMixin().get_redirect_target(response)
+    try:
+        return target and urljoin(response.url, target)
+    except ValueError:
+        raise DownloadError("a redirect to what is no URL", Retryability.NEVER) from None
 
 
-def _prospect(status: int) -> Retryability:
+def _retryability(status: int) -> Retryability:
     # Stores of the S3 kind answer 403 for what they do not have when listing is not allowed.
     if status in (403, 404) or 200 <= status < 300:
         return Retryability.ABSENT
     return Retryability.FAULT if status in (408, 425, 429) or status >= 500 else Retryability.NEVER
 
 
-def _encoding(response: requests.Response) -> str:
-    encoding: str = response.headers.get("Content-Encoding", "").strip().lower()
-    return "" if encoding == "identity" else encoding
-
-
 def _content_length(response: requests.Response) -> int | None:
     length = response.headers.get("Content-Length", "").strip()
     return int(length) if length.isascii() and length.isdigit() else None
-
-
-def _refuse_oversize(size: int) -> None:
-    if size > MAX_FILE_BYTES:
-        raise DownloadError(f"more than {MAX_FILE_BYTES // 2**30} GiB, which is no generated file", Retryability.NEVER)
 
 
 def _failure(state: tenacity.RetryCallState) -> DownloadError:
@@ -308,7 +291,7 @@ def _failure(state: tenacity.RetryCallState) -> DownloadError:
 
 
 def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, DownloadError) and error.prospect is not Retryability.NEVER
+    return isinstance(error, DownloadError) and error.retryability is not Retryability.NEVER
 
 
 # --- base64 -----------------------------------------------------------------------------------------------
@@ -316,6 +299,11 @@ def _may_pass(error: BaseException) -> bool:
 
 def _inline(output: str) -> Iterator[bytes]:
     """Return the bytes that an output consists of: base64 text or a ``data:`` URL."""
+    if described_digest(output):
+        raise DownloadError(
+            "its data was too long to be kept, so that only the digest is left: generate it again, with an output_path",
+            Retryability.NEVER,
+        )
     if output[:5].lower() == "data:":
         header, _, data = output.partition(",")
         if not header.lower().rstrip().endswith(";base64"):
@@ -354,11 +342,16 @@ def _without_prefix(pieces: Iterator[bytes]) -> Iterator[bytes]:
     return iter(())
 
 
-def _downloaded(chunks: Iterator[bytes]) -> Download:
+def _declared_inline(output: str) -> str:
+    """Return the content type that a ``data:`` URL declares."""
+    return output[5:].partition(",")[0] if output[:5].lower() == "data:" else ""
+
+
+def _decoded_file(chunks: Iterator[bytes], content_type: str = "") -> Download:
     head, chunks = _peeked(chunks)
     if not head:
         raise DownloadError("an empty file", Retryability.NEVER)
-    return Download(head, None, "", chunks)
+    return Download(head, None, content_type, chunks)
 
 
 def _peeked(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:

@@ -1,7 +1,8 @@
 """
 What kind of file an output is: by its first bytes, its URL and its declared content type.
 
-Pure: no I/O, no Airflow.
+Pure: no I/O, no Airflow. A kind is an extension of :data:`CONTENT_TYPES`. Browsers run or render nothing of these as a
+page: what is none of them, such as SVG, HTML, XML and scripts, is ``bin``.
 """
 
 from __future__ import annotations
@@ -14,38 +15,82 @@ from airflow_provider_modelslab._outputs.names import is_url
 HEAD_BYTES = 512
 """How much of the beginning of a file tells what it is."""
 
+_UNKNOWN = "bin"
 
-def extension(output: str, head: bytes, content_type: str = "") -> str:
+CONTENT_TYPES = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "gif": "image/gif",
+    "webp": "image/webp",
+    "avif": "image/avif",
+    "heic": "image/heic",
+    "tiff": "image/tiff",
+    "tif": "image/tiff",
+    "bmp": "image/bmp",
+    "mp4": "video/mp4",
+    "m4v": "video/mp4",
+    "mov": "video/quicktime",
+    "webm": "video/webm",
+    "mkv": "video/x-matroska",
+    "avi": "video/x-msvideo",
+    "mp3": "audio/mpeg",
+    "wav": "audio/wav",
+    "m4a": "audio/mp4",
+    "aac": "audio/aac",
+    "ogg": "audio/ogg",
+    "opus": "audio/ogg",
+    "flac": "audio/flac",
+    "glb": "model/gltf-binary",
+    "gltf": "model/gltf+json",
+    "obj": "model/obj",
+    "stl": "model/stl",
+    "3mf": "model/3mf",
+    "usdz": "model/vnd.usdz+zip",
+    "fbx": "application/octet-stream",
+    "ply": "application/octet-stream",
+    "safetensors": "application/octet-stream",
+    "zip": "application/zip",
+    "pdf": "application/pdf",
+    "json": "application/json",
+    "txt": "text/plain; charset=utf-8",
+    "srt": "text/plain; charset=utf-8",
+    "vtt": "text/vtt; charset=utf-8",
+    _UNKNOWN: "application/octet-stream",
+}
+"""Every kind with the content type that it is stored with."""
+
+
+def kind_of(output: str, head: bytes, content_type: str = "") -> str:
     """
-    Return the extension of an output: the URL's own, or else what the file or its content type says, or ``bin``.
+    Return the kind of an output: by its bytes where they tell, else by its URL, else by its declared content type.
 
-    :param output: the URL.
+    :param output: the URL, or the data itself.
     :param head: the first :data:`HEAD_BYTES` of the file.
     :param content_type: as the server declares it, which is often wrong.
     """
-    return extension_of_url(output) or _extension_of_bytes(head) or _BY_TYPE.get(_bare(content_type), "bin")
+    by_url = kind_of_url(output)
+    if by_bytes := _kind_of_bytes(head):
+        return by_url if by_url in _SPECIAL_KINDS.get(by_bytes, ()) else by_bytes
+    if _start_of(head).startswith(b"<"):
+        return _UNKNOWN
+    return by_url or _BY_CONTENT_TYPE.get(_bare(content_type), _UNKNOWN)
 
 
-def extension_of_url(output: str) -> str | None:
-    """Return the extension in a URL's path, if it is that of a file and not of a program or of an encoding."""
-    if not is_url(output):
-        return None
-    try:
-        path = unquote(urlsplit(output).path)
-    except ValueError:
-        return None
-    match = re.search(r"[^/]\.((?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,8})$", path)
-    if match is None or match[1].lower() in _NO_KINDS:
-        return None
-    return match[1].lower()
+def content_type_of(name: str) -> str:
+    """Return the content type that a file is stored with, by the extension of its name."""
+    return CONTENT_TYPES.get(name.rpartition(".")[2], CONTENT_TYPES[_UNKNOWN])
+
+
+def kind_of_url(output: str) -> str | None:
+    """Return the kind that a URL's path ends in, or ``None``."""
+    extension = _path(output).rpartition("/")[2].rpartition(".")
+    return extension[2] if extension[0] and extension[2] in CONTENT_TYPES else None
 
 
 def holds_base64(output: str) -> bool:
     """Whether the file behind a URL is base64 text of the real file."""
-    try:
-        return is_url(output) and urlsplit(output).path.lower().endswith(".base64")
-    except ValueError:
-        return False
+    return _path(output).endswith(".base64")
 
 
 def not_media(output: str, head: bytes, content_type: str) -> str | None:
@@ -56,24 +101,21 @@ def not_media(output: str, head: bytes, content_type: str) -> str | None:
     """
     if not head:
         return "an empty file"
-    if _extension_of_bytes(head):
+    if _kind_of_bytes(head):
         return None
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    start = _start_of(head)
     declared = _bare(content_type)
     if start.startswith(_HTML) or (start.startswith(b"<") and "html" in declared):
         return "an HTML page"
     if start.startswith(b"<error") or (start.startswith(b"<?xml") and b"<error" in start):
         return "an XML error"
     textual = declared.startswith("text/") or declared.endswith(("json", "xml"))
-    if textual and extension_of_url(output) in _KINDS_WITH_SIGNATURE:
+    if textual and kind_of_url(output) in _KINDS_WITH_SIGNATURE:
         return f"text ({declared})"
     return None
 
 
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<body")
-
-# What URLs end in that says nothing about the file: programs, pages, and the encoding of the real file.
-_NO_KINDS = frozenset(["php", "asp", "aspx", "jsp", "cgi", "html", "htm", "base64", "b64"])
 
 _SIGNATURES = tuple(
     (re.compile(pattern, re.DOTALL), kind)
@@ -104,32 +146,38 @@ _SIGNATURES = tuple(
 
 _KINDS_WITH_SIGNATURE = frozenset(kind for _, kind in _SIGNATURES) | {"jpeg"}
 
-_BY_TYPE = {
-    "image/png": "png",
-    "image/jpeg": "jpg",
-    "image/gif": "gif",
-    "image/webp": "webp",
-    "image/svg+xml": "svg",
-    "video/mp4": "mp4",
-    "video/webm": "webm",
-    "video/quicktime": "mov",
-    "audio/mpeg": "mp3",
-    "audio/mp4": "m4a",
-    "audio/aac": "aac",
-    "audio/flac": "flac",
-    "audio/ogg": "ogg",
-    "audio/wav": "wav",
+# Kinds that begin like another one: here the URL tells more than the bytes.
+_SPECIAL_KINDS = {
+    "jpg": ("jpeg",),
+    "tiff": ("tif",),
+    "mp4": ("m4v", "m4a", "mov"),
+    "webm": ("mkv",),
+    "ogg": ("opus",),
+    "zip": ("3mf", "usdz"),
+}
+
+_BY_CONTENT_TYPE = {
+    **{content_type.partition(";")[0]: kind for kind, content_type in reversed(CONTENT_TYPES.items())},
+    CONTENT_TYPES[_UNKNOWN]: _UNKNOWN,
+    "image/jpg": "jpg",
+    "audio/mp3": "mp3",
     "audio/x-wav": "wav",
-    "model/gltf-binary": "glb",
-    "model/gltf+json": "gltf",
-    "model/obj": "obj",
-    "text/plain": "txt",
-    "application/json": "json",
 }
 
 
-def _extension_of_bytes(head: bytes) -> str | None:
+def _kind_of_bytes(head: bytes) -> str | None:
     return next((kind for signature, kind in _SIGNATURES if signature.match(head)), None)
+
+
+def _start_of(head: bytes) -> bytes:
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+
+
+def _path(output: str) -> str:
+    try:
+        return unquote(urlsplit(output).path).lower() if is_url(output) else ""
+    except ValueError:
+        return ""
 
 
 def _bare(content_type: str) -> str:

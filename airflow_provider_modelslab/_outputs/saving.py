@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from airflow_provider_modelslab._http.tls import create_ssl_context
 from airflow_provider_modelslab._outputs.downloads import (
     Download,
     DownloadCancelled,
@@ -24,10 +25,16 @@ from airflow_provider_modelslab._outputs.downloads import (
     DownloadError,
     RetryPolicy,
 )
-from airflow_provider_modelslab._outputs.media_types import extension
-from airflow_provider_modelslab._outputs.names import job_record, output_stem, record_name, recorded_files, redact_url
+from airflow_provider_modelslab._outputs.media_types import kind_of
+from airflow_provider_modelslab._outputs.names import output_stem, record_name, redact_url
+from airflow_provider_modelslab._outputs.records import job_record, recorded_files
 from airflow_provider_modelslab._outputs.stores import Store
-from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabOutputExists, ModelsLabSaveError
+from airflow_provider_modelslab.exceptions import (
+    ModelsLabArgumentError,
+    ModelsLabOutputExists,
+    ModelsLabSaveError,
+    argument_errors,
+)
 from airflow_provider_modelslab.jobs import Job
 
 IfExists = Literal["skip", "overwrite", "error"]
@@ -51,6 +58,7 @@ def save_outputs(
     if_exists: IfExists = "skip",
     timeout: float = SAVE_TIMEOUT,
     retry_policy: RetryPolicy | None = None,
+    ca_bundle: str | None = None,
     log: logging.Logger = logging.getLogger(__name__),  # noqa: B008
 ) -> list[str]:
     """
@@ -65,9 +73,10 @@ def save_outputs(
         ``s3://aws_default@bucket/2026-11-20/``, or an absolute local path.
     :param if_exists: ``"skip"`` keeps files that are there and whole: those that the record tells of with the size
         that they have, and those as long as the output is. ``"overwrite"`` replaces them. ``"error"`` replaces
-        nothing, and fails where a record is there; without a record, they are what an interrupted job_files left.
+        nothing, and fails where a record is there; without a record, they are what an interrupted task left.
     :param timeout: seconds for all.
-    :param retry_policy: how long to ask for a file that does not come.
+    :param retry_policy: when to give up on a file.
+    :param ca_bundle: the certificate authorities to trust, as the connection names them.
     :param log: where to tell about it, for example the task's.
     :return: where the files are, one per output, in the order of the jobs and their outputs.
     :raises ModelsLabSaveError: some could not be stored.
@@ -81,7 +90,9 @@ def save_outputs(
     if not by_record:
         return []
     store = Store(output_path)
-    downloader = Downloader(timeout, retry_policy or RetryPolicy())
+    with argument_errors("Outputs cannot be downloaded by this connection: "):
+        ssl_context = create_ssl_context(ca_bundle)
+    downloader = Downloader(timeout, retry_policy or RetryPolicy(), ssl_context)
     try:
         _Saver(store, downloader, if_exists, log).save(list(by_record.values()))
     finally:
@@ -114,7 +125,7 @@ class JobFiles:
 
 
 def job_files_of(jobs: Sequence[Job]) -> dict[str, JobFiles]:
-    """Return what is to be stored, by the name of its record: a job that is given twice is stored once."""
+    """Return the jobs by the name of their record: a job that is given twice is stored once."""
     found: dict[str, JobFiles] = {}
     for job in jobs:
         job_files = found.setdefault(record_name(job), JobFiles(job))
@@ -135,16 +146,18 @@ class _Saver:
     def save(self, batch: Sequence[JobFiles]) -> None:
         started = time.monotonic()
         self._store.prepare()
-        with ThreadPoolExecutor(FILES_AT_A_TIME, thread_name_prefix="modelslab-output") as pool:
-            try:
-                if self._if_exists != "overwrite":
-                    list(pool.map(self._recall, batch))
-                failures = self._save_missing(pool, [job_files for job_files in batch if not job_files.complete])
-            except BaseException:
-                # Also when Airflow ends the task: the pool is left only when its threads have ended.
-                self._downloader.stop()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        pool = ThreadPoolExecutor(FILES_AT_A_TIME, thread_name_prefix="modelslab-output")
+        try:
+            if self._if_exists != "overwrite":
+                list(pool.map(self._recall, batch))
+            failures = self._save_missing(pool, [job_files for job_files in batch if not job_files.complete])
+        except BaseException:
+            # Airflow ends a task by an exception in its main thread, which must not wait for the others: each removes
+            # what it has half written at its next byte, or when its connection has been silent for too long.
+            self._downloader.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
         if failures:
             raise _save_error(failures, sum(len(job_files.job.outputs) for job_files in batch))
         self._log.info(
@@ -157,7 +170,7 @@ class _Saver:
         )
 
     def _recall(self, job_files: JobFiles) -> None:
-        """Find out what an earlier call has stored, by the record."""
+        """Find what an earlier call has stored, by the record."""
         content = self._store.read(record_name(job_files.job))
         if content is None:
             return
@@ -174,7 +187,7 @@ class _Saver:
             }
 
     def _save_missing(self, pool: ThreadPoolExecutor, batch: Sequence[JobFiles]) -> list[str]:
-        """Store what is not there yet, and the record of a job as soon as it is complete; return what failed."""
+        """Store the missing files, and the record of a job as soon as it is complete; return what failed."""
         failures: list[str] = []
         running = {
             pool.submit(self._save_output, job_files, index): (job_files, index)
@@ -205,11 +218,11 @@ class _Saver:
                 with self._downloader.open(source) as download:
                     return self._store_download(job_files, index, download)
 
-            def told(error: DownloadError, seconds: float, source: str = source) -> None:
+            def log_pause(error: DownloadError, seconds: float, source: str = source) -> None:
                 self._log.debug("%s: %s, asking again in %.1f s", redact_url(source), error, seconds)
 
             try:
-                return self._downloader.repeat(attempt, told)
+                return self._downloader.repeat(attempt, log_pause)
             except DownloadError as error:
                 reasons[redact_url(source)] = error
                 self._log.warning("Not available: %s: %s: %s", job_files.describe(index), redact_url(source), error)
@@ -220,9 +233,9 @@ class _Saver:
         self._store.write(record_name(job_files.job), iter([record.encode("utf-8", "replace")]))
 
     def _store_download(self, job_files: JobFiles, index: int, download: Download) -> Stored:
-        # Named after the output whichever source it comes from, so that the name is the same next time.
+        # The output itself tells the kind where the bytes do not, whichever source they come from.
         output = job_files.job.outputs[index]
-        name = f"{output_stem(job_files.job, index)}.{extension(output, download.head, download.content_type)}"
+        name = f"{output_stem(job_files.job, index)}.{kind_of(output, download.head, download.content_type)}"
         if self._if_exists != "overwrite" and (there := self._store.size(name)) is not None:
             if there == download.size:
                 return name, there

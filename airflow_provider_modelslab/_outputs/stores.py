@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from airflow_provider_modelslab._outputs.media_types import content_type_of
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabSaveError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Store:
     def __init__(self, output_path: str) -> None:
         self._output_path = output_path
         self._fs, self._root = _opened(output_path)
-        # Asked anew what is there: file systems are shared within a process, and remember listings.
+        # File systems are shared within a process, and remember listings.
         self._fs.invalidate_cache()
 
     def url(self, name: str) -> str:
@@ -71,7 +72,11 @@ class Store:
                 return None
 
     def write(self, name: str, chunks: Iterator[bytes]) -> int:
-        """Store a file and return its size; it is not there, or as it was, until the last byte has been written."""
+        """
+        Store a file and return its size; it is not there, or as it was, until the last byte has been written.
+
+        An object store serves it with the content type of its extension.
+        """
         open_file = self._uploaded if self._object_store else self._renamed
         size = 0
         with open_file(name) as write:
@@ -91,6 +96,11 @@ class Store:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+    def _content_type(self, name: str) -> dict[str, str]:
+        """Return the option of the file system's ``open`` that names a file's content type."""
+        options = {option for option, protocols in _CONTENT_TYPE_OPTIONS.items() if protocols & _protocols(self._fs)}
+        return dict.fromkeys(options, content_type_of(name))
 
     @contextmanager
     def _renamed(self, name: str) -> Iterator[Callable[[bytes], object]]:
@@ -115,7 +125,7 @@ class Store:
     def _uploaded(self, name: str) -> Iterator[Callable[[bytes], object]]:
         """Write under the final name, which an object store shows only once the upload is completed."""
         with _store_errors(self.url(name)):
-            handle = self._fs.open(self._path(name), "wb", block_size=BLOCK_BYTES)
+            handle = self._fs.open(self._path(name), "wb", block_size=BLOCK_BYTES, **self._content_type(name))
         try:
             yield handle.write
             with _store_errors(self.url(name)):
@@ -130,6 +140,9 @@ class Store:
 
 _OBJECT_STORES = frozenset({"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az", "adl"})
 """Protocols of fsspec whose files appear when their upload is completed, and not before."""
+
+# s3fs passes unknown options on to S3; adlfs takes none for this.
+_CONTENT_TYPE_OPTIONS = {"ContentType": {"s3", "s3a", "s3n"}, "content_type": {"gs", "gcs"}}
 
 _PARTIAL = ".part"
 
@@ -167,7 +180,7 @@ def _remove_abandoned(folder: str) -> None:
 
 @contextmanager
 def _store_errors(where: str) -> Iterator[None]:
-    """Raise what a store complains of as the end of all saving: the next file would meet the same."""
+    """Raise an error of a store as the end of all saving: the next file would meet the same."""
     try:
         yield
     except Exception as error:

@@ -27,6 +27,7 @@ MAX_FIELDS = 32 * 2**10
 
 _START = 32
 _DATA = re.compile(r"data:[^,]*,|[A-Za-z0-9+/_=\r\n-]+\Z", re.IGNORECASE)
+_DESCRIPTION = re.compile(r"… \(\d+ characters, (sha256:[0-9a-f]{64})\)\Z")
 
 
 def shorten(value: Any) -> Any:
@@ -79,6 +80,12 @@ def is_long(text: str) -> bool:
 def describe(text: str) -> str:
     """Return the start of a text, its length and its digest."""
     return f"{text[:_START]}… ({len(text)} characters, {digest(text)})"
+
+
+def described_digest(text: str) -> str | None:
+    """Return the digest in a text that :func:`describe` made, or ``None`` where it made none of it."""
+    match = _DESCRIPTION.search(text)
+    return match[1] if match else None
 
 
 def digest(text: str) -> str:

@@ -42,7 +42,13 @@ def outputs_of(jobs: Sequence[Job]) -> list[str]:
 
 
 def store(
-    context: Context, jobs: Sequence[Job], *, output_path: str | None, if_exists: IfExists, log: Any
+    context: Context,
+    jobs: Sequence[Job],
+    *,
+    output_path: str | None,
+    if_exists: IfExists,
+    ca_bundle: str | None,
+    log: Any,
 ) -> list[str] | None:
     """
     Store the outputs of jobs that are done; push the paths of the files, and return them.
@@ -51,6 +57,7 @@ def store(
     :param jobs: the jobs; those that failed have no outputs.
     :param output_path: the folder; ``None`` stores nothing and returns ``None``.
     :param if_exists: what to do about files that are there.
+    :param ca_bundle: the certificate authorities that the connection names.
     :param log: the task's log.
     :raises ModelsLabSaveError: some could not be stored; repeating the task repeats only that.
     """
@@ -59,7 +66,7 @@ def store(
     from airflow_provider_modelslab._outputs.saving import save_outputs  # fsspec is not for those who only parse DAGs
 
     push_jobs(context, jobs)
-    files = save_outputs(jobs, output_path, if_exists=if_exists, log=log)
+    files = save_outputs(jobs, output_path, if_exists=if_exists, ca_bundle=ca_bundle, log=log)
     context["ti"].xcom_push(key=FILES_KEY, value=files)
     return files
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 from types import TracebackType
 
+import trustme
+
 RESET = b"RESET"
 """Instead of a reply: close the connection at once with a TCP reset."""
 
@@ -36,6 +38,15 @@ class Stream:
 Answer = bytes | Stream
 
 
+def by_path(answers: Mapping[str, Answer]) -> Callable[[bytes], Answer]:
+    """Return what answers requests by their path; a path that is not there gets a 404."""
+    return lambda request: answers.get(path_of(request), reply(b"", 404))
+
+
+def path_of(request: bytes) -> str:
+    return request.split(b" ", 2)[1].decode()
+
+
 def reply(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> bytes:
     """Return the bytes of a whole HTTP reply with a JSON body, or with the bytes given."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -57,11 +68,18 @@ def dripping(start: bytes) -> Stream:
     return Stream(lambda: chain((start,), repeat(b"x")), pause=DRIP_PAUSE)
 
 
+def ssl_context_of(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    """Return the TLS context of a server that has this certificate."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.configure_cert(context)
+    return context
+
+
 class RawServer:
     """
     Has a free loopback port, on which it listens as a context; one thread per connection.
 
-    :param tls: the server's side of TLS, if it is to speak that.
+    :param ssl_context: the server's side of TLS, if it is to speak that.
     :ivar requests: the raw bytes of each request.
     :ivar together: how many requests must have come before any is answered.
     :ivar connections: how many were made.
@@ -69,7 +87,7 @@ class RawServer:
     :ivar answer_to: returns what to send for a request; by default what :meth:`answer` was told, in turn. ``b""``
         closes without an answer, and an answer that is shorter than its Content-Length is cut there.
     :ivar turns_away: asked once per connection, whether to reset it before its request is read.
-    :ivar tls: the TLS context of new connections; ``None`` for plain TCP.
+    :ivar ssl_context: the TLS context of new connections; ``None`` for plain TCP.
     """
 
     def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:

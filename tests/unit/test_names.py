@@ -10,8 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_modelslab._outputs.media_types import extension, holds_base64, not_media
-from airflow_provider_modelslab._outputs.names import job_record, output_stem, record_name, recorded_files, redact_url
+from airflow_provider_modelslab._outputs.media_types import content_type_of, holds_base64, kind_of, not_media
+from airflow_provider_modelslab._outputs.names import output_stem, record_name, redact_url
+from airflow_provider_modelslab._outputs.records import job_record, recorded_files
+from airflow_provider_modelslab._protocol.shortening import shorten
 from airflow_provider_modelslab.jobs import Job
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
@@ -88,10 +90,28 @@ def test_jobs_without_an_id_are_told_apart_by_their_outputs():
         ("https://cdn/a", b"Hello", "a/../../b", "bin"),
         ("https://[cdn/a.png", b"", "", "bin"),
         ("data:image/png;base64,xyz.exe", PNG, "", "png"),
+        ("https://cdn/a.png", b"\xff\xd8\xff\xe0", "image/png", "jpg"),
+        ("https://cdn/a.jpeg", b"\xff\xd8\xff\xe0", "", "jpeg"),
+        ("https://cdn/a.m4a", b"\0\0\0\x18ftypisom", "", "m4a"),
+        ("https://cdn/a.3mf", b"PK\3\4", "", "3mf"),
+        ("https://cdn/a.svg", b"<svg>", "image/svg+xml", "bin"),
+        ("https://cdn/a", b"<svg>", "image/svg+xml", "bin"),
+        ("https://cdn/a.png", b"\n<?xml version='1.0'?><svg>", "image/png", "bin"),
+        ("https://cdn/a.js", b"alert(1)", "text/javascript", "bin"),
+        ("https://cdn/a", b"?", "application/octet-stream", "bin"),
+        ("https://cdn/a", b"?", "audio/mpeg", "mp3"),
     ],
 )
-def test_extension(url, head, content_type, expected):
-    assert extension(url, head, content_type) == expected
+def test_kinds(url, head, content_type, expected):
+    assert kind_of(url, head, content_type) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("v6.images.1-0.png", "image/png"), ("a.bin", "application/octet-stream"), ("a.job.json", "application/json")],
+)
+def test_content_types(name, expected):
+    assert content_type_of(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -133,7 +153,12 @@ def test_outputs_are_shown_without_secrets(output, expected):
 
 def test_a_record_is_found_again():
     record = json.loads(json.dumps(job_record(JOB, FILES)))
-    assert record == {**JOB.to_dict(), "files": [name for name, _ in FILES], "sizes": [5, 6]}
+    assert record == {
+        **JOB.to_dict(),
+        "files": [name for name, _ in FILES],
+        "sizes": [5, 6],
+        "content_types": ["video/mp4", "video/mp4"],
+    }
     assert recorded_files(JOB, record) == FILES
 
 
@@ -147,6 +172,7 @@ def test_a_record_does_not_repeat_data():
     record = job_record(job, [("v6.images.1-0.png", 7500)])
     assert len(json.dumps(record)) < 1000
     assert recorded_files(job, record) == [("v6.images.1-0.png", 7500)]
+    assert recorded_files(replace(job, outputs=[shorten(job.outputs[0])]), record) == [("v6.images.1-0.png", 7500)]
     assert recorded_files(replace(job, outputs=[job.outputs[0][:-4]]), record) is None
 
 

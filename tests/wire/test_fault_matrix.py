@@ -11,13 +11,16 @@ import asyncio
 import json
 import re
 import socket
+import ssl
 import tracemalloc
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
-from cryptography import x509
+import trustme
 
 from airflow_provider_modelslab._http import async_transport, sync_transport
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
@@ -25,8 +28,7 @@ from airflow_provider_modelslab._protocol.replies import Reply, Verdict, read_fe
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
-from tests.support.certificates import Authority
-from tests.support.raw_server import RESET, RawServer, reply
+from tests.support.raw_server import RESET, RawServer, reply, ssl_context_of
 from tests.support.reply_table import REPLIES
 from tests.support.tasks import RecordingTaskInstance
 from tests.support.transport_faults import EARLY_HINTS, MIB, ODD_SUCCESSES, SUCCESS, TRANSPORT_FAULTS
@@ -285,14 +287,19 @@ def test_what_is_too_long_is_not_held_in_memory(server: RawServer, poll, name, m
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("certificates"))
+def authority() -> trustme.CA:
+    return trustme.CA()
 
 
 @pytest.fixture
-def trusted(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let both clients trust the authority."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.bundle))
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+
+
+def trusted_context(authority: trustme.CA) -> ssl.SSLContext:
+    return ssl_context_of(authority.issue_cert("127.0.0.1"))
 
 
 def check_way(wire: Wire, ask, reason: str) -> None:
@@ -346,10 +353,15 @@ def test_a_name_that_cannot_be_resolved(server: RawServer, wire: Wire, ask, monk
     check_way(wire, ask, "no connection to ModelsLab")
 
 
+def _self_signed(authority: trustme.CA) -> trustme.LeafCert:
+    return trustme.LeafCert(authority.private_key_pem.bytes(), authority.cert_pem.bytes(), [])
+
+
 CERTIFICATES = {
-    "self-signed": {"signed": False},
-    "expired": {"days": -1},
-    "another host's": {"name": x509.DNSName("modelslab.com")},
+    "self-signed": lambda authority: _self_signed(trustme.CA()),
+    "a stranger's": lambda authority: trustme.CA().issue_cert("127.0.0.1"),
+    "expired": lambda authority: authority.issue_cert("127.0.0.1", not_after=datetime(2001, 1, 1, tzinfo=timezone.utc)),
+    "another host's": lambda authority: authority.issue_cert("modelslab.com"),
 }
 
 
@@ -357,10 +369,10 @@ CERTIFICATES = {
 @pytest.mark.parametrize("wrong", CERTIFICATES.values(), ids=CERTIFICATES)
 @pytest.mark.usefixtures("trusted")
 def test_a_certificate_that_is_not_trusted(raw_server: RawServer, wire: Wire, authority, ask, wrong, monkeypatch):
-    raw_server.ssl_context = authority.server(**wrong)
+    raw_server.ssl_context = ssl_context_of(wrong(authority))
     raw_server.answer(SUCCESS)
     connect(monkeypatch, raw_server.url)
-    wire.after_first = lambda: setattr(raw_server, "ssl_context", authority.server())
+    wire.after_first = lambda: setattr(raw_server, "ssl_context", trusted_context(authority))
     check_way(wire, ask, "no trusted TLS connection")
     assert len(raw_server.requests) == 1  # whoever has no certificate does not get to see the key
 
@@ -370,14 +382,14 @@ def test_a_certificate_that_is_not_trusted(raw_server: RawServer, wire: Wire, au
 def test_a_server_without_tls(raw_server: RawServer, wire: Wire, authority, ask, monkeypatch):
     raw_server.answer(reply(b"<html>The plain HTTP request was sent to", 400), SUCCESS)
     connect(monkeypatch, raw_server.url.replace("http://", "https://"))
-    wire.after_first = lambda: setattr(raw_server, "ssl_context", authority.server())
+    wire.after_first = lambda: setattr(raw_server, "ssl_context", trusted_context(authority))
     check_way(wire, ask, "no trusted TLS connection")
 
 
 @anyhow
 @pytest.mark.usefixtures("trusted")
 def test_a_fault_inside_tls(raw_server: RawServer, wire: Wire, authority, ask, monkeypatch):
-    raw_server.ssl_context = authority.server()
+    raw_server.ssl_context = trusted_context(authority)
     raw_server.answer(TRANSPORT_FAULTS["dropped inside the body"].answer, b"", RESET, SUCCESS)
     connect(monkeypatch, raw_server.url)
     assert ask() == "success"

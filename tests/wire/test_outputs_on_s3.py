@@ -77,6 +77,11 @@ def test_s3(bucket: Bucket, raw_server: RawServer):
     assert objects["2026-11-20/v6.images.2-0.png"] == PNG
     assert json.loads(objects["2026-11-20/v6.images.1.job.json"])["files"] == ["v6.images.1-0.png"]
     assert len(objects) == 4
+    content_types = {
+        key: bucket.client.head_object(Bucket="bucket", Key=key)["ContentType"].rpartition("/")[2] for key in objects
+    }
+    assert set(content_types.values()) == {"png", "json"}
+    assert all(key.endswith(content_type) for key, content_type in content_types.items())
     assert save_outputs([large, small], output_path) == stored
     assert len(raw_server.requests) == 1
     from airflow.providers.common.compat.sdk import ObjectStoragePath

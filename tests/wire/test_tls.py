@@ -13,10 +13,15 @@ import pytest
 import trustme
 
 from airflow_provider_modelslab._http import tls
-from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabTransientError
+from airflow_provider_modelslab._outputs.saving import save_outputs
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabSaveError, ModelsLabTransientError
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
-from tests.support.raw_server import RawServer, reply
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+from airflow_provider_modelslab.sensors import ModelsLabJobSensor
+from tests.support.raw_server import RawServer, reply, ssl_context_of
+from tests.support.storing import PNG, RESIGNED, picture
+from tests.support.tasks import RecordingTaskInstance
 from tests.support.triggers import event_of, make_trigger
 
 VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -69,9 +74,7 @@ def no_bundle_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def server(authority: trustme.CA) -> Iterator[RawServer]:
     """A server behind TLS whose certificate comes from an authority of its own."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    with RawServer(ssl_context=context) as server:
+    with RawServer(ssl_context=ssl_context_of(authority.issue_cert("127.0.0.1"))) as server:
         server.answer(reply({"status": "success", "id": 1, "output": ["https://cdn.example/a.png"]}))
         yield server
 
@@ -143,6 +146,39 @@ def test_a_wrong_path_is_named(server: RawServer, monkeypatch, poll, tmp_path):
     monkeypatch.setenv("CURL_CA_BUNDLE", str(tmp_path / "missing.pem"))
     with pytest.raises(ModelsLabArgumentError, match=r"CURL_CA_BUNDLE .*missing\.pem"):
         poll()
+
+
+STORING_TASKS = {
+    "sensor": lambda folder: ModelsLabJobSensor(
+        task_id="wait", jobs="1", endpoint="v6/video", output_path=folder, deferrable=False
+    ),
+    "operator": lambda folder: ModelsLabGenerateOperator(
+        task_id="draw", endpoint="v6/video/text2video", payload={}, output_path=folder, deferrable=False
+    ),
+}
+
+
+@pytest.mark.parametrize("task", STORING_TASKS.values(), ids=STORING_TASKS)
+@pytest.mark.parametrize("by", ["ca_bundle", *VARIABLES[:3]])
+def test_outputs_are_downloaded_from_whom_requests_trust(server: RawServer, ca_file, monkeypatch, tmp_path, task, by):
+    done = reply({"status": "success", "id": 1, "output": [f"{server.url}/a.png"]})
+    server.answer_to = lambda request: picture() if request.startswith(b"GET") else done
+    if by == "ca_bundle":
+        connect(monkeypatch, server, ca_bundle=str(ca_file))
+    else:
+        connect(monkeypatch, server)
+        monkeypatch.setenv(by, str(ca_file))
+    task_instance = RecordingTaskInstance()
+    task(str(tmp_path / "out")).execute({"ti": task_instance})
+    (stored,) = task_instance.xcoms["files"]
+    assert Path(stored).read_bytes() == PNG
+
+
+def test_outputs_are_not_downloaded_from_strangers(server: RawServer, tmp_path):
+    done = Job("1", "v6/video", "success", [f"{server.url}/a.png"])
+    with pytest.raises(ModelsLabSaveError, match="SSLError"):
+        save_outputs([done], str(tmp_path), retry_policy=RESIGNED)
+    assert not server.requests
 
 
 def test_a_folder_of_certificates_will_do(ca_file: Path, tmp_path: Path):
