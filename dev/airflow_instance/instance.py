@@ -1,4 +1,4 @@
-"""An installation of Airflow: its processes, its REST API and its logs."""
+"""An installation of Airflow: its processes from start to end, and what to ask it."""
 
 from __future__ import annotations
 
@@ -75,6 +75,9 @@ class AirflowInstance:
     :param port: the port of the API and the UI; a free one if None.
     :param database: the SQLAlchemy URL of the metadata database, instead of SQLite in the home.
     :param start_timeout: seconds that a component has to become healthy.
+    :param login: name and password of the user who asks here, where ``env`` replaces the settings by which every
+        visitor is an administrator.
+    :param path: where the UI and the API are below their host, such as ``/airflow``.
     """
 
     def __init__(
@@ -86,19 +89,22 @@ class AirflowInstance:
         port: int | None = None,
         database: str | None = None,
         start_timeout: float = 120.0,
+        login: tuple[str, str] | None = None,
+        path: str = "",
     ) -> None:
         self.home = home.absolute()
         self.dags_folder = dags_folder.absolute()
         self.port = port or free_port()
+        self.path = path
         self.start_timeout = start_timeout
         self._env = self._build_env(env or {}, database or f"sqlite:///{self.home / 'airflow.db'}")
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._rest = RestApi(self.url)
+        self._rest = RestApi(self.url, login)
 
     @property
     def url(self) -> str:
         """Where the UI is."""
-        return f"http://{HOST}:{self.port}"
+        return f"http://{HOST}:{self.port}{self.path}"
 
     @property
     def log_folder(self) -> Path:
@@ -115,7 +121,7 @@ class AirflowInstance:
         """The metadata database, for what the REST API does not show."""
         return Database(self._env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
 
-    # The processes.
+    # Life and death of the processes.
 
     def start(self) -> None:
         """
@@ -214,7 +220,7 @@ class AirflowInstance:
 
     def check(self) -> None:
         """
-        Check that no component has died.
+        See to it that no component has died.
 
         :raises AirflowInstanceError: if one has, with the end of its log.
         """
@@ -244,7 +250,7 @@ class AirflowInstance:
         """
         Wait until a condition returns something true, and return that.
 
-        :param condition: called until it returns something true.
+        :param condition: what is asked again and again.
         :param timeout: seconds that it may take.
         :param problem: what is wrong if it takes longer, as the beginning of a sentence.
         :param logs: the components whose logs tell why; all, unless told otherwise.
@@ -367,7 +373,7 @@ class AirflowInstance:
         """
         Tell whether a task instance waits without a worker, and the scheduler has heard that the worker has ended.
 
-        A test that resumes a task must wait for the second: the scheduler may fail a task that is resumed sooner
+        Whoever lets a task go on must wait for the second: the scheduler may fail a task that goes on sooner
         ("finished with state success, but the task instance's state attribute is queued").
 
         :param task: the task instance, as :meth:`task_instance` describes it.
@@ -380,7 +386,7 @@ class AirflowInstance:
         return task["state"] in PARKED_STATES and heard in self.component_log("scheduler")
 
     def failures(self, dag_id: str, run_id: str) -> str:
-        """Return why tasks of a run have failed: their logs, and the scheduler's lines about them."""
+        """Tell why tasks of a run have failed: their logs, and what the scheduler has to say against them."""
         failed = [task for task in self.task_instances(dag_id, run_id) if task["state"] == "failed"]
         return "\n\n".join(map(self._failure, failed))
 

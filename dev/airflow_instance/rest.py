@@ -1,4 +1,4 @@
-"""Airflow's REST API, as a user without a login sees it."""
+"""Airflow's REST API, as a user sees it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ class RestApi:
     Questions to an api-server.
 
     :param url: where it is, without a path.
+    :param login: name and password of a user, where visitors are not administrators anyway.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, login: tuple[str, str] | None = None) -> None:
         self._url = url
+        self._login = login
         self._session = requests.Session()
         self._session.trust_env = False  # Neither a proxy nor a .netrc stands between this machine and itself.
         self._session.headers["Accept"] = "application/json"
@@ -59,12 +61,21 @@ class RestApi:
         :raises AirflowInstanceError: if it is refused.
         """
         if "Authorization" not in self._session.headers:
-            token = self._session.get(f"{self._url}/auth/token", timeout=REQUEST_TIMEOUT).json()["access_token"]
-            self._session.headers["Authorization"] = f"Bearer {token}"
+            self._session.headers["Authorization"] = f"Bearer {self._token()}"
         response = self._session.request(method, f"{self._url}/api/v2/{path}", timeout=REQUEST_TIMEOUT, **arguments)
         if response.ok or (missing_ok and response.status_code == requests.codes.not_found):
             return response
         raise AirflowInstanceError(f"{method} {response.url}: {response.status_code} {response.text}")
+
+    def _token(self) -> str:
+        url = f"{self._url}/auth/token"
+        if self._login is None:
+            response = self._session.get(url, timeout=REQUEST_TIMEOUT)
+        else:
+            user = dict(zip(("username", "password"), self._login, strict=True))
+            response = self._session.post(url, json=user, timeout=REQUEST_TIMEOUT)
+        token: str = response.json()["access_token"]
+        return token
 
 
 def run_path(dag_id: str, run_id: str) -> str:

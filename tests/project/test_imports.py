@@ -13,7 +13,7 @@ import airflow_provider_modelslab
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(airflow_provider_modelslab.__path__, "airflow_provider_modelslab.")
-    if not module.name.endswith("__main__")
+    if not module.name.endswith(("__main__", "ui.server"))  # the api-server of Airflow 3 alone imports that
 )
 PURE = [
     f"airflow_provider_modelslab.{name}"

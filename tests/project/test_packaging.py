@@ -20,6 +20,7 @@ BROUGHT_BY_OTHERS = {
     "pytest",  # by whoever loads the pytest plugin
     "flask_appbuilder",  # by Airflow before 3.2, whose connection form needs it
     "wtforms",
+    "fastapi",  # by the api-server of Airflow 3, which alone imports what serves the page
 }
 
 

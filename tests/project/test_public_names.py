@@ -14,7 +14,7 @@ import airflow_provider_modelslab
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = airflow_provider_modelslab.__name__
-NOT_PUBLIC = {"provider_info"}  # for Airflow alone
+NOT_PUBLIC = {"provider_info", "ui"}  # for Airflow alone
 MODULES = sorted(
     {file.stem for file in (ROOT / PACKAGE).glob("[a-z]*.py")}
     | {folder.name for folder in (ROOT / PACKAGE).glob("[a-z]*/")}
