@@ -1,7 +1,8 @@
 """
-What comes from outside, made safe to keep: without the API key, and without what databases and logs cannot hold.
+Foreign JSON, made safe to keep: without the API key, and without values that databases and logs cannot hold.
 
-Pure: no I/O, no Airflow. What a reply means is not known here (:mod:`airflow_provider_modelslab.jobs` knows).
+Pure: no I/O, no Airflow. What a reply means is not known here
+(:mod:`airflow_provider_modelslab._protocol.replies` knows).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 _MAX_DEPTH = 30
 """Nesting that is kept: enough for any parameters of a generation."""
@@ -27,28 +28,10 @@ def parse_json(body: bytes, key: str) -> dict[str, Any] | None:
     :param key: the API key.
     """
     try:
-        text = body.decode(json.detect_encoding(body), "surrogatepass")
-        document = _DECODER.decode(text)
-        if not isinstance(document, dict):
-            return None
-        return document if _is_clean(text, key) else sanitize(document, key)
+        document = json.loads(body)
     except (ValueError, RecursionError):
         return None
-
-
-def _is_clean(text: str, key: str) -> bool:
-    """
-    Return whether a document needs no more than its numbers sanitize, which few searches of its whole text can tell.
-
-    Where nothing is escaped, all texts stand in it as they are; it cannot be nested deeper than it has brackets.
-    """
-    return (
-        text.isascii()
-        and "\\" not in text
-        and "\0" not in text
-        and text.count("{") + text.count("[") < _MAX_DEPTH
-        and not ((echo := _echo(key)) and echo.search(text))
-    )
+    return sanitize(document, key) if isinstance(document, dict) else None
 
 
 def sanitize(value: Any, key: str, depth: int = 0) -> Any:
@@ -65,63 +48,59 @@ def sanitize(value: Any, key: str, depth: int = 0) -> Any:
     if depth > _MAX_DEPTH:
         return None
     if isinstance(value, str):
-        return _clean_text(value, key)
+        return _sanitize_text(value, key)
     if isinstance(value, float):
-        return _clean_float(value)
+        return value if math.isfinite(value) else None
     if isinstance(value, int) and not isinstance(value, bool):
-        return _clean_int(value)
+        return _sanitize_int(value)
     if isinstance(value, Mapping):
-        return {_clean_text(str(name), key): sanitize(item, key, depth + 1) for name, item in value.items()}
+        return {_sanitize_text(str(name), key): sanitize(item, key, depth + 1) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [sanitize(item, key, depth + 1) for item in value]
     return value if isinstance(value, bool) else None
 
 
-def _clean_int(value: str | int) -> int | str | None:
-    number = int(value)
-    if -(2**63) <= number < 2**63:
-        return number
-    return str(number) if abs(number) < 10**100 else None
+def _sanitize_int(value: int) -> int | str | None:
+    if -(2**63) <= value < 2**63:
+        return value
+    return str(value) if abs(value) < 10**100 else None
 
 
-def _clean_float(value: str | float) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
-# Numbers are clean from the start: to search a text for those that are not would take longer.
-_DECODER = json.JSONDecoder(parse_int=_clean_int, parse_float=_clean_float, parse_constant=_clean_float)
-
-
-def _clean_text(text: str, key: str) -> str:
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode("utf-8")
-    text = text.replace("\0", "")
+def _sanitize_text(text: str, key: str) -> str:
+    text = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
     echo = _echo(key)
     return echo.sub("***", text) if echo else text
 
 
 @lru_cache(maxsize=16)
 def _echo(key: str) -> re.Pattern[str] | None:
-    """Return what finds a key in the forms in which a server may echo it."""
+    """Return the pattern of a key in the forms in which a server may echo it."""
     if len(key) < 5:  # as Airflow's own masker: so short a text is no secret, and stands everywhere
         return None
-    return re.compile("".join(map(_spellings, key)))
+    return re.compile("".join(map(_any_form, key)))
 
 
-def _spellings(char: str) -> str:
-    """Return the pattern of one character of a key, as it is or escaped for JSON, a URL, HTML or Python."""
+def _any_form(char: str) -> str:
+    r"""
+    Return the pattern of one character of a key, as it is or escaped for JSON, a URL, HTML or Python.
+
+    Character by character, because servers differ in what they escape: ``'`` becomes ``&#39;``, ``&#039;`` or
+    ``&#x27;`` while ``&`` becomes ``&amp;``, and ``/`` is ``%2F``, ``\/`` or itself beside other escapes.
+    """
     if char.isascii() and char.isalnum():
-        return char  # nobody escapes these; a key of nothing else is found as fast as any text
-    escaped = [
-        quote(char, safe=""),
-        json.dumps(char)[1:-1],  # backslash and u
-        ascii(char)[1:-1],  # backslash and x, or U
-        html.escape(char),
-        f"&#{ord(char)};",
-        f"&#0{ord(char)};",
-        f"&#x{ord(char):x};",
-    ]
-    # JSON within JSON within a text doubles the backslashes again and again.
-    anyhow = "|".join(re.escape(form).replace(r"\\", r"\\+") for form in escaped)
-    return rf"(?:(?i:{anyhow})|\\*{re.escape(char)}{'|[+]' if char == ' ' else ''})"
+        return char  # never escaped
+    # The character itself comes last: it may begin its own escape.
+    forms = [re.escape(quote(char, safe="")), re.escape(quote_plus(char))]
+    forms += [f"&#0*{ord(char)};", f"&#x0*{ord(char):x};", re.escape(html.escape(char))]
+    if char == "\\":
+        forms.append(r"\\{1,64}")
+    else:
+        utf16 = char.encode("utf-16-be", "replace").hex()
+        json_escape = "".join(f"\\u{utf16[at : at + 4]}" for at in range(0, len(utf16), 4))
+        for form in (json_escape, ascii(char)[1:-1], f"\\{char}"):
+            forms.append(_BACKSLASHES.join(map(re.escape, form.split("\\"))))
+    return f"(?i:{'|'.join(forms)})"
+
+
+_BACKSLASHES = r"\\{0,64}"
+"""JSON within JSON within a text doubles them again and again."""
