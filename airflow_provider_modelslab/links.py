@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
+from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
 from airflow_provider_modelslab._tasks.results import JOBS_KEY
+from airflow_provider_modelslab.ui import PAGE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
-__all__ = ["ModelsLabOutputLink"]
+__all__ = ["ModelsLabOutputLink", "ModelsLabOutputsLink"]
 
 
 class ModelsLabOutputLink(BaseOperatorLink):
@@ -29,3 +32,30 @@ class ModelsLabOutputLink(BaseOperatorLink):
         urls = [url for record in records for url in record["outputs"]]
         announced = [url for record in records for url in record["proxy_links"]]
         return next((url for url in urls + announced if url.startswith(("https://", "http://"))), "")
+
+
+class ModelsLabOutputsLink(BaseOperatorLink):
+    """
+    Leads to the page "Outputs" of a task, in Airflow itself.
+
+    The link is relative: the browser resolves it against the path of ``[api] base_url``.
+    """
+
+    name = "Outputs"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Return the URL; the page tells by itself what there is."""
+        query = {
+            "dag_id": ti_key.dag_id,
+            "run_id": ti_key.run_id,
+            "task_id": ti_key.task_id,
+            "map_index": ti_key.map_index,
+        }
+        return f"{PAGE}?{urlencode(query)}"
+
+
+OUTPUT_LINKS: tuple[BaseOperatorLink, ...] = (ModelsLabOutputLink(),)
+"""The links of each task of ours; Airflow 2 cannot serve the page."""
+
+if not airflow_version.startswith("2."):
+    OUTPUT_LINKS += (ModelsLabOutputsLink(),)

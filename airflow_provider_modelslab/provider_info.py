@@ -43,6 +43,30 @@ FIELD_BEHAVIOUR: dict[str, Any] = {
 
 _INTEGRATION = "ModelsLab"
 
+_CONFIG: dict[str, Any] = {
+    "modelslab": {
+        "description": 'The page "Outputs", which shows in Airflow what ModelsLab has generated.',
+        "options": {
+            "media_roots": {
+                "description": "Folders whose files the page may show to those who may read the XComs of the task "
+                "that stored them: paths or URLs as they stand in ``output_path``, separated by commas.",
+                "version_added": None,
+                "type": "string",
+                "example": "s3://aws_default@bucket/generated, /data/generated",
+                "default": "",
+            },
+            "tab": {
+                "description": "Show a tab on every task instance and DAG run of Airflow 3.1 to 3.3. Later ones show "
+                "it on the tasks of ModelsLab and on DAGs with the tag modelslab, whatever stands here.",
+                "version_added": None,
+                "type": "boolean",
+                "example": None,
+                "default": "False",
+            },
+        },
+    },
+}
+
 
 def provider_info() -> dict[str, Any]:
     """Return the provider's metadata as Airflow's ``provider_info`` schema describes it."""
@@ -64,7 +88,11 @@ def provider_info() -> dict[str, Any]:
         "task-decorators": [
             {"class-name": "airflow_provider_modelslab.decorators.modelslab_task", "name": "modelslab"},
         ],
-        "extra-links": ["airflow_provider_modelslab.links.ModelsLabOutputLink"],
+        "extra-links": [
+            "airflow_provider_modelslab.links.ModelsLabOutputLink",
+            "airflow_provider_modelslab.links.ModelsLabOutputsLink",
+        ],
+        "config": _CONFIG,
         "connection-types": [
             {
                 "connection-type": CONNECTION_TYPE,

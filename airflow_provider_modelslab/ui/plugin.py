@@ -13,10 +13,9 @@ from typing import Any
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import AirflowPlugin, conf
 
-URL_PREFIX = "/modelslab"
+from airflow_provider_modelslab.ui import PAGE
 
-# Relative: the browser resolves it against the base of Airflow's own page, which has the path of [api] base_url.
-PAGE = "modelslab/outputs"
+URL_PREFIX = "/modelslab"
 
 OPERATOR_NAMES = ["ModelsLabGenerateOperator", "ModelsLabJobSensor", "@task.modelslab"]
 
