@@ -26,7 +26,7 @@ help:
 	@echo "make sandbox   the sandbox alone"
 	@echo "make oldest    what must hold on the oldest supported Airflow, in an environment of its own"
 	@echo "make matrix    the tests on every supported Airflow with every Python here; ONLY='--airflow 3.0 --python 3.12'"
-	@echo "make lock      pin the development environment anew"
+	@echo "make lock      pin the development environment again"
 	@echo "make clean     remove what these targets have made"
 
 demo: $(VENV)/installed

@@ -1,5 +1,5 @@
 """
-Airflow and a ModelsLab sandbox on this machine, to look at and play with: what ``make airflow`` runs.
+Airflow and a ModelsLab sandbox on this machine, to try them by hand: what ``make airflow`` runs.
 
 The sandbox stands in for the ModelsLab API, so no key and no network are needed. The DAGs are those of
 ``example_dags/``; their connection ``modelslab_default`` is stored in Airflow and leads to the sandbox. The home
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     except AirflowInstanceError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        _say("DownloadCancelled.")
+        _say("Stopped.")
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

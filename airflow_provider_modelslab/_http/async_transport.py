@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -17,7 +18,7 @@ import requests
 
 from airflow_provider_modelslab._http import sync_transport
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
-from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
+from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply, retry_after_seconds
 
 
 class Session:
@@ -63,7 +64,8 @@ class Session:
                     if len(chunks) > sync_transport.MAX_REPLY_BYTES:
                         response.close()
                         return sync_transport.TOO_LONG
-                return HttpReply(response.status, bytes(chunks), response.headers.get("Retry-After"))
+                retry_after = retry_after_seconds(response.headers.get("Retry-After"), time.time())
+                return HttpReply(response.status, bytes(chunks), retry_after)
         except aiohttp.ClientSSLError:
             return sync_transport.UNTRUSTED
         except aiohttp.ConnectionTimeoutError:

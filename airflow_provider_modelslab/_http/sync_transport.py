@@ -28,7 +28,7 @@ from urllib3.exceptions import LocationValueError, NewConnectionError, ReadTimeo
 
 from airflow_provider_modelslab import __version__
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
-from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
+from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply, retry_after_seconds
 
 MAX_REPLY_BYTES = 32 * 2**20
 """A longer body is no reply of ModelsLab's; base64 images fit in."""
@@ -127,7 +127,8 @@ def post(session: requests.Session, url: str, body: Mapping[str, object], timeou
                 chunks += chunk
                 if len(chunks) > MAX_REPLY_BYTES:
                     return TOO_LONG
-            return HttpReply(response.status_code, bytes(chunks), response.headers.get("Retry-After"))
+            retry_after = retry_after_seconds(response.headers.get("Retry-After"), time.time())
+            return HttpReply(response.status_code, bytes(chunks), retry_after)
     except requests.exceptions.ConnectTimeout:
         return connect_timeout(connecting)
     except requests.exceptions.Timeout:

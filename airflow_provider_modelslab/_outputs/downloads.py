@@ -29,7 +29,7 @@ from urllib3.exceptions import HTTPError
 from airflow_provider_modelslab._http.sync_transport import CONNECT_SECONDS, is_encoded, open_session
 from airflow_provider_modelslab._outputs.media_types import HEAD_BYTES, holds_base64, not_media
 from airflow_provider_modelslab._outputs.names import is_url
-from airflow_provider_modelslab._protocol.replies import header_seconds
+from airflow_provider_modelslab._protocol.outcomes import retry_after_seconds
 from airflow_provider_modelslab._protocol.shortening import described_digest
 
 _CHUNK_BYTES = 2**18
@@ -191,7 +191,7 @@ class Downloader:
                     url = target
                     continue
                 if response.status_code not in (200, 203):
-                    retry_after = header_seconds(response.headers.get("Retry-After"))
+                    retry_after = retry_after_seconds(response.headers.get("Retry-After"), time.time())
                     raise DownloadError(
                         f"HTTP {response.status_code}", _retryability(response.status_code), retry_after
                     )

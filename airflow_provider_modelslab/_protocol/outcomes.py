@@ -6,7 +6,10 @@ Transports return these two and raise nothing for what a network can do. What a 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from datetime import timezone
+from email.utils import parsedate_to_datetime
 
 
 @dataclass(slots=True)  # a frozen one takes three times as long to make, and there is one for each poll
@@ -16,12 +19,12 @@ class HttpReply:
 
     :param status: the HTTP status code.
     :param body: the body, undecoded.
-    :param retry_after: the ``Retry-After`` header, where there was one.
+    :param retry_after: the seconds of the ``Retry-After`` header, where there was one.
     """
 
     status: int
     body: bytes = field(repr=False)
-    retry_after: str | None = None
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +38,21 @@ class NoReply:
 
     reason: str
     sent: bool
+
+
+def retry_after_seconds(header: str | None, now: float) -> float | None:
+    """
+    Return the seconds of a ``Retry-After`` header, which is a number or a date; ``None`` where it is neither.
+
+    :param header: the header, where there was one.
+    :param now: the time, in seconds since the epoch.
+    """
+    try:
+        seconds = float(header or "nan")
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(str(header))
+            seconds = max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp() - now)
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
@@ -319,25 +317,11 @@ def _reply(verdict: Verdict, job: Job, received: HttpReply, document: dict[str, 
 def _retry_after(verdict: Verdict, received: HttpReply, document: dict[str, Any]) -> float | None:
     told = _number(document.get("retry_after"))
     if told is None:
-        told = header_seconds(received.retry_after)
+        told = received.retry_after
     if told is None and (verdict is Verdict.RATE_LIMITED or received.status == 429):
         told = pause_in(" ".join(_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS))))
         told = RATE_LIMIT_PAUSE if told is None else told
     return None if told is None else min(told, LONGEST_PAUSE)
-
-
-def header_seconds(header: str | None) -> float | None:
-    """Return the seconds of a ``Retry-After`` header, which is a number or a date."""
-    if not header:
-        return None
-    seconds = _number(header)
-    if seconds is not None:
-        return seconds
-    try:
-        moment = parsedate_to_datetime(header)
-        return max(0.0, (moment - datetime.now(moment.tzinfo and timezone.utc)).total_seconds())
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 # --- values ---------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ A stateful stand-in for the ModelsLab API on this machine, to develop and test D
 ``python -m airflow_provider_modelslab.sandbox`` starts one, :class:`Sandbox` runs one inside a test, and the fixture
 ``modelslab_sandbox`` hands one to a pytest test. How a request travels:
 
-- ``server`` carries the bytes as values of ``http``, ``sandbox`` guards the rest with a lock;
+- ``server`` turns bytes into values of ``http``, ``request_log`` keeps them, ``sandbox`` guards the rest with a lock;
 - ``api`` finds the route and checks the request, ``state`` keeps the jobs, ``faults`` decides what goes wrong;
 - ``replies`` spells the answers, ``media`` has the files of finished jobs, ``webhooks`` calls the clients;
 - ``control_api`` serves ``/sandbox/``.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping
 from functools import partial
 from threading import RLock
@@ -23,16 +22,13 @@ from airflow_provider_modelslab.sandbox.api import ENTERPRISE, STANDARD, Api, Pr
 from airflow_provider_modelslab.sandbox.control_api import PREFIX, ControlApi
 from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings
 from airflow_provider_modelslab.sandbox.http import ReceivedRequest, Reply
+from airflow_provider_modelslab.sandbox.request_log import RequestLog
 from airflow_provider_modelslab.sandbox.server import Server
 from airflow_provider_modelslab.sandbox.state import FAILED_MESSAGE, Account, Job, Ledger, Pace
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_KEY = "sandbox-key-not-secret"
-
-REQUESTS_KEPT = 20_000
-BYTES_KEPT = 64 * 1024 * 1024
-"""How many of the latest requests are kept, and how many bytes of their bodies."""
 
 
 class Sandbox:
@@ -105,8 +101,7 @@ class Sandbox:
         self._webhooks_anywhere = webhooks_anywhere
         self._seed = seed
         self._lock = RLock()
-        self._requests: deque[ReceivedRequest] = deque()
-        self._bytes_kept = 0
+        self._request_log = RequestLog()
         self._api = self._new_api()
         self._control_api = ControlApi(
             self.state,
@@ -157,7 +152,7 @@ class Sandbox:
     def requests(self) -> list[ReceivedRequest]:
         """The latest requests, oldest first, without those that control the sandbox."""
         with self._lock:
-            return list(self._requests)
+            return self._request_log.requests()
 
     @property
     def jobs(self) -> dict[int, Job]:
@@ -251,8 +246,7 @@ class Sandbox:
     def reset(self) -> None:
         """Forget all jobs, requests and counters, and go back to the faults and the seed of the beginning."""
         with self._lock:
-            self._requests.clear()
-            self._bytes_kept = 0
+            self._request_log = RequestLog()
             self._api = self._new_api()
 
     def _new_api(self) -> Api:
@@ -268,14 +262,8 @@ class Sandbox:
                 return replies.foreign()
             if request.path.startswith(PREFIX):
                 return self._control_api.respond(request)
-            self._remember(request)
+            self._request_log.add(request)
             return self._api.respond(request, base_url)
-
-    def _remember(self, request: ReceivedRequest) -> None:
-        self._requests.append(request)
-        self._bytes_kept += len(request.body)
-        while len(self._requests) > REQUESTS_KEPT or self._bytes_kept > BYTES_KEPT:
-            self._bytes_kept -= len(self._requests.popleft().body)
 
     def _announce(self, job: Job) -> None:
         """Call the webhook of a job once it has ended."""
@@ -301,5 +289,8 @@ class Sandbox:
 
 def _is_foreign(request: ReceivedRequest) -> bool:
     """Return whether a request may come from a web page, by DNS rebinding or from another origin."""
-    host = urlsplit(f"//{request.headers.get('Host', '')}").hostname
+    try:
+        host = urlsplit(f"//{request.headers.get('Host', '')}").hostname
+    except ValueError:
+        return True
     return "Origin" in request.headers or not webhooks.is_loopback(host)

@@ -1,4 +1,4 @@
-"""An installation of Airflow: its processes from start to end, and what to ask it."""
+"""An installation of Airflow: its processes, its REST API and its logs."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class AirflowInstance:
         """The metadata database, for what the REST API does not show."""
         return Database(self._env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
 
-    # Life and death of the processes.
+    # The processes.
 
     def start(self) -> None:
         """
@@ -220,7 +220,7 @@ class AirflowInstance:
 
     def check(self) -> None:
         """
-        See to it that no component has died.
+        Check that no component has died.
 
         :raises AirflowInstanceError: if one has, with the end of its log.
         """
@@ -250,7 +250,7 @@ class AirflowInstance:
         """
         Wait until a condition returns something true, and return that.
 
-        :param condition: what is asked again and again.
+        :param condition: called until it returns something true.
         :param timeout: seconds that it may take.
         :param problem: what is wrong if it takes longer, as the beginning of a sentence.
         :param logs: the components whose logs tell why; all, unless told otherwise.
@@ -373,7 +373,7 @@ class AirflowInstance:
         """
         Tell whether a task instance waits without a worker, and the scheduler has heard that the worker has ended.
 
-        Whoever lets a task go on must wait for the second: the scheduler may fail a task that goes on sooner
+        A test that resumes a task must wait for the second: the scheduler may fail a task that is resumed sooner
         ("finished with state success, but the task instance's state attribute is queued").
 
         :param task: the task instance, as :meth:`task_instance` describes it.
@@ -386,7 +386,7 @@ class AirflowInstance:
         return task["state"] in PARKED_STATES and heard in self.component_log("scheduler")
 
     def failures(self, dag_id: str, run_id: str) -> str:
-        """Tell why tasks of a run have failed: their logs, and what the scheduler has to say against them."""
+        """Return why tasks of a run have failed: their logs, and the scheduler's lines about them."""
         failed = [task for task in self.task_instances(dag_id, run_id) if task["state"] == "failed"]
         return "\n\n".join(map(self._failure, failed))
 

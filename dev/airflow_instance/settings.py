@@ -33,18 +33,18 @@ SETTINGS = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
     "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
-    # How long a task must be silent until it counts as dead, and how often that is polled.
+    # Seconds without a heartbeat after which a task counts as dead, and the interval of that check.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-    # How long a triggerer must be silent until others take over its triggers.
+    # Seconds without a heartbeat after which others take over a triggerer's triggers.
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
     # A task that has ended often occupies its worker until its next heartbeat, after 5 s by default.
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
 }
 
 if sys.platform == "linux":
-    # The default until Python 3.13. With that of 3.14 every worker imports Airflow anew before its first task.
+    # The default until Python 3.13. With that of 3.14 every worker imports Airflow again before its first task.
     SETTINGS["AIRFLOW__CORE__MP_START_METHOD"] = "fork"
 
 

@@ -31,10 +31,7 @@ RANKS = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 APART = {"sandbox"}
 """It stands for ModelsLab, and knows nothing of Airflow."""
 
-UNCLEAN = {
-    f"{PACKAGE}.{module}"
-    for module in ("_ledger.ledger", "_polling.poller", "_polling.waits", "_protocol.replies", "_tasks.deferral")
-}
+UNCLEAN = {f"{PACKAGE}.{module}" for module in ("_ledger.ledger", "_polling.poller", "_polling.waits")}
 """Modules that are not clean yet; empty at the end."""
 
 PURE_PARTS = {"_protocol", "_polling"}

@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_modelslab.sandbox import Sandbox
-from airflow_provider_modelslab.sandbox import sandbox as sandbox_module
+from airflow_provider_modelslab.sandbox.api import STANDARD, Api
+from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings
 from airflow_provider_modelslab.sandbox.http import ReceivedRequest
+from airflow_provider_modelslab.sandbox.request_log import RequestLog
+from airflow_provider_modelslab.sandbox.state import Account, Ledger, Pace
 
 Post = Callable[..., requests.Response]
 Poster = Callable[[Sandbox], Post]
@@ -77,15 +80,13 @@ def test_requests_are_recorded(sandbox: Sandbox) -> None:
     assert first.at < second.at
 
 
-def test_only_so_much_is_remembered(sandbox: Sandbox, post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox_module, "REQUESTS_KEPT", 3)
+def test_only_the_latest_requests_are_kept() -> None:
+    log = RequestLog(max_requests=3, max_bytes=1000)
     for number in range(5):
-        post(f"v3/fetch/{number}")
-    assert [request.path for request in sandbox.requests] == [f"/api/v3/fetch/{number}" for number in (2, 3, 4)]
-    monkeypatch.setattr(sandbox_module, "BYTES_KEPT", 1000)
-    post("v3/fetch/5", padding="x" * 940)
-    assert [request.path for request in sandbox.requests] == ["/api/v3/fetch/5"]
-    assert sandbox.state()["requests"]["fetch"] == 6
+        log.add(ReceivedRequest("POST", f"/{number}", {}, b"x" * 100))
+    assert [request.path for request in log.requests()] == ["/2", "/3", "/4"]
+    log.add(ReceivedRequest("POST", "/large", {}, b"x" * 950))
+    assert [request.path for request in log.requests()] == ["/large"]
 
 
 def test_the_log_has_neither_keys_nor_bodies(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
@@ -145,10 +146,10 @@ PATHS = st.sampled_from(
 @settings(deadline=None, max_examples=100)
 @given(PATHS | st.text().map("/".__add__), st.dictionaries(PARAMETERS, JSON) | JSON, st.booleans())
 def test_whatever_comes_in_an_answer_goes_out(path: str, body: object, with_key: bool) -> None:
-    sandbox = Sandbox(port=1)
+    accounts = {STANDARD: Account(key="the key", balance=1.0)}
+    api = Api(Ledger(accounts, Pace(), clock=lambda: 0.0), FaultPlan(seed=0), FaultSettings(), "by_family")
     if with_key and isinstance(body, dict):
-        body["key"] = sandbox.key
-    request = ReceivedRequest("POST", path, {"Host": "localhost"}, json.dumps(body).encode())
-    reply = sandbox._respond(request, "http://sandbox")
+        body["key"] = "the key"
+    reply = api.respond(ReceivedRequest("POST", path, {}, json.dumps(body).encode()), "http://sandbox")
     assert reply.status in (200, 400, 401, 404, 405)
     assert isinstance(json.loads(reply.body, parse_constant=pytest.fail), dict)

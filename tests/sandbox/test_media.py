@@ -53,8 +53,8 @@ def test_a_video_plays_while_it_loads() -> None:
     assert [name for name, _ in content] == [b"ftyp", b"moov", b"free", b"mdat", b"free"]
     assert content[-1][1] == b"a"
     # H.264, Constrained Baseline, which every browser decodes.
-    _, _, settings = dict(content)[b"moov"].partition(b"avcC")
-    assert settings[:3] == b"\x01\x42\xc0"
+    _, _, profile = dict(content)[b"moov"].partition(b"avcC")
+    assert profile[:3] == b"\x01\x42\xc0"
 
 
 def test_a_sound_can_be_decoded() -> None:

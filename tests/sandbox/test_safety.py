@@ -56,6 +56,7 @@ FOREIGN = [
     {"Host": "127.0.0.1.example"},
     {"Host": "localhost.example"},
     {"Host": ""},
+    {"Host": "[::1"},
     {"Origin": "https://page.example"},
     {"origin": "null"},
     {"Host": "localhost", "Origin": "http://localhost"},

@@ -26,7 +26,7 @@ from airflow_provider_modelslab._http.connection import read_connection
 from airflow_provider_modelslab._polling.schedule import DurationModel
 from airflow_provider_modelslab._polling.waits import JobWait
 from airflow_provider_modelslab._protocol.arguments import parse_jobs
-from airflow_provider_modelslab._protocol.outcomes import HttpReply
+from airflow_provider_modelslab._protocol.outcomes import HttpReply, retry_after_seconds
 from airflow_provider_modelslab._protocol.replies import (
     LONGEST_PAUSE,
     MAX_MESSAGE_LENGTH,
@@ -87,7 +87,7 @@ documents = made_up_documents | mutated_documents()
 bodies = (documents | json_values).map(lambda value: json.dumps(value).encode()) | mutated_bytes() | st.binary()
 statuses = st.sampled_from([200, 201, 302, 400, 401, 402, 403, 404, 422, 429, 500, 503]) | st.integers(-1, 1000)
 headers = st.none() | st.text() | st.floats().map(str) | st.integers().map(str)
-received = st.builds(HttpReply, statuses, bodies, headers)
+received = st.builds(HttpReply, statuses, bodies, headers.map(lambda header: retry_after_seconds(header, 0.0)))
 
 
 def check_reply(reply: Reply) -> None:
