@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import tenacity
 from airflow.providers.common.compat.connection import get_async_connection
@@ -18,11 +17,15 @@ from airflow.providers.common.compat.sdk import (
     AirflowNotFoundException,
     BaseHook,
 )
+from asgiref.sync import sync_to_async
 
 from airflow_provider_modelslab._client import AsyncClient, Client
 from airflow_provider_modelslab._http.connection import ClientOptions, read_connection
+from airflow_provider_modelslab._http.fingerprint import Fingerprint, fingerprint_of
 from airflow_provider_modelslab._polling import schedule
-from airflow_provider_modelslab._polling.waits import JobWait, JobWaits
+from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
+from airflow_provider_modelslab._polling.policy import Pacing
+from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
 from airflow_provider_modelslab._protocol.arguments import parse_jobs
 from airflow_provider_modelslab._protocol.formatting import format_duration
 from airflow_provider_modelslab._protocol.replies import Reply
@@ -78,6 +81,8 @@ class ModelsLabHook(BaseHook):
     default_conn_name = "modelslab_default"
     conn_type = CONNECTION_TYPE
     hook_name = "ModelsLab"
+
+    pacing: ClassVar[Pacing] = DEFAULT_PACING
 
     def __init__(self, modelslab_conn_id: str = default_conn_name) -> None:
         super().__init__()
@@ -167,10 +172,10 @@ class ModelsLabHook(BaseHook):
         :raises ModelsLabTimeout: it was not done in time. The job lives on and can be waited for again.
         """
         job = job_id if isinstance(job_id, Job) else self._one_job(job_id, endpoint)
-        started = time.time()
-        waits = JobWaits([job], started, poke_interval)
+        deadline = self.pacing.clock.wall() + timeout
+        waits = self.waits([job], poke_interval)
         self.poll_waits(waits.unfinished())
-        self.wait_for(waits, started + timeout)
+        self.wait_for(waits, deadline)
         (job,) = waits.jobs()
         if not job.finished:
             raise ModelsLabTimeout(f"Job {job} was not done within {timeout:g} s", jobs=[job])
@@ -178,45 +183,53 @@ class ModelsLabHook(BaseHook):
             raise ModelsLabJobFailed(f"Job {job} failed: {job.message}", jobs=[job])
         return job
 
-    def wait_for(self, waits: JobWaits, deadline: float, max_pending: int = 0) -> None:
+    def waits(self, jobs: Sequence[Job], poke_interval: float | None = None) -> JobWaits:
         """
-        Block while more than so many jobs are unfinished, and look at each when it is due, and at the deadline.
+        Return waits for jobs, which :meth:`wait_for` and :meth:`poll_waits` serve.
+
+        :param jobs: the jobs, in the user's order; finished ones may be among them.
+        :param poke_interval: a fixed number of seconds between two polls; ``None`` lets the schedule decide.
+        """
+        return JobWaits(jobs, self.pacing, poke_interval)
+
+    def wait_for(self, waits: JobWaits, deadline: float, max_pending: int | None = 0) -> None:
+        """
+        Block until enough jobs have finished; poll each when it is due, and all of them at the deadline.
 
         :param waits: the waits; afterwards they tell how the jobs stand.
         :param deadline: when to stop at the latest, in seconds since the epoch.
-        :param max_pending: stop when no more jobs than these are unfinished; -1 waits for the deadline.
+        :param max_pending: stop when no more jobs than these are unfinished; ``None`` waits for the deadline.
         :raises AirflowException: the account is refused: key, credits or plan.
         """
-        now = time.time()
-        moments = {wait: now + wait.delay(now, deadline) for wait in waits.unfinished()}
-        while len(moments) > max_pending and now < deadline:
-            time.sleep(max(0.0, min([deadline, *moments.values()]) - now))
-            now = time.time()
-            due = [wait for wait, moment in moments.items() if moment <= now or now >= deadline]
+        clock, end = self.pacing.clock, self.pacing.monotonic_of(deadline)
+        now = clock.monotonic()
+        moments = {wait: now + wait.delay(end) for wait in waits.unfinished()}
+        while not enough(len(moments), max_pending) and now < end:
+            clock.sleep(max(0.0, min([end, *moments.values()]) - now))
+            now = clock.monotonic()
+            due = [wait for wait, moment in moments.items() if moment <= now or now >= end]
             self.poll_waits(due)
-            now = time.time()
+            now = clock.monotonic()
             for wait in due:
                 del moments[wait]
-            moments |= {wait: now + wait.delay(now, deadline) for wait in due if not wait.job.finished}
+            moments |= {wait: now + wait.delay(end) for wait in due if not wait.job.finished}
 
     def poll_many(self, jobs: Sequence[Job]) -> list[Reply]:
         """Ask for many jobs, several at a time, and return their replies in the order of the jobs."""
-        client = (
-            self.client
-        )  # looked up before there are threads: Airflow's supervisor is to be spoken to from one only
+        client = self.client  # looked up before there are threads: only one may speak to Airflow's supervisor
         with ThreadPoolExecutor(max_workers=POLLS_AT_A_TIME) as pool:
             return list(pool.map(client.poll, jobs))
 
     def poll_waits(self, waits: Sequence[JobWait]) -> None:
         """
-        Look once at the jobs of some waits, and let the waits take the replies.
+        Poll the jobs of some waits once, and let the waits take the replies.
 
         :raises AirflowException: the account is refused: key, credits or plan.
         """
         replies = self.poll_many([wait.job for wait in waits])
         for wait, reply in zip(waits, replies, strict=True):
-            if reply.verdict not in ACCOUNT_VERDICTS:
-                wait.take(reply, time.time())
+            if reply.verdict not in ACCOUNT_VERDICTS and (remark := wait.take(reply)):
+                self.log.warning("Job %s %s", wait.job, remark)
         for reply in replies:
             self._raise_of_account(reply)
 
@@ -236,10 +249,7 @@ class ModelsLabHook(BaseHook):
     async def aoptions(self) -> ClientOptions:
         """Return the client options of the connection, looked up once, without blocking the event loop."""
         if self._options is None:
-            try:
-                self._options = self._read_connection(await get_async_connection(self.modelslab_conn_id, hook=self))
-            except AirflowNotFoundException:
-                self._options = self._options_from_environment()
+            self._options = await self._alook_up()
         return self._options
 
     @cached_property
@@ -253,6 +263,11 @@ class ModelsLabHook(BaseHook):
         options = await self.aoptions()
         with self._connection_errors():
             return await AsyncClient.open(options)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What tells this connection from another; the key cannot be guessed from it."""
+        return fingerprint_of(self.options)
 
     def balance(self) -> float:
         """
@@ -309,6 +324,17 @@ class ModelsLabHook(BaseHook):
 
     # --- inside -----------------------------------------------------------------------------------------
 
+    async def _alook_up(self) -> ClientOptions:
+        try:
+            connection = await get_async_connection(self.modelslab_conn_id, hook=self)
+        except AirflowNotFoundException:
+            # It finds no connections of the database in a trigger that "airflow dags test" runs.
+            try:
+                connection = await sync_to_async(self.get_connection)(self.modelslab_conn_id)
+            except AirflowNotFoundException:
+                return self._options_from_environment()
+        return self._read_connection(connection)
+
     def _read_connection(self, connection: Any) -> ClientOptions:
         with self._connection_errors():
             return read_connection(connection)
@@ -359,7 +385,7 @@ class ModelsLabHook(BaseHook):
         """Return the job of a submission, or raise where there is none."""
         if reply.verdict in (Verdict.SUCCESS, Verdict.PROCESSING):
             self.log.info("Submitted to %s: job %s, %s, ETA %s s", path, reply.job, reply.job.status, reply.job.eta)
-            return replace(reply.job, submitted=round(time.time(), 3))
+            return replace(reply.job, submitted=round(self.pacing.clock.wall(), 3))
         if reply.verdict is Verdict.FAILED:
             raise ModelsLabJobFailed(f"The submission to {path} failed: {reply.job.message}", jobs=[reply.job])
         message = f"submission to {path}: {reply.job.message or 'an error without a reason'}"

@@ -13,7 +13,6 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_modelslab._ledger.ledger import Ledger
 from airflow_provider_modelslab._polling import schedule
-from airflow_provider_modelslab._polling.waits import JobWaits
 from airflow_provider_modelslab._protocol.submissions import Submission, refuse_key
 from airflow_provider_modelslab._protocol.templates import is_rendered
 from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest
@@ -94,7 +93,6 @@ class ModelsLabGenerateOperator(BaseOperator):
         them, ``"error"`` fails.
     :param min_balance: submit nothing when the account's balance is below this.
     :param poke_interval: a fixed number of seconds between two polls at a job; by default the moments suit each job.
-    :param seconds_per_request: what one request more must save, in seconds of latency, to be worth it.
     """
 
     template_fields: Sequence[str] = ("endpoint", "payload", "payloads", "modelslab_conn_id", "output_path")
@@ -119,7 +117,6 @@ class ModelsLabGenerateOperator(BaseOperator):
         if_exists: IfExists = "skip",
         min_balance: float | None = None,
         poke_interval: float | None = None,
-        seconds_per_request: float = schedule.SECONDS_PER_REQUEST,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -137,7 +134,6 @@ class ModelsLabGenerateOperator(BaseOperator):
         self.if_exists = if_exists
         self.min_balance = min_balance
         self.poke_interval = poke_interval
-        self.seconds_per_request = seconds_per_request
         _refuse_bad_arguments(self)
 
     def execute(self, context: Context) -> Any:
@@ -191,7 +187,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         found = run.submissions.jobs
         if found:
             self.log.info("Going on with jobs of an earlier try: %s", ", ".join(map(str, found.values())))
-            waits = JobWaits(list(found.values()), time.time())
+            waits = run.hook.waits(list(found.values()))
             run.hook.poll_waits(waits.unfinished())
             # One that ModelsLab does not know any more is generated anew.
             found |= dict(zip(found, waits.jobs(), strict=True))
@@ -284,7 +280,7 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _defer(self, run: _Run, max_pending: int, deadline: float) -> None:
         jobs, now = list(run.submissions.jobs.values()), time.time()
-        self.log.info("Deferring: %s", JobWaits(jobs, now).summary())
+        self.log.info("Deferring: %s", run.hook.waits(jobs).summary())
         defer(
             self,
             ModelsLabJobTrigger(
@@ -293,7 +289,7 @@ class ModelsLabGenerateOperator(BaseOperator):
                 started=now,
                 deadline=deadline,
                 poke_interval=self.poke_interval,
-                seconds_per_request=self.seconds_per_request,
+                fingerprint=run.hook.fingerprint.to_dict(),
                 max_pending=max_pending,
                 state={
                     "positions": list(run.submissions.jobs),
@@ -306,7 +302,7 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _wait_here(self, context: Context, run: _Run, max_pending: int, deadline: float) -> None:
         jobs = run.submissions.jobs
-        waits = JobWaits(list(jobs.values()), time.time(), self.poke_interval, self.seconds_per_request)
+        waits = run.hook.waits(list(jobs.values()), self.poke_interval)
         self.log.info("Waiting for jobs: %s", waits.summary())
         try:
             run.hook.wait_for(waits, deadline, max_pending)
@@ -394,7 +390,7 @@ class _Run:
 
 def _refuse_bad_arguments(operator: ModelsLabGenerateOperator) -> None:
     """Refuse at parse time what is wrong whatever the connection, the upstreams and the templates hold."""
-    for name, least in (("timeout", 0), ("seconds_per_request", 0), ("max_in_flight", 1)):
+    for name, least in (("timeout", 0), ("max_in_flight", 1)):
         value = getattr(operator, name)
         if not (isinstance(value, (int, float)) and least <= value < math.inf and value > 0):
             bound = f"of at least {least}" if least else "above 0"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_modelslab._polling.schedule import SECONDS_PER_REQUEST
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits
 from airflow_provider_modelslab._protocol.arguments import parse_jobs
 from airflow_provider_modelslab._protocol.templates import is_rendered
@@ -76,9 +74,6 @@ class ModelsLabJobSensor(BaseSensorOperator):
         them, ``"error"`` fails.
     :param poke_interval: seconds between two polls. When it is not given, a deferred sensor chooses moments that
         suit each job; the other modes look every 60 s.
-    :param seconds_per_request: how a deferred sensor that chooses its moments weighs requests against latency: what
-        one request more must save, in seconds, to be worth it. The default leads to about six requests for a job of
-        one minute; four times as much leads to half as many, and finds jobs twice as late.
     :param kwargs: ``timeout``, ``soft_fail``, ``mode`` and all else that ``BaseSensorOperator`` takes.
     """
 
@@ -97,7 +92,6 @@ class ModelsLabJobSensor(BaseSensorOperator):
         output_path: str | None = None,
         if_exists: IfExists = "skip",
         poke_interval: timedelta | float | None = None,
-        seconds_per_request: float = SECONDS_PER_REQUEST,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=60 if poke_interval is None else poke_interval, **kwargs)
@@ -109,10 +103,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         self.output_path = output_path
         self.if_exists = if_exists
         self.paced_by_user = poke_interval is not None
-        self.seconds_per_request = seconds_per_request
         self._running: tuple[ModelsLabHook, JobWaits] | None = None
-        if not (isinstance(seconds_per_request, (int, float)) and 0 < seconds_per_request < math.inf):
-            raise ModelsLabArgumentError(f"seconds_per_request must be a number above 0, not {seconds_per_request!r}")
         # What a mapped task gets only when it runs is judged then: an empty list is no mistake there.
         if not getattr(self, "_BaseOperator__from_mapped", False):
             _refuse_bad_arguments(jobs, endpoint)
@@ -144,7 +135,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
                 started=started,
                 deadline=deadline,
                 poke_interval=self.poke_interval if self.paced_by_user else None,
-                seconds_per_request=self.seconds_per_request,
+                fingerprint=hook.fingerprint.to_dict(),
             ),
             deadline,
         )
@@ -168,9 +159,9 @@ class ModelsLabJobSensor(BaseSensorOperator):
         unfinished = len(waits.unfinished())
         self._poll(context, hook, waits, waits.unfinished())
         # These are settled on the spot: with mode="reschedule" the next poke would not remember them.
-        while doubtful := [wait for wait in waits.unfinished() if wait.doubtful]:
-            time.sleep(max(0.0, min(wait.due for wait in doubtful) - time.time()))
-            self._poll(context, hook, waits, doubtful)
+        while inconclusive := [wait for wait in waits.unfinished() if wait.inconclusive]:
+            time.sleep(min(wait.delay() for wait in inconclusive))
+            self._poll(context, hook, waits, inconclusive)
         if waits.unfinished():
             if len(waits.unfinished()) < unfinished:
                 self.log.info("Still waiting: %s", waits.summary())
@@ -181,7 +172,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         hook = ModelsLabHook(self.modelslab_conn_id)
         with argument_errors():
             jobs = parse_jobs(self.jobs, self.endpoint, hook.options.base_url, hook.options.key)
-        return hook, JobWaits(jobs, started)
+        return hook, hook.waits(jobs)
 
     def _wait_here(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> Any:
         """Wait in this worker process, or in a chain of them, as ``BaseSensorOperator`` does."""
@@ -202,7 +193,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
     def _poll(self, context: Context, hook: ModelsLabHook, waits: JobWaits, at: Sequence[JobWait]) -> None:
         """Look once at the jobs of some waits, as far as they may be asked for now."""
         try:
-            hook.poll_waits([wait for wait in at if wait.may_poll(time.time())])
+            hook.poll_waits([wait for wait in at if wait.may_poll()])
         except AirflowException:
             push_jobs(context, waits.jobs())
             raise

@@ -40,6 +40,7 @@ from measured_executor import FILE_VARIABLE  # noqa: E402
 from postgres import Postgres  # noqa: E402
 from sandbox_process import SandboxProcess, Submitted  # noqa: E402
 
+from airflow_provider_modelslab._polling.clock import DEFAULT_PACING  # noqa: E402
 from airflow_provider_modelslab._polling.schedule import DurationModel  # noqa: E402
 from airflow_provider_modelslab._polling.waits import JobWaits  # noqa: E402
 from airflow_provider_modelslab._protocol.replies import Reply, Verdict  # noqa: E402
@@ -264,11 +265,30 @@ def schedule_alone(jobs: Sequence[Submitted], repetitions: int = 20) -> float:
     return fmean(_play(jobs, started) for _ in range(repetitions))
 
 
+@dataclass
+class _PlayedClock:
+    """A clock that shows what it is set to."""
+
+    now: float
+
+    def wall(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 def _play(jobs: Sequence[Submitted], started: float) -> float:
     ready = {job.id: job.ready for job in jobs}
     durations = DurationModel()
+    clock = _PlayedClock(started)
     waits = JobWaits(
-        [Job(**job.record()) for job in jobs], started, durations_of=lambda endpoint: durations
+        [Job(**job.record()) for job in jobs],
+        replace(DEFAULT_PACING, clock=clock),
+        durations_of=lambda endpoint: durations,
     ).unfinished()
     latencies = []
     # What is done already is found by the sensor's first poll; the rest is the trigger's.
@@ -276,11 +296,12 @@ def _play(jobs: Sequence[Submitted], started: float) -> float:
     heapq.heapify(queue)
     while queue:
         now, job_id, wait = heapq.heappop(queue)
+        clock.now = now
         if now < ready[job_id]:
-            wait.take(Reply(Verdict.PROCESSING, wait.job), now)
+            wait.take(Reply(Verdict.PROCESSING, wait.job))
             heapq.heappush(queue, (wait.due, job_id, wait))
             continue
-        wait.take(Reply(Verdict.SUCCESS, replace(wait.job, status="success")), now)
+        wait.take(Reply(Verdict.SUCCESS, replace(wait.job, status="success")))
         latencies.append(now - ready[job_id])
         if wait.duration is not None:
             durations.observe(wait.first_eta, wait.duration)

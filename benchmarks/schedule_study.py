@@ -15,11 +15,12 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from statistics import NormalDist, fmean
 
 from airflow_provider_modelslab._polling import schedule
+from airflow_provider_modelslab._polling.policy import DEFAULT_POLICY
 
 NORMAL = NormalDist()
 
@@ -84,7 +85,7 @@ def fixed_interval(interval: float) -> Looks:
         moment = 0.0
         while True:
             yield moment
-            moment += max(interval, schedule.MIN_DELAY)
+            moment += max(interval, DEFAULT_POLICY.min_delay)
 
     return polls
 
@@ -96,17 +97,19 @@ def eta_then_interval(interval: float) -> Looks:
         moment = eta or interval
         while True:
             yield moment
-            moment += max(interval, schedule.MIN_DELAY)
+            moment += max(interval, DEFAULT_POLICY.min_delay)
 
     return polls
 
 
 def provider(durations: schedule.DurationModel, seconds_per_request: float) -> Looks:
+    policy = replace(DEFAULT_POLICY, seconds_per_request=seconds_per_request)
+
     def polls(eta: float | None) -> Iterator[float]:
-        moment = schedule.first_delay(eta, durations)
+        moment = schedule.first_delay(eta, durations, policy)
         while True:
             yield moment
-            moment += schedule.next_delay(moment, eta, durations, seconds_per_request)
+            moment += schedule.next_delay(moment, eta, durations, policy)
 
     return polls
 
@@ -121,7 +124,7 @@ def optimum(scenario: Scenario, seconds_per_request: float) -> Looks:
             step = max(0.02 * median * spread, 0.01 * moment)
             asked_for += step * math.sqrt(_hazard(moment + step / 2, median, spread) / (2 * seconds_per_request))
             moment += step
-            if asked_for >= 1 and moment - last >= schedule.MIN_DELAY:
+            if asked_for >= 1 and moment - last >= DEFAULT_POLICY.min_delay:
                 yield moment
                 last, asked_for = moment, 0.0
 
@@ -197,7 +200,7 @@ def main() -> None:
     write("| scenario | nothing learned | learned |\n|---|---|---|\n")
     for name, scenario in SCENARIOS.items():
         jobs = scenario.jobs(options.jobs, seed=1)
-        default = schedule.SECONDS_PER_REQUEST
+        default = DEFAULT_POLICY.seconds_per_request
         outcomes = [play(jobs, provider(known, default)) for known in (unlearned, learned(scenario, default))]
         cells = (f"{requests:.1f} requests, {latency:.1f} s" for latency, requests in outcomes)
         write(f"| {name} | {' | '.join(cells)} |\n")

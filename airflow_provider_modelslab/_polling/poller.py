@@ -1,385 +1,336 @@
 """
 The poller: one per event loop and connection, shared by every trigger that waits there.
 
-It owns the HTTP session, opened by the first wait and closed by the last; it decides whose turn it is to look, and
-keeps all polls together within what the account may ask. What a reply means for a wait is not known here
-(:mod:`airflow_provider_modelslab._polling.waits` knows), nor what a trigger does with it.
+It owns the HTTP client, opened by the first trigger and closed by the last, and keeps all polls together within what
+the account allows: a fair queue, one dispatcher, at most :data:`MAX_CONNECTIONS` requests at a time, and one pause for
+all. :mod:`airflow_provider_modelslab._polling.waits` says what a reply means for a wait, and when to poll again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
-import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
+from airflow_provider_modelslab._client import AsyncClient
+from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS, ClientOptions
+from airflow_provider_modelslab._http.fingerprint import Fingerprint, fingerprint_of
+from airflow_provider_modelslab._polling.fair_queue import FairQueue
+from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.schedule import DurationModel
 from airflow_provider_modelslab._polling.waits import JobWait
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
-from airflow_provider_modelslab.hooks import ModelsLabHook
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 
-if TYPE_CHECKING:
-    from airflow_provider_modelslab._client import AsyncClient
+TIMER_RESOLUTION = 0.001
+"""Seconds to which an event loop's timers are good: a shorter pause is not slept, but counts for the next request."""
 
-TICK = 0.001
-"""Seconds to which an event loop's timers are good. What the ceiling allows within one leaves together: a turn of the
-event loop for each costs more than the request itself where there are thousands a second."""
+LookUp = Callable[[], Awaitable[ClientOptions]]
+"""Looks the connection up."""
 
-MARGIN = 0.02
-"""Share of the ceiling that is not used: what leaves evenly arrives less so, and ModelsLab counts what arrives."""
-
-KEY_RENEWAL_GAP = 60.0
-"""Seconds between two attempts to find a new key after one was refused."""
+_Result = TypeVar("_Result")
 
 
-class Group:
+@dataclass
+class News:
+    """
+    What has happened to the waits of a subscription.
+
+    :param finished: the waits that have ended.
+    :param remarks: lines for the log, each with the job that it is about.
+    :param account_reply: a reply that ends all waits on the account.
+    """
+
+    finished: list[JobWait] = field(default_factory=list)
+    remarks: list[tuple[JobWait, str]] = field(default_factory=list)
+    account_reply: Reply | None = None
+
+
+class Subscription:
     """
     The waits of one trigger, as the poller serves them.
 
-    :param deadline: when the trigger gives up, in seconds since the epoch.
+    :param deadline: when the trigger gives up, on the monotonic clock.
     """
-
-    # Thousands of triggers have one each.
-    __slots__ = (
-        "_listener",
-        "_told",
-        "account_reply",
-        "alarm",
-        "closed",
-        "deadline",
-        "defect",
-        "finished",
-        "left",
-        "ready",
-    )
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        self.finished: list[JobWait] = []
-        self.account_reply: Reply | None = None
-        self.defect: BaseException | None = None
+        self.timers: dict[JobWait, asyncio.TimerHandle] = {}
         self.closed = False
-        self.ready: dict[JobWait, None] = {}
-        self.left = 0
-        self.alarm = float("inf")
-        self._told = False
-        self._listener: asyncio.Future[None] | None = None
+        self._news = News()
+        self._defect: BaseException | None = None
+        self._notified = asyncio.Event()
 
-    def take(self) -> list[JobWait]:
-        """Return the jobs that got done since the last time."""
-        self._told = False
-        if self.defect is not None:
-            raise self.defect
-        finished, self.finished = self.finished, []
-        self.left -= len(finished)
-        return finished
+    @property
+    def news(self) -> News:
+        """What will be drained next."""
+        return self._news
 
-    def listen(self) -> asyncio.Future[None]:
-        """Return a future that is done when there is something to take."""
-        # No asyncio.Event, which weighs four times as much.
-        self._listener = asyncio.get_running_loop().create_future()
-        if self._told:
-            self._listener.set_result(None)
-        return self._listener
+    def notify(self, defect: BaseException | None = None) -> None:
+        """Wake the trigger; a defect of this provider ends its wait."""
+        self._defect = defect or self._defect
+        self._notified.set()
 
-    def tell(self) -> None:
-        """Wake the trigger."""
-        self._told = True
-        if self._listener is not None and not self._listener.done():
-            self._listener.set_result(None)
+    async def wait(self, seconds: float) -> None:
+        """Wait for news, but no longer than so many seconds."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._notified.wait(), max(0.0, seconds))
 
-    def fail(self, defect: Exception) -> None:
-        """Wake the trigger with a defect of this provider, which ends its wait."""
-        self.defect = defect
-        self.tell()
+    def drain(self) -> News:
+        """
+        Return the news since the last time.
+
+        :raises Exception: a defect of this provider.
+        """
+        if self._defect is not None:
+            raise self._defect
+        self._notified.clear()
+        news, self._news = self._news, News()
+        return news
 
 
 class Poller:
     """
-    Looks at jobs for all triggers of one event loop and connection.
+    Polls jobs for all triggers of one event loop that started with the same connection.
 
-    Every other turn goes round among the triggers that have a job due, so that one with thousands of jobs does not
-    keep one with a single job waiting; the turns between go to the jobs that got due behind another one of their
-    trigger, the one that is due longest first, so that thousands of triggers with a single job do not starve one with
-    many. No two requests leave closer together than the connection's ``requests_per_second`` allows (of thousands,
-    those of a millisecond leave together), and none at all while ModelsLab asks to stay away.
-
-    :param conn_id: the connection.
+    :param options: the connection's options.
+    :param fingerprint: what tells them from others.
+    :param look_up: looks the connection up again, should its key be refused.
+    :param pacing: policy, clock and chance.
+    :param durations: what the finished jobs of each endpoint have taught.
     """
 
-    def __init__(self, conn_id: str) -> None:
-        self.durations: dict[str, DurationModel] = {}
-        self._hook = ModelsLabHook(conn_id)
-        self._users = 0
+    def __init__(
+        self,
+        options: ClientOptions,
+        fingerprint: Fingerprint,
+        look_up: LookUp,
+        pacing: Pacing,
+        durations: dict[str, DurationModel],
+    ) -> None:
+        self.fingerprint = fingerprint
+        self.users = 0
+        self._options = options
+        self._look_up = look_up
+        self._pacing = pacing
+        self._durations = durations
+        self._clients: list[AsyncClient] = []  # the last one is in use; those before it had a key that was refused
         self._opening = asyncio.Lock()
-        self._session: AsyncClient | None = None
-        self._groups: set[Group] = set()
-        self._looks: set[asyncio.Task[None]] = set()
-        self._timers: list[tuple[float, int, JobWait, Group]] = []
-        self._alarms: list[tuple[float, int, Group]] = []
-        self._counter = itertools.count()
-        self._round: dict[Group, None] = {}
-        self._behind: dict[JobWait, Group] = {}
-        self._goes_round = False
-        self._next_beat: asyncio.TimerHandle | None = None
-        # An empty one: otherwise log lines of a poll would belong to the trigger that happened to be there.
-        self._context = Context()
-        self._beginning = 0
-        self._next_request = 0.0
-        self._quiet_until = 0.0
         self._renewing = asyncio.Lock()
         self._renewed = float("-inf")
+        self._queue: FairQueue[Subscription, JobWait] = FairQueue()
+        self._wake = asyncio.Event()
+        self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._subscriptions: set[Subscription] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._next_request = float("-inf")
+        self._quiet_until = float("-inf")
 
-    async def join(self) -> None:
-        """Keep the session open until :meth:`leave`; the connection is looked up by the first to come."""
-        self._users += 1
-        try:
-            async with self._opening:
-                if self._session is None:
-                    await self._open()
-        except BaseException:
-            await self.leave()
-            raise
+    async def open(self) -> None:
+        """Open the client, unless that has been done."""
+        async with self._opening:
+            if not self._clients:
+                self._clients.append(await AsyncClient.open(self._options))
+                self._start(self._dispatch())
 
-    async def leave(self) -> None:
-        """Undo :meth:`join`; the last to leave closes the session."""
-        self._users -= 1
-        if not self._users:
-            # To its end even when the trigger that leaves last is being cancelled.
-            await asyncio.shield(asyncio.ensure_future(self._close()))
+    async def close(self) -> None:
+        """Stop polling and close the client."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for client in self._clients:
+            await client.close()
+        self._clients.clear()
 
-    def watch(self, waits: Sequence[JobWait], group: Group) -> None:
-        """Look at the jobs of these waits for a group, each when it is due, until :meth:`forget` is called."""
-        group.left = len(waits)
-        self._groups.add(group)
+    def subscribe(self, subscription: Subscription, waits: Sequence[JobWait]) -> None:
+        """Poll the jobs of these waits, each when it is due, until :meth:`unsubscribe` is called."""
+        self._subscriptions.add(subscription)
         for wait in waits:
-            self._set_timer(wait, group)
+            self._set_timer(wait, subscription)
 
-    def forget(self, group: Group) -> None:
-        """Look no more at the jobs of a group."""
-        group.closed = True
-        self._groups.discard(group)
-        self._round.pop(group, None)
-        for wait in group.ready:
-            self._behind.pop(wait, None)
-        group.ready.clear()
-
-    def news(self, group: Group, until: float) -> asyncio.Future[None]:
-        """
-        Return a future that is done when there is something to take from a group, or the time has come.
-
-        :param group: one that is watched for.
-        :param until: seconds since the epoch.
-        """
-        if until < group.alarm:
-            group.alarm = until
-            heapq.heappush(self._alarms, (until, next(self._counter), group))
-            self._beat_in(until - time.time())
-        return group.listen()
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Poll for a subscription no more."""
+        subscription.closed = True
+        self._subscriptions.discard(subscription)
+        self._queue.discard(subscription)
+        for timer in subscription.timers.values():
+            timer.cancel()
+        subscription.timers.clear()
 
     def durations_of(self, endpoint: str) -> DurationModel:
-        """Return what has been learned about an endpoint; it grows with every job that gets done."""
-        return self.durations.setdefault(endpoint, DurationModel())
+        """Return what the finished jobs of an endpoint have taught; it grows with every further one."""
+        return self._durations.setdefault(endpoint, DurationModel())
 
-    async def _open(self) -> None:
-        self._session = await self._hook.open_async_client()
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        # In an empty context: otherwise log lines would belong to the trigger that happened to be there.
+        task = Context().run(asyncio.ensure_future, work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _close(self) -> None:
-        async with self._opening:
-            if self._users or self._session is None:
-                return
-            polls = list(self._looks)
-            for look in polls:
-                look.cancel()
-            await asyncio.gather(*polls, return_exceptions=True)
-            self._looks.clear()  # one that was cancelled before it began has not gone by itself
-            await self._session.close()
-            self._session = None
-            if self._next_beat is not None:
-                self._next_beat.cancel()
-                self._next_beat = None
-            self._timers.clear()
-            self._alarms.clear()
-            self._round.clear()
-            self._behind.clear()
-            self._beginning = 0
-            # The next to come reads the connection anew.
-            self._hook = ModelsLabHook(self._hook.modelslab_conn_id)
+    def _set_timer(self, wait: JobWait, subscription: Subscription) -> None:
+        delay = wait.delay(subscription.deadline)
+        loop = asyncio.get_running_loop()
+        subscription.timers[wait] = loop.call_later(delay, self._enqueue, wait, subscription)
 
-    def _timer_is_up(self) -> None:
-        self._next_beat = None
-        self._beat()
+    def _enqueue(self, wait: JobWait, subscription: Subscription) -> None:
+        subscription.timers.pop(wait, None)
+        if not subscription.closed:
+            self._queue.push(subscription, wait)
+            self._wake.set()
 
-    def _beat(self) -> None:
-        """Begin the polls whose turn it is, as far as the account allows them now; beat again when that may change."""
+    async def _dispatch(self) -> None:
+        """Start the polls that are due, one after the other, as fast as the account allows."""
         try:
-            now = time.time()
-            self._ring_alarms(now)
-            self._collect_due(now)
-            if self._beginning:
-                return  # they beat when they have begun
-            if self._round and len(self._looks) < MAX_CONNECTIONS and self._pause() <= 0:
-                self._begin_polls()
+            while True:
+                await self._wake.wait()
+                pause = max(self._next_request, self._quiet_until) - self._now()
+                if pause > TIMER_RESOLUTION:
+                    await asyncio.sleep(pause)
+                    continue
+                await self._connections.acquire()
+                if not self._queue:
+                    self._connections.release()
+                    self._wake.clear()
+                    continue
+                self._next_request = max(self._next_request, self._now()) + 1 / self._options.requests_per_second
+                subscription, wait = self._queue.pop()
+                self._start(self._poll(wait, subscription))
+        except Exception as defect:  # it must not leave the triggers waiting for ever
+            for subscription in self._subscriptions:
+                subscription.notify(defect)
+
+    async def _poll(self, wait: JobWait, subscription: Subscription) -> None:
+        try:
+            if self._now() < self._quiet_until:  # ModelsLab has asked for a pause since the dispatcher started this
+                self._enqueue(wait, subscription)
             else:
-                self._beat_for_next()
+                self._deliver(await self._ask(wait), wait, subscription)
         except Exception as defect:
-            # It must not leave the triggers waiting for ever.
-            for group in self._groups:
-                group.fail(defect)
-
-    def _pause(self) -> float:
-        """Return the seconds until the account allows another request."""
-        return max(self._next_request, self._quiet_until) - time.monotonic()
-
-    def _beat_for_next(self) -> None:
-        """Beat when a job is due and the account allows a request, and not before: it wakes up the process."""
-        now = time.time()
-        if self._alarms:
-            self._beat_in(self._alarms[0][0] - now)
-        if len(self._looks) >= MAX_CONNECTIONS:
-            return  # the first to end beats
-        if self._round:
-            self._beat_in(self._pause())
-        elif self._timers:
-            self._beat_in(max(self._pause(), self._timers[0][0] - now))
-
-    def _beat_in(self, seconds: float) -> None:
-        """Beat after so many seconds, unless a beat comes earlier anyway."""
-        loop = asyncio.get_running_loop()
-        moment = loop.time() + max(0.0, seconds)
-        if self._next_beat is not None:
-            if self._next_beat.when() <= moment:
-                return
-            self._next_beat.cancel()
-        self._next_beat = loop.call_at(moment, self._timer_is_up, context=self._context)
-
-    def _begin_polls(self) -> None:
-        """Begin one poll; and with it those that the ceiling allows within a tick, where it allows as many."""
-        if self._session is None:
-            raise RuntimeError("the poller has no session")
-        loop = asyncio.get_running_loop()
-        self._next_request = time.monotonic()
-        end = self._next_request + TICK
-        while self._round and self._next_request < end and len(self._looks) < MAX_CONNECTIONS:
-            self._next_request += self._gap
-            self._beginning += 1
-            self._looks.add(loop.create_task(self._poll(*self._take_turn(), self._session)))
-
-    @property
-    def _gap(self) -> float:
-        """The seconds from one request to the next; the connection was looked up when the session was opened."""
-        return (1 + MARGIN) / self._hook.options.requests_per_second
-
-    def _set_timer(self, wait: JobWait, group: Group) -> None:
-        now = time.time()
-        moment = now + wait.delay(now, group.deadline)
-        heapq.heappush(self._timers, (moment, next(self._counter), wait, group))
-        self._beat_in(moment - now)
-
-    def _ring_alarms(self, now: float) -> None:
-        while self._alarms and self._alarms[0][0] <= now:
-            moment, _, group = heapq.heappop(self._alarms)
-            if group.alarm == moment:
-                group.alarm = float("inf")
-                group.tell()
-
-    def _collect_due(self, now: float) -> None:
-        while self._timers and self._timers[0][0] <= now:
-            _, _, wait, group = heapq.heappop(self._timers)
-            if group.closed:
-                continue
-            if group.ready:
-                self._behind[wait] = group
-            group.ready[wait] = None
-            self._round.setdefault(group)
-
-    def _take_turn(self) -> tuple[JobWait, Group]:
-        """Return the wait whose turn it is: the first one of the next trigger, or one that got due behind another."""
-        self._goes_round = not self._goes_round
-        if self._behind and not self._goes_round:
-            wait, group = next(iter(self._behind.items()))
-        else:
-            group = next(iter(self._round))
-            wait = next(iter(group.ready))
-            del self._round[group]
-            self._round[group] = None  # at the end of the round
-        self._behind.pop(wait, None)
-        del group.ready[wait]
-        if not group.ready:
-            del self._round[group]
-        return wait, group
-
-    async def _poll(self, wait: JobWait, group: Group, session: AsyncClient) -> None:
-        self._beginning -= 1
-        try:
-            if time.monotonic() < self._quiet_until:
-                # ModelsLab has asked to stay away since this look was given its turn.
-                self._set_timer(wait, group)
-                return
-            key = session.options.key
-            self._next_request = max(self._next_request, time.monotonic() + self._gap)
-            self._beat()
-            reply = await session.poll(wait.job)
-            if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(key, session):
-                reply = await session.poll(wait.job)
-            if reply.verdict is Verdict.RATE_LIMITED:
-                self._quiet_until = max(self._quiet_until, time.monotonic() + (reply.retry_after or 0.0))
-            self._deliver(reply, wait, group)
-        except Exception as defect:
-            group.fail(defect)
+            subscription.notify(defect)
         finally:
-            # Not in a callback of the task, which would be a turn of the event loop for each request.
-            self._looks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-            if len(self._looks) == MAX_CONNECTIONS - 1:
-                self._beat_in(0.0)
+            self._connections.release()
 
-    def _deliver(self, reply: Reply, wait: JobWait, group: Group) -> None:
-        if group.closed:
+    async def _ask(self, wait: JobWait) -> Reply:
+        """Return the reply to one request, or to a second one where the first had a key that was no longer valid."""
+        client = self._clients[-1]
+        reply = await client.poll(wait.job)
+        if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(client.options.key):
+            reply = await self._clients[-1].poll(wait.job)
+        return reply
+
+    def _deliver(self, reply: Reply, wait: JobWait, subscription: Subscription) -> None:
+        if reply.verdict is Verdict.RATE_LIMITED:
+            self._quiet_until = max(self._quiet_until, self._now() + (reply.retry_after or 0.0))
+        if subscription.closed:
             return
         if reply.verdict in ACCOUNT_VERDICTS:
-            group.account_reply = reply
-            group.tell()
+            subscription.news.account_reply = reply
+            subscription.notify()
             return
-        wait.take(reply, time.time())
+        if remark := wait.take(reply):
+            subscription.news.remarks.append((wait, remark))
+            subscription.notify()
         if not wait.job.finished:
-            self._set_timer(wait, group)
+            self._set_timer(wait, subscription)
             return
         if wait.duration is not None:
             self.durations_of(wait.job.endpoint).observe(wait.first_eta, wait.duration)
-        group.finished.append(wait)
-        group.tell()
+        subscription.news.finished.append(wait)
+        subscription.notify()
 
-    async def _has_other_key_than(self, refused: str, session: AsyncClient) -> bool:
-        """Return whether there is another key than the one refused, reading the connection anew if need be."""
+    async def _has_other_key_than(self, refused: str) -> bool:
+        """Whether there is another key than the one refused; the connection is looked up for it now and then."""
         async with self._renewing:
-            if (await self._hook.aoptions()).key != refused:
+            if self._clients[-1].options.key != refused:
                 return True  # others were refused at the same time, and one of them has found it
-            if time.monotonic() - self._renewed < KEY_RENEWAL_GAP:
+            if self._now() - self._renewed < self._pacing.policy.renewal_gap:
                 return False
-            self._renewed = time.monotonic()
-            renewed = ModelsLabHook(self._hook.modelslab_conn_id)
+            self._renewed = self._now()
             try:
-                if (await renewed.aoptions()).key == refused:
+                options = await self._look_up()
+                if options.key == refused or options.base_url != self._options.base_url:
                     return False
+                self._clients.append(await AsyncClient.open(options))
+                self.fingerprint = await asyncio.to_thread(fingerprint_of, options)
             except Exception:
                 return False
-            self._hook = renewed
-            session.options = await renewed.aoptions()
+            self._options = options
             return True
 
+    def _now(self) -> float:
+        return self._pacing.clock.monotonic()
 
-_POLLERS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = WeakKeyDictionary()
+
+class Pollers:
+    """The pollers of one event loop, by connection and by the fingerprints that lead to them."""
+
+    def __init__(self) -> None:
+        self._pollers: dict[tuple[str, Fingerprint | None], Poller] = {}
+        self._look_ups: dict[tuple[str, Fingerprint | None], asyncio.Task[Poller]] = {}
+        self._durations: dict[str, dict[str, DurationModel]] = {}
+
+    @asynccontextmanager
+    async def joined(
+        self, conn_id: str, started_with: Fingerprint | None, look_up: LookUp, pacing: Pacing
+    ) -> AsyncIterator[Poller]:
+        """
+        Return the poller for a wait, and keep it open for that long.
+
+        :param conn_id: the connection.
+        :param started_with: what the connection was when the wait started; ``None`` where that is not known.
+        :param look_up: looks the connection up.
+        :param pacing: policy, clock and chance.
+        :raises ModelsLabArgumentError: the connection cannot be used, or leads to another host by now.
+        """
+        address = conn_id, started_with
+        poller = self._pollers.get(address)
+        if poller is None:
+            # One look-up for all that come at the same time, and not the business of the first that may be cancelled.
+            if address not in self._look_ups:
+                self._look_ups[address] = asyncio.ensure_future(self._find(address, look_up, pacing))
+                self._look_ups[address].add_done_callback(lambda task: self._look_ups.pop(address, None))
+            found = await asyncio.shield(self._look_ups[address])
+            poller = self._pollers.setdefault((conn_id, found.fingerprint), found)
+            self._pollers[address] = poller
+        poller.users += 1
+        try:
+            await poller.open()
+            yield poller
+        finally:
+            poller.users -= 1
+            if not poller.users:
+                self._pollers = {address: other for address, other in self._pollers.items() if other is not poller}
+                # To its end even when the trigger that leaves last is being cancelled.
+                await asyncio.shield(asyncio.ensure_future(poller.close()))
+
+    async def _find(self, address: tuple[str, Fingerprint | None], look_up: LookUp, pacing: Pacing) -> Poller:
+        """Look the connection up, and return a poller for what it is now."""
+        conn_id, started_with = address
+        options = await look_up()
+        fingerprint = await asyncio.to_thread(fingerprint_of, options)
+        if started_with is not None and started_with.host != fingerprint.host:
+            raise ModelsLabArgumentError(moved(conn_id, started_with, fingerprint))
+        return Poller(options, fingerprint, look_up, pacing, self._durations.setdefault(conn_id, {}))
 
 
-def poller_of(conn_id: str) -> Poller:
-    """Return the poller of a connection on the running event loop."""
-    pollers = _POLLERS.setdefault(asyncio.get_running_loop(), {})
-    if conn_id not in pollers:
-        pollers[conn_id] = Poller(conn_id)
-    return pollers[conn_id]
+def moved(conn_id: str, started_with: Fingerprint, now: Fingerprint) -> str:
+    """Say what to do about a wait whose connection leads to another host by now."""
+    before, after = (fingerprint.host or "the official hosts" for fingerprint in (started_with, now))
+    return (
+        f"Put the host back into connection {conn_id!r} and clear the task, or submit its jobs again: they were "
+        f"submitted to {before}, and the connection now leads to {after}, where they are not known"
+    )
+
+
+_POLLERS: WeakKeyDictionary[asyncio.AbstractEventLoop, Pollers] = WeakKeyDictionary()
+
+
+def pollers() -> Pollers:
+    """Return the pollers of the running event loop."""
+    return _POLLERS.setdefault(asyncio.get_running_loop(), Pollers())

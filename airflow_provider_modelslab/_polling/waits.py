@@ -1,34 +1,28 @@
 """
-The wait for a job: what has been seen of it, whether that ends it, and when to look again.
+The wait for a job: what the replies have said so far, whether that ends it, and when to poll again.
 
-Every way of waiting (the hook's, the sensor's, the trigger's) feeds the replies it gets into a
-:class:`JobWait` and does what that says, so that they cannot disagree. Nothing here does I/O or reads a clock.
+Hook, sensor and trigger feed the replies they get into a :class:`JobWait` and do what it says, so that they cannot
+disagree. Nothing here does I/O; clock and chance are passed in. Times are seconds of the monotonic clock unless a
+name says otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from random import Random
+from dataclasses import replace
 
 from airflow_provider_modelslab._polling import schedule
-from airflow_provider_modelslab._protocol.replies import Reply, Verdict
+from airflow_provider_modelslab._polling.policy import Pacing, PollingPolicy
+from airflow_provider_modelslab._protocol.replies import Reply
+from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab.jobs import Job
 
-NOT_FOUND_GRACE = 30.0
-"""Seconds for which "Request not found" is not believed: ModelsLab says so of jobs just submitted."""
-
-NO_OUTPUT_LIMIT = 6
-"""How many times in a row a success without any output is polled again before it counts as a failure."""
-
-EMPTY_ERROR_LIMIT = 10
-"""How many times in a row an error without a word is polled again: running video jobs answer it."""
-
-LAST_POLLS = 2.0
-"""Seconds before the deadline from which a job is polled as often as may be, whenever it would be due."""
-
-_RANDOM = Random()
-
-_DOUBTFUL = frozenset({Verdict.NO_OUTPUT, Verdict.EMPTY_ERROR, Verdict.NOT_FOUND})
+INCONCLUSIVE = {
+    Verdict.NOT_FOUND: "Request not found",
+    Verdict.NO_OUTPUT: "success without any output",
+    Verdict.EMPTY_ERROR: "an error without a reason",
+}
+"""Verdicts that ModelsLab gives of jobs, too, that succeed later; they count only when they persist."""
 
 
 class JobWait:
@@ -36,108 +30,101 @@ class JobWait:
     The wait for one job.
 
     :param job: the job as it is known when the wait starts.
-    :param started: when the wait started, in seconds since the epoch.
+    :param pacing: policy, clock and chance.
+    :param started: when the wait started, in seconds since the epoch: now, or before a restart of the triggerer.
     :param poke_interval: a fixed pace in seconds; ``None`` lets the schedule find the moments.
-    :param seconds_per_request: what one request more must save, in seconds of latency, to be worth it.
     :param durations: what is known about how long jobs of this endpoint take.
     """
-
-    __slots__ = (
-        "_doubt",
-        "_doubts",
-        "_experience",
-        "_faults",
-        "_last_poll",
-        "_poke_interval",
-        "_seconds_per_request",
-        "_started",
-        "_submitted",
-        "due",
-        "duration",
-        "first_eta",
-        "job",
-        "last_verdict",
-    )
 
     def __init__(
         self,
         job: Job,
+        pacing: Pacing,
         started: float,
         poke_interval: float | None = None,
-        seconds_per_request: float = schedule.SECONDS_PER_REQUEST,
         durations: schedule.DurationModel = schedule.PRIOR,
     ) -> None:
         self.job = job
         self.first_eta = job.eta
         self.duration: float | None = None
         self.last_verdict: Verdict | None = None
-        self._started = started
-        # The schedule counts from the submission; one that is in the future is a clock that goes wrong.
-        self._submitted = started if job.submitted is None else min(job.submitted, started)
-        self._last_poll = started
+        self._pacing = pacing
         self._poke_interval = poke_interval
-        self._seconds_per_request = seconds_per_request
-        self._experience = durations
-        self._faults = self._doubts = 0
-        self._doubt: Verdict | None = None
-        self.due = self._first_poll()
+        self._durations = durations
+        now, wall = pacing.clock.monotonic(), pacing.clock.wall()
+        # A moment in the future is the mistake of a clock.
+        self._started = now - max(0.0, wall - started)
+        self._submitted = self._started if job.submitted is None else now - max(0.0, wall - job.submitted)
+        self._last_poll = self._started
+        self._faults = 0
+        self._inconclusive_replies = 0
+        self._inconclusive_since = now
+        self._inconclusive: Verdict | None = None
+        self.due = self._first_poll(now)
 
     @property
-    def doubtful(self) -> bool:
-        """Whether the last reply was one that is believed only when it persists."""
-        return not self.job.finished and self.last_verdict in _DOUBTFUL
+    def inconclusive(self) -> bool:
+        """Whether the last reply was one that counts only when it persists."""
+        return not self.job.finished and self.last_verdict in INCONCLUSIVE
 
-    def may_poll(self, now: float) -> bool:
-        """Whether ModelsLab may be asked now by one who keeps his own pace: not while it asked to stay away."""
-        return not self.job.finished and (self.last_verdict is not Verdict.RATE_LIMITED or now >= self.due)
+    @property
+    def unreachable(self) -> bool:
+        """Whether the last polls brought nothing but faults."""
+        return self._faults >= self._pacing.policy.fault_limit
 
-    def delay(self, now: float, deadline: float) -> float:
+    def may_poll(self) -> bool:
+        """Whether a caller that keeps its own pace may poll now: not while ModelsLab asks for a pause."""
+        return not self.job.finished and (self.last_verdict is not Verdict.RATE_LIMITED or self.delay() <= 0)
+
+    def delay(self, deadline: float = float("inf")) -> float:
         """
         Return the seconds to the next poll: when it is due, and every second shortly before the deadline.
 
-        :param now: the time, in seconds since the epoch.
-        :param deadline: when the wait ends, in seconds since the epoch.
+        :param deadline: when the wait ends.
         """
+        now, policy = self._pacing.clock.monotonic(), self._pacing.policy
         moment = self.due
         if self.last_verdict is not Verdict.RATE_LIMITED:
-            moment = min(moment, max(deadline - LAST_POLLS, now + schedule.MIN_DELAY))
+            moment = min(moment, max(deadline - policy.last_polls, now + policy.min_delay))
         return max(0.0, moment - now)
 
-    def take(self, reply: Reply, now: float) -> None:
+    def take(self, reply: Reply) -> str:
         """
-        Take the reply to one poll at the job: ``job`` and ``due`` are up to date afterwards.
+        Take the reply to a poll: ``job`` and ``due`` are up to date afterwards.
 
         :param reply: the reply, of any verdict.
-        :param now: the time of the reply, in seconds since the epoch.
+        :return: a line for the log where the reply is worth one, else ``""``.
         """
-        self._count(reply.verdict)
+        now = self._pacing.clock.monotonic()
+        self._count(reply.verdict, now)
         self.last_verdict = reply.verdict
         self.job = reply.job
         if self.first_eta is None:
             self.first_eta = reply.job.eta
         self._measure(reply.verdict, now)
-        if not self.job.finished and (disbelief := self._disbelieved(reply.verdict, now)):
-            self.job = self.job.failed(disbelief)
+        if not self.job.finished and (reason := self._failure_reason(now)):
+            self.job = self.job.failed(reason)
+        remark = self._remark(reply)
         self.due = now + self._delay(reply, now)
+        return remark
 
-    def _first_poll(self) -> float:
+    def _first_poll(self, now: float) -> float:
         if self._poke_interval is not None:
             return self._started + self._poke_interval
-        planned = self._submitted + schedule.first_delay(self.job.eta, self._experience)
-        return max(planned, self._started + schedule.MIN_DELAY)
+        planned = self._submitted + schedule.first_delay(self.job.eta, self._durations, self._pacing.policy)
+        return max(planned, now + self._pacing.policy.min_delay)
 
-    def _gap(self, now: float) -> float:
-        elapsed = now - self._submitted
-        return schedule.next_delay(elapsed, self.first_eta, self._experience, self._seconds_per_request)
-
-    def _count(self, verdict: Verdict) -> None:
-        """Count faults and doubts in a row; a fault says nothing about the job, so it leaves the doubts as they are."""
-        self._faults = self._faults + 1 if verdict is Verdict.TRANSIENT else 0
-        if verdict in _DOUBTFUL:
-            self._doubts = self._doubts + 1 if verdict is self._doubt else 1
-            self._doubt = verdict
-        elif verdict is Verdict.PROCESSING:
-            self._doubts = 0
+    def _count(self, verdict: Verdict, now: float) -> None:
+        """Count faults and inconclusive replies in a row; a fault says nothing about the job, and breaks no row."""
+        if verdict in (Verdict.TRANSIENT, Verdict.RATE_LIMITED):
+            self._faults += verdict is Verdict.TRANSIENT
+            return
+        self._faults = 0
+        if verdict is not self._inconclusive:
+            self._inconclusive = verdict if verdict in INCONCLUSIVE else None
+            self._inconclusive_replies = 0
+            self._inconclusive_since = now
+        self._inconclusive_replies += 1
 
     def _measure(self, verdict: Verdict, now: float) -> None:
         """Estimate how long the job took: it got ready between two polls, of which the first found it in progress."""
@@ -146,61 +133,80 @@ class JobWait:
         elif verdict is Verdict.SUCCESS:
             self.duration = schedule.duration_between(self._last_poll - self._submitted, now - self._submitted)
 
-    def _disbelieved(self, verdict: Verdict, now: float) -> str:
-        """Return why a doubtful verdict now counts as a failure; empty while it does not."""
-        if verdict is Verdict.NOT_FOUND and now - self._started >= NOT_FOUND_GRACE:
-            return (
-                f"{self.job.message or 'Request not found'} (job {self.job.id} is not known under endpoint "
-                f"{self.job.endpoint!r}: an id is only valid with the endpoint and the account it came from)"
+    def _failure_reason(self, now: float) -> str:
+        """Return why an inconclusive verdict now counts as a failure; empty while it does not."""
+        verdict, policy = self._inconclusive, self._pacing.policy
+        if verdict is None or not self.inconclusive:
+            return ""
+        lasted = now - self._inconclusive_since
+        if lasted < policy.inconclusive_grace or self._inconclusive_replies < _limit(verdict, policy):
+            return ""
+        reason = (
+            f"ModelsLab answered {INCONCLUSIVE[verdict]!r} {self._inconclusive_replies} times in a row, over "
+            f"{lasted:.0f} s"
+        )
+        if verdict is Verdict.NOT_FOUND:
+            reason += (
+                f": job {self.job.id} is not known under endpoint {self.job.endpoint!r}; an id is only valid with the "
+                "endpoint and the account it came from"
             )
-        if verdict is Verdict.NO_OUTPUT and self._doubts >= NO_OUTPUT_LIMIT:
-            return f"ModelsLab reported success without any output, {self._doubts} times in a row"
-        if verdict is Verdict.EMPTY_ERROR and self._doubts >= EMPTY_ERROR_LIMIT:
-            return f"ModelsLab answered with an error without a reason, {self._doubts} times in a row"
+        return reason
+
+    def _remark(self, reply: Reply) -> str:
+        policy = self._pacing.policy
+        if reply.verdict is Verdict.TRANSIENT and self.unreachable:
+            self.job = replace(self.job, message=f"{reply.job.message} ({self._faults} failed polls in a row)")
+            return f"cannot be polled now: {self.job.message}" if self._faults == policy.fault_limit else ""
+        if self.inconclusive and self._inconclusive_replies == 1:
+            return (
+                f"not believed yet: ModelsLab answered {INCONCLUSIVE[reply.verdict]!r}; that counts once it has come "
+                f"again and again for {policy.inconclusive_grace:g} s"
+            )
         return ""
 
     def _delay(self, reply: Reply, now: float) -> float:
+        policy, random = self._pacing.policy, self._pacing.random
         pause = reply.retry_after or 0.0
         if reply.verdict is Verdict.RATE_LIMITED:
-            return schedule.spread_pause(pause, _RANDOM)
+            return schedule.spread_pause(pause, random, policy)
         if self._poke_interval is not None:
             return max(self._poke_interval, pause)
         if reply.verdict is Verdict.TRANSIENT:
-            delay = schedule.backoff_delay(self._faults)
-        elif reply.verdict in _DOUBTFUL:
-            delay = schedule.backoff_delay(self._doubts)
+            delay = schedule.backoff_delay(self._faults, policy)
+        elif reply.verdict in INCONCLUSIVE:
+            delay = schedule.backoff_delay(self._inconclusive_replies, policy)
         else:
-            delay = self._gap(now)
-        return max(schedule.jittered(delay, _RANDOM), pause)
+            delay = schedule.next_delay(now - self._submitted, self.first_eta, self._durations, policy)
+        return max(schedule.jittered(delay, random, policy), pause)
 
 
 class JobWaits:
     """
-    The waits for several jobs: one per distinct job, so that a job that is named twice is asked for once.
+    The waits for several jobs: one per distinct job, so that a job that is named twice is polled once.
 
-    :param jobs: the jobs, in the user's order; those already done may be among them.
-    :param started: when the wait started, in seconds since the epoch.
+    :param jobs: the jobs, in the user's order; finished ones may be among them.
+    :param pacing: policy, clock and chance.
     :param poke_interval: a fixed pace in seconds; ``None`` lets the schedule find the moments.
-    :param seconds_per_request: what one request more must save, in seconds of latency, to be worth it.
+    :param started: when the wait started, in seconds since the epoch; ``None`` for now.
     :param durations_of: what is known about how long the jobs of an endpoint take.
     """
 
     def __init__(
         self,
         jobs: Sequence[Job],
-        started: float,
+        pacing: Pacing,
         poke_interval: float | None = None,
-        seconds_per_request: float = schedule.SECONDS_PER_REQUEST,
+        started: float | None = None,
         durations_of: Callable[[str], schedule.DurationModel] = lambda endpoint: schedule.PRIOR,
     ) -> None:
+        started = pacing.clock.wall() if started is None else started
         waits: dict[tuple[str, str], JobWait] = {}
         self._waits: list[JobWait] = []
         for position, job in enumerate(jobs):
-            # A job without an id is done already, and is like no other.
+            # A job without an id has finished already, and is like no other.
             address = job.endpoint, job.id or f"#{position}"
             if address not in waits:
-                durations = durations_of(job.endpoint)
-                waits[address] = JobWait(job, started, poke_interval, seconds_per_request, durations)
+                waits[address] = JobWait(job, pacing, started, poke_interval, durations_of(job.endpoint))
             self._waits.append(waits[address])
 
     def unfinished(self) -> list[JobWait]:
@@ -213,8 +219,30 @@ class JobWaits:
 
     def summary(self) -> str:
         """Describe how far the waits are, for a log line."""
-        jobs = [wait.job for wait in dict.fromkeys(self._waits)]
-        unfinished = [job for job in jobs if not job.finished]
-        etas = [job.eta for job in unfinished if job.eta is not None]
-        longest = f", longest ETA {max(etas):.0f} s" if etas else ""
-        return f"{len(jobs) - len(unfinished)} of {len(jobs)} jobs done{longest}"
+        waits = list(dict.fromkeys(self._waits))
+        unfinished = [wait for wait in waits if not wait.job.finished]
+        etas = [wait.job.eta for wait in unfinished if wait.job.eta is not None]
+        text = f"{len(waits) - len(unfinished)} of {len(waits)} jobs done"
+        if etas:
+            text += f", longest ETA {max(etas):.0f} s"
+        unreachable = [wait.job for wait in unfinished if wait.unreachable]
+        if unreachable:
+            text += f"; {len(unreachable)} cannot be polled now: {unreachable[0].message}"
+        return text
+
+
+def enough(unfinished: int, max_pending: int | None) -> bool:
+    """
+    Whether a wait has what it was for.
+
+    :param unfinished: how many jobs are in progress.
+    :param max_pending: how many may be left: 0 waits for all, ``None`` for the deadline whatever finishes.
+    """
+    return max_pending is not None and unfinished <= max_pending
+
+
+def _limit(verdict: Verdict, policy: PollingPolicy) -> int:
+    """Return how many times in a row an inconclusive verdict must come before it counts."""
+    if verdict is Verdict.NOT_FOUND:
+        return policy.not_found_limit
+    return policy.no_output_limit if verdict is Verdict.NO_OUTPUT else policy.empty_error_limit

@@ -31,11 +31,11 @@ RANKS = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 APART = {"sandbox"}
 """It stands for ModelsLab, and knows nothing of Airflow."""
 
-UNCLEAN = {f"{PACKAGE}.{module}" for module in ("_ledger.ledger", "_polling.poller", "_polling.waits")}
+UNCLEAN = {f"{PACKAGE}._ledger.ledger"}
 """Modules that are not clean yet; empty at the end."""
 
 PURE_PARTS = {"_protocol", "_polling"}
-IMPURE = {f"{PACKAGE}._polling.poller"}
+IMPURE = {f"{PACKAGE}._polling.{module}" for module in ("clock", "poller")}
 SOURCES = {"airflow", "aiohttp", "asyncio", "requests", "secrets", "socket", "time", "uuid"}
 """Where I/O, time and chance come from."""
 

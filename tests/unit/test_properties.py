@@ -47,6 +47,7 @@ from airflow_provider_modelslab.endpoints import (
     submission_url,
 )
 from airflow_provider_modelslab.jobs import Job
+from tests.support.pacing import SimulatedClock, simulated
 from tests.support.reply_table import QUEUED, REPLIES
 
 JOB = Job(id="147", endpoint="v6/video")
@@ -137,16 +138,17 @@ def believing_etas() -> DurationModel:
 @given(st.lists(received, max_size=5), st.booleans())
 @example([HttpReply(200, b'{"status":"processing","eta":1.7e308}')], True)
 def test_a_wait_takes_any_replies(of_polls, experienced):
-    wait = JobWait(JOB, 1e9, durations=believing_etas() if experienced else DurationModel())
-    now = 1e9
-    for look in of_polls:
+    clock = SimulatedClock()
+    durations = believing_etas() if experienced else DurationModel()
+    wait = JobWait(JOB, simulated(clock, jitter=0.1), clock.wall(), durations=durations)
+    for received_then in of_polls:
         if wait.job.finished:
             break
-        wait.take(read_fetch_reply(look, wait.job, KEY), now)
+        wait.take(read_fetch_reply(received_then, wait.job, KEY))
         assert (wait.job.status == "success") == bool(wait.job.outputs)
-        assert now <= wait.due <= now + 2 * LONGEST_PAUSE
-        assert wait.delay(now, now + 3600) >= 0
-        now = max(now, wait.due)
+        assert 0 <= wait.delay() <= 2 * LONGEST_PAUSE
+        assert wait.delay(clock.monotonic() + 3600) >= 0
+        clock.move(wait.delay())
 
 
 # --- the key ---

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_modelslab._polling.policy import DEFAULT_POLICY as POLICY
 from airflow_provider_modelslab._polling.schedule import (
-    MAX_DELAY,
-    MAX_FIRST_DELAY,
-    MIN_DELAY,
     PRIOR,
     DurationModel,
     backoff_delay,
@@ -26,13 +24,13 @@ etas = st.none() | st.floats(0, 1e9)
 
 @given(etas, st.floats(0, 1e9))
 def test_gaps_stay_between_their_bounds(eta, elapsed):
-    assert MIN_DELAY <= next_delay(elapsed, eta) <= MAX_DELAY
+    assert POLICY.min_delay <= next_delay(elapsed, eta) <= POLICY.max_delay
 
 
 @given(etas)
 def test_the_first_poll_is_before_the_expected_end(eta):
     median, _ = PRIOR.expected_duration(eta)
-    assert MIN_DELAY <= first_delay(eta) <= max(MIN_DELAY, median)
+    assert POLICY.min_delay <= first_delay(eta) <= max(POLICY.min_delay, median)
 
 
 @given(etas, st.floats(0, 1e6), st.floats(0, 1e6))
@@ -47,7 +45,7 @@ def test_the_first_poll_does_not_wait_for_the_eta(eta):
 
 @pytest.mark.parametrize("seconds", [12_000.0, 1e9])
 def test_an_eta_in_another_unit_postpones_the_first_poll_by_minutes_only(seconds):
-    assert first_delay(seconds) == MAX_FIRST_DELAY
+    assert first_delay(seconds) == POLICY.max_first_delay
 
 
 def test_longer_etas_are_asked_for_later_and_less_often():
@@ -104,7 +102,7 @@ def test_whatever_is_learned_the_delays_stay_sane(jobs, eta):
     median, spread = model.expected_duration(eta)
     assert 0 < median < math.inf
     assert 0 < spread < math.inf
-    assert MIN_DELAY <= next_delay(1.0, eta, model) <= MAX_DELAY
+    assert POLICY.min_delay <= next_delay(1.0, eta, model) <= POLICY.max_delay
 
 
 def requests_for(duration: float, eta: float | None) -> int:

@@ -1,133 +1,260 @@
+"""The wait for a job, on simulated time and without jitter."""
+
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
 
-from airflow_provider_modelslab._polling.schedule import MIN_DELAY
-from airflow_provider_modelslab._polling.waits import (
-    EMPTY_ERROR_LIMIT,
-    LAST_POLLS,
-    NO_OUTPUT_LIMIT,
-    NOT_FOUND_GRACE,
-    JobWait,
-    JobWaits,
-)
-from airflow_provider_modelslab._protocol.replies import Reply, Verdict
+from airflow_provider_modelslab._polling.policy import DEFAULT_POLICY as POLICY
+from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
+from airflow_provider_modelslab._protocol.replies import Reply
+from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab.jobs import Job
+from tests.support.pacing import SimulatedClock, simulated
 
 JOB = Job(id="1", endpoint="v6/video", eta=20.0)
-START = 1_000_000.0
+LIMITS = {
+    Verdict.NOT_FOUND: POLICY.not_found_limit,
+    Verdict.NO_OUTPUT: POLICY.no_output_limit,
+    Verdict.EMPTY_ERROR: POLICY.empty_error_limit,
+}
+inconclusive = pytest.mark.parametrize("verdict", LIMITS)
 
 
-def poll(wait: JobWait, verdict: Verdict, now: float = START, retry_after: float | None = None) -> None:
+@pytest.fixture
+def clock() -> SimulatedClock:
+    return SimulatedClock()
+
+
+def wait_for(clock: SimulatedClock, job: Job = JOB, poke_interval: float | None = None, **numbers: float) -> JobWait:
+    return JobWait(job, simulated(clock, **numbers), clock.wall(), poke_interval)
+
+
+def poll(wait: JobWait, verdict: Verdict, retry_after: float | None = None) -> str:
     job = replace(wait.job, status="success", outputs=["https://cdn/a"]) if verdict is Verdict.SUCCESS else wait.job
-    wait.take(Reply(verdict, job, retry_after), now)
+    return wait.take(Reply(verdict, job, retry_after))
 
 
-def test_success_ends_a_wait():
-    wait = JobWait(JOB, START)
+def poll_after(clock: SimulatedClock, wait: JobWait, seconds: float, *verdicts: Verdict) -> None:
+    for verdict in verdicts:
+        clock.move(seconds)
+        poll(wait, verdict)
+
+
+def test_success_ends_a_wait(clock):
+    wait = wait_for(clock)
     poll(wait, Verdict.PROCESSING)
     assert not wait.job.finished
     poll(wait, Verdict.SUCCESS)
     assert wait.job.outputs == ["https://cdn/a"]
 
 
-def test_not_found_is_not_believed_at_first():
-    wait = JobWait(JOB, START)
-    poll(wait, Verdict.NOT_FOUND, START + NOT_FOUND_GRACE - 1)
+# --- inconclusive replies ---
+
+
+@inconclusive
+def test_an_inconclusive_reply_counts_once_it_has_come_again_and_again_for_the_grace(clock, verdict):
+    wait = wait_for(clock)
+    gap = POLICY.inconclusive_grace / LIMITS[verdict]
+    poll_after(clock, wait, gap, *[verdict] * LIMITS[verdict])
     assert not wait.job.finished
-    poll(wait, Verdict.NOT_FOUND, START + NOT_FOUND_GRACE)
+    poll_after(clock, wait, gap, verdict)
     assert wait.job.status == "failed"
-    assert "v6/video" in wait.job.message
+    assert f"{LIMITS[verdict] + 1} times in a row, over 30 s" in wait.job.message
 
 
-@pytest.mark.parametrize(
-    ("verdict", "limit"), [(Verdict.NO_OUTPUT, NO_OUTPUT_LIMIT), (Verdict.EMPTY_ERROR, EMPTY_ERROR_LIMIT)]
-)
-def test_doubtful_replies_count_when_they_persist(verdict, limit):
-    wait = JobWait(JOB, START)
-    for _ in range(limit - 1):
-        poll(wait, verdict)
+@inconclusive
+def test_a_stray_inconclusive_reply_late_in_a_wait_is_not_believed(clock, verdict):
+    wait = wait_for(clock)
+    poll_after(clock, wait, 8, *[Verdict.PROCESSING] * 5)
+    poll_after(clock, wait, 8, verdict)
     assert not wait.job.finished
+    poll_after(clock, wait, 8, Verdict.PROCESSING, Verdict.SUCCESS)
+    assert wait.job.status == "success"
+
+
+@inconclusive
+def test_many_inconclusive_replies_at_once_are_not_believed(clock, verdict):
+    wait = wait_for(clock)
+    poll_after(clock, wait, 0.01, *[verdict] * 100)
+    assert not wait.job.finished
+
+
+@inconclusive
+@pytest.mark.parametrize("other", [Verdict.PROCESSING, *LIMITS])
+def test_another_answer_in_between_begins_the_count_again(clock, verdict, other):
+    if other is verdict:
+        return
+    wait = wait_for(clock)
+    for _ in range(5):
+        poll_after(clock, wait, 29 / LIMITS[verdict], *[verdict] * LIMITS[verdict], other)
+        assert not wait.job.finished
+
+
+@inconclusive
+def test_a_fault_in_between_is_no_answer(clock, verdict):
+    wait = wait_for(clock)
+    poll_after(clock, wait, 30 / LIMITS[verdict], *[verdict, Verdict.TRANSIENT, Verdict.RATE_LIMITED] * LIMITS[verdict])
+    assert wait.job.status == "failed"
+
+
+@inconclusive
+def test_two_replies_far_apart_are_not_again_and_again(clock, verdict):
+    wait = wait_for(clock)
+    poll_after(clock, wait, 600, verdict, Verdict.TRANSIENT, verdict)
+    assert not wait.job.finished
+
+
+@inconclusive
+def test_the_first_inconclusive_reply_in_a_row_is_worth_a_line(clock, verdict):
+    wait = wait_for(clock)
+    remarks = [poll(wait, each) for each in (verdict, verdict, Verdict.PROCESSING, verdict)]
+    assert [bool(remark) for remark in remarks] == [True, False, False, True]
+    assert "not believed yet" in remarks[0]
+
+
+def test_an_unknown_job_names_its_endpoint(clock):
+    wait = wait_for(clock)
+    poll_after(clock, wait, 20, *[Verdict.NOT_FOUND] * 3)
+    assert "'v6/video'" in wait.job.message
+
+
+# --- faults and pauses ---
+
+
+def test_trouble_never_ends_a_wait(clock):
+    wait = wait_for(clock)
+    poll_after(clock, wait, 1, *[Verdict.TRANSIENT, Verdict.RATE_LIMITED] * 5_000)
+    assert not wait.job.finished
+
+
+def test_faults_in_a_row_are_worth_one_line_and_are_counted_in_the_message(clock):
+    wait = wait_for(clock)
+    faulty = Reply(Verdict.TRANSIENT, replace(JOB, message="no connection to ModelsLab"))
+    remarks = [wait.take(faulty) for _ in range(5)]
+    assert [bool(remark) for remark in remarks] == [False, False, True, False, False]
+    assert wait.job.message == "no connection to ModelsLab (5 failed polls in a row)"
+    assert wait.unreachable
     poll(wait, Verdict.PROCESSING)
-    for _ in range(limit - 1):
-        poll(wait, verdict)
-    assert not wait.job.finished
-    poll(wait, verdict)
-    assert wait.job.status == "failed"
-    assert str(limit) in wait.job.message
+    assert not wait.unreachable
 
 
-def test_trouble_never_ends_a_wait():
-    wait = JobWait(JOB, START)
-    for second in range(10_000):
-        poll(wait, Verdict.TRANSIENT if second % 2 else Verdict.RATE_LIMITED, START + second)
-    assert not wait.job.finished
+@pytest.mark.parametrize("poke_interval", [None, 0.1])
+@pytest.mark.parametrize("verdict", [Verdict.RATE_LIMITED, Verdict.TRANSIENT])
+def test_a_pause_is_kept_whatever_the_pace(clock, poke_interval, verdict):
+    wait = wait_for(clock, poke_interval=poke_interval)
+    poll(wait, verdict, retry_after=45)
+    assert wait.delay() >= 45
 
 
-def test_a_pause_is_kept_whatever_the_pace():
-    for poke_interval in (None, 0.1):
-        for verdict in (Verdict.RATE_LIMITED, Verdict.TRANSIENT):
-            wait = JobWait(JOB, START, poke_interval)
-            poll(wait, verdict, START, retry_after=45)
-            assert wait.due >= START + 45
+def test_faults_back_off(clock):
+    wait = wait_for(clock)
+    delays = []
+    for _ in range(8):
+        poll(wait, Verdict.TRANSIENT)
+        delays.append(wait.delay())
+    assert delays == [2, 4, 8, 16, 32, 60, 60, 60]
 
 
-def test_a_fixed_pace_is_kept():
-    wait = JobWait(JOB, START, poke_interval=7)
-    assert wait.due == START + 7
-    poll(wait, Verdict.PROCESSING, START + 7)
-    assert wait.due == START + 14
+def test_a_caller_that_keeps_its_own_pace_waits_out_a_rate_limit(clock):
+    wait = wait_for(clock)
+    assert wait.may_poll()
+    poll(wait, Verdict.RATE_LIMITED, retry_after=30)
+    clock.move(29)
+    assert not wait.may_poll()
+    clock.move(1)
+    assert wait.may_poll()
+
+
+# --- the pace ---
+
+
+def test_a_fixed_pace_is_kept(clock):
+    wait = wait_for(clock, poke_interval=7)
+    assert wait.delay() == 7
+    poll_after(clock, wait, 7, Verdict.PROCESSING)
+    assert wait.delay() == 7
 
 
 @pytest.mark.parametrize("verdict", [Verdict.PROCESSING, Verdict.TRANSIENT, Verdict.RATE_LIMITED])
-def test_jobs_submitted_together_are_not_asked_for_together(verdict):
-    waits = [JobWait(JOB, START) for _ in range(20)]
+def test_jobs_submitted_together_are_not_polled_together(clock, verdict):
+    pacing = simulated(clock, jitter=0.1)
+    waits = [JobWait(JOB, pacing, clock.wall()) for _ in range(20)]
     for wait in waits:
-        poll(wait, verdict, START, retry_after=30 if verdict is Verdict.RATE_LIMITED else None)
-    assert len({wait.due for wait in waits}) == 20
+        poll(wait, verdict, retry_after=30 if verdict is Verdict.RATE_LIMITED else None)
+    assert len({wait.delay() for wait in waits}) == 20
 
 
-def test_faults_back_off():
-    wait = JobWait(JOB, START)
-    gaps = []
-    for _ in range(8):
-        poll(wait, Verdict.TRANSIENT)
-        gaps.append(wait.due - START)
-    assert gaps[0] < 3
-    assert 50 < gaps[-1] < 70
+def test_the_last_polls_come_every_second_before_the_deadline(clock):
+    wait, deadline = wait_for(clock, poke_interval=60), clock.monotonic() + 10
+    assert wait.delay(deadline) == 10 - POLICY.last_polls
+    assert wait.delay(deadline + 600) == 60
+    clock.move(8)
+    assert wait.delay(deadline) == POLICY.min_delay
+    clock.move(1.5)
+    assert wait.delay(deadline) == POLICY.min_delay
+    poll(wait, Verdict.RATE_LIMITED, retry_after=30)
+    assert wait.delay(deadline) >= 30
 
 
-def test_the_last_polls_come_every_second_before_the_deadline():
-    wait = JobWait(JOB, START, poke_interval=60)
-    assert wait.delay(START, deadline=START + 10) == 10 - LAST_POLLS
-    assert wait.delay(START + 8, deadline=START + 10) == MIN_DELAY
-    assert wait.delay(START + 9.5, deadline=START + 10) == MIN_DELAY
-    assert wait.delay(START, deadline=START + 600) == 60
-    poll(wait, Verdict.RATE_LIMITED, START, retry_after=30)
-    assert wait.delay(START, deadline=START + 10) >= 30
-
-
-def test_a_fault_leaves_the_doubts_as_they_are():
-    wait = JobWait(JOB, START)
-    for _ in range(NO_OUTPUT_LIMIT):
-        assert not wait.job.finished
-        poll(wait, Verdict.TRANSIENT)
-        poll(wait, Verdict.NO_OUTPUT)
-    assert wait.job.status == "failed"
-
-
-def test_the_first_eta_counts_when_later_replies_have_none():
-    wait, without = JobWait(JOB, START), JobWait(replace(JOB, eta=None), START)
+def test_the_first_eta_counts_when_later_replies_have_none(clock):
+    wait, without = wait_for(clock), wait_for(clock, replace(JOB, eta=None))
     for each in (wait, without):
-        each.take(Reply(Verdict.PROCESSING, replace(each.job, eta=None)), START)
-    assert wait.due != pytest.approx(without.due, rel=1e-12)
+        each.take(Reply(Verdict.PROCESSING, replace(each.job, eta=None)))
+    assert wait.delay() != without.delay()
 
 
-def test_a_job_named_twice_is_waited_for_once():
+def test_the_schedule_counts_from_the_submission(clock):
+    def first_delay(age: float) -> float:
+        return wait_for(clock, Job("1", "v6/video", eta=300.0, submitted=clock.wall() - age)).delay()
+
+    fresh = first_delay(0)
+    assert first_delay(fresh / 2) == pytest.approx(fresh / 2)
+    assert first_delay(86_400) == POLICY.min_delay
+    assert first_delay(-86_400) == fresh  # from the future: the mistake of a clock
+
+
+def test_a_wait_that_starts_again_goes_on_where_it_was(clock):
+    started = clock.wall()
+    clock.move(590)
+    assert JobWait(JOB, simulated(clock), started, poke_interval=600).delay() == 10
+
+
+def test_a_clock_that_is_set_disturbs_no_wait(clock):
+    wait, deadline = wait_for(clock, poke_interval=60), clock.monotonic() + 600
+    for step in (86_400, -2 * 86_400):
+        clock.time += step
+        assert wait.delay(deadline) == 60
+    poll(wait, Verdict.PROCESSING)
+    clock.move(5)
+    poll(wait, Verdict.SUCCESS)
+    assert wait.duration is not None
+    assert wait.duration <= 5
+
+
+def test_a_duration_counts_from_the_submission(clock):
+    wait = wait_for(clock, Job("1", "v6/video", eta=60.0, submitted=clock.wall() - 100))
+    poll_after(clock, wait, 20, Verdict.PROCESSING)
+    poll_after(clock, wait, 5, Verdict.SUCCESS)
+    assert wait.duration is not None
+    assert 120 <= wait.duration <= 125
+
+
+def test_what_a_request_is_worth_moves_the_delays(clock):
+    near, far = (wait_for(clock, seconds_per_request=seconds) for seconds in (1.0, 4.0))
+    clock.move(20)
+    for wait in (near, far):
+        poll(wait, Verdict.PROCESSING)
+    assert far.delay() == pytest.approx(2 * near.delay())
+
+
+# --- many jobs ---
+
+
+def test_a_job_named_twice_is_waited_for_once(clock):
     done = Job(id="", endpoint="", status="success", outputs=["https://cdn/x"])
-    waits = JobWaits([JOB, JOB, done, done], START)
+    waits = JobWaits([JOB, JOB, done, done], simulated(clock))
     assert len(waits.unfinished()) == 1
     assert waits.summary() == "2 of 3 jobs done, longest ETA 20 s"
     poll(waits.unfinished()[0], Verdict.SUCCESS)
@@ -135,36 +262,17 @@ def test_a_job_named_twice_is_waited_for_once():
     assert not waits.unfinished()
 
 
-def test_one_who_keeps_his_own_pace_waits_out_a_rate_limit():
-    wait = JobWait(JOB, START)
-    assert wait.may_poll(START)
-    poll(wait, Verdict.RATE_LIMITED, START, retry_after=30)
-    assert not wait.may_poll(START + 29)
-    assert wait.may_poll(START + 100)
+def test_a_summary_names_the_reason_of_failed_polls(clock):
+    waits = JobWaits([JOB], simulated(clock))
+    (wait,) = waits.unfinished()
+    for _ in range(3):
+        wait.take(Reply(Verdict.TRANSIENT, replace(JOB, message="HTTP 404 with an HTML page")))
+    assert "1 cannot be polled now: HTTP 404 with an HTML page (3 failed polls in a row)" in waits.summary()
 
 
-def test_the_schedule_counts_from_the_submission():
-    eta = 300.0
-    fresh = JobWait(Job("1", "v6/video", eta=eta), START)
-    half_way = JobWait(Job("1", "v6/video", eta=eta, submitted=START - (fresh.due - START) / 2), START)
-    assert half_way.due - START == pytest.approx((fresh.due - START) / 2)
-    long_ago = JobWait(Job("1", "v6/video", eta=eta, submitted=START - 86_400), START)
-    assert long_ago.due - START == MIN_DELAY
-    from_the_future = JobWait(Job("1", "v6/video", eta=eta, submitted=START + 86_400), START)
-    assert from_the_future.due == fresh.due
-
-
-def test_a_duration_counts_from_the_submission():
-    wait = JobWait(Job("1", "v6/video", eta=60.0, submitted=START - 100), START)
-    poll(wait, Verdict.PROCESSING, START + 20)
-    poll(wait, Verdict.SUCCESS, START + 25)
-    assert wait.duration is not None
-    assert 120 <= wait.duration <= 125
-
-
-def test_what_a_request_is_worth_moves_the_gaps():
-    waits = [JobWait(JOB, START, seconds_per_request=seconds) for seconds in (1.0, 4.0)]
-    for wait in waits:
-        poll(wait, Verdict.PROCESSING, START + 20)
-    near, far = (wait.due - START - 20 for wait in waits)
-    assert far == pytest.approx(2 * near, rel=0.25)  # with a tenth of jitter each
+@pytest.mark.parametrize(
+    ("unfinished", "max_pending", "over"),
+    [(0, 0, True), (1, 0, False), (1, 1, True), (0, None, False), (5, None, False)],
+)
+def test_a_wait_is_over_when_no_more_jobs_are_pending_than_may_be(unfinished, max_pending, over):
+    assert enough(unfinished, max_pending) is over

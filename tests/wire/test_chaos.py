@@ -18,12 +18,13 @@ import pytest
 
 from airflow_provider_modelslab._http import async_transport
 from airflow_provider_modelslab._protocol.replies import Verdict
+from tests.support.pacing import FAST, set_policy
 from tests.support.raw_server import Answer, RawServer, reply
 from tests.support.reply_table import REPLIES
 from tests.support.transport_faults import TRANSPORT_FAULTS, job_id_of
 from tests.support.triggers import aevent_of, make_trigger
 
-SEED = 107  # one with which every fault comes up, also without the one that old releases of aiohttp cannot bear
+SEED = 13  # one with which every fault comes up, also without the one that old releases of aiohttp cannot bear
 JOBS = 500
 FAULTY = 0.2
 FAILING = 0.1
@@ -96,8 +97,7 @@ def server(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> RawServer:
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
     monkeypatch.setattr("airflow_provider_modelslab._http.sync_transport.MAX_REPLY_BYTES", 2**20)
     monkeypatch.setattr("airflow_provider_modelslab._protocol.replies.LONGEST_PAUSE", 0.01)
-    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.MIN_DELAY", 0.01)
-    monkeypatch.setattr("airflow_provider_modelslab._polling.waits.NOT_FOUND_GRACE", 3600.0)
+    set_policy(monkeypatch, **FAST, inconclusive_grace=3600.0)
     return raw_server
 
 

@@ -28,6 +28,7 @@ from airflow_provider_modelslab._protocol.replies import Reply, Verdict, read_fe
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
+from tests.support.pacing import FAST, set_policy
 from tests.support.raw_server import RESET, RawServer, reply, ssl_context_of
 from tests.support.reply_table import REPLIES
 from tests.support.tasks import RecordingTaskInstance
@@ -166,8 +167,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pause that is meant for the real world becomes a short one; which pause is asked for is tested elsewhere."""
     monkeypatch.setattr("airflow_provider_modelslab._protocol.replies.LONGEST_PAUSE", 0.01)
-    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.MIN_DELAY", 0.01)
-    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
+    set_policy(monkeypatch, **FAST)
     monkeypatch.setattr("airflow_provider_modelslab.hooks._RETRY_PAUSE", lambda state: 0.01)
 
 
@@ -220,7 +220,7 @@ def test_waiting(server: RawServer, wait, answer, verdict):
 @waits
 @pytest.mark.parametrize("name", [name for name, row in REPLIES.items() if row[2] in ("NO_OUTPUT", "EMPTY_ERROR", "NOT_FOUND")])  # fmt: skip
 def test_a_doubtful_reply_that_persists_is_a_failure(server: RawServer, wait, name, monkeypatch):
-    monkeypatch.setattr("airflow_provider_modelslab._polling.waits.NOT_FOUND_GRACE", 0.05)
+    set_policy(monkeypatch, **FAST, inconclusive_grace=0.05)
     status, body, *_ = REPLIES[name]
     server.answer(reply(body, status))
     assert wait() == getattr(OUTCOMES["FAILED"], wait.__name__)

@@ -410,7 +410,6 @@ def test_an_error_in_the_triggerer_fails_the_task_and_keeps_the_jobs(sandbox: Sa
         ({"timeout": 0}, "timeout"),
         ({"timeout": float("inf")}, "timeout"),
         ({"max_in_flight": 0}, "max_in_flight"),
-        ({"seconds_per_request": -1}, "seconds_per_request"),
     ],
 )
 def test_bad_arguments_are_refused_when_the_dag_is_parsed(arguments, name):

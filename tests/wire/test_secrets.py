@@ -24,6 +24,7 @@ from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.support.dag_runs import AIRFLOW_3_0, TEST_DAGS, Run, load_dags
 from tests.support.echoes import KEYS, EchoServer, traces, traces_in_database, traces_in_files
+from tests.support.pacing import FAST, set_policy
 from tests.support.raw_server import RawServer, reply
 from tests.support.tasks import RecordingTaskInstance
 from tests.support.triggers import event_of, make_trigger
@@ -142,7 +143,7 @@ def deferred_wait(jobs: Any) -> tuple[list[Any], list[str]]:
 @every_key
 @pytest.mark.parametrize("ending", ["success", "failed", "refused"])
 def test_a_deferred_wait_stores_no_key(echoing: EchoServer, key, ending, everything_logged, monkeypatch):
-    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
+    set_policy(monkeypatch, **FAST)
     echoing.ending = ending
     job = ModelsLabHook().submit("v6/video/text2video", {"prompt": "a fox"}).to_dict()
     if ending == "refused":
@@ -170,7 +171,7 @@ def test_a_whole_run_leaves_no_key(dags, connect, key, mode, ending, capfd, capl
     """``dag.test()`` masks nothing: what is not there was never written."""
     if mode == "reschedule" and AIRFLOW_3_0:
         pytest.skip("dag.test() of Airflow 3.0 cannot resume a sensor that was rescheduled twice")
-    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
+    set_policy(monkeypatch, **FAST)
     caplog.set_level(logging.DEBUG)
     with EchoServer(key, ending, trouble=6) as server:
         connect(server.connection)

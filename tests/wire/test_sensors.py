@@ -28,6 +28,7 @@ from airflow_provider_modelslab.exceptions import (
 from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
+from tests.support.pacing import FAST, set_policy
 from tests.support.raw_server import RawServer, reply
 from tests.support.tasks import RecordingTaskInstance, deferral_of, event_after
 
@@ -68,9 +69,6 @@ def submitted(sandbox: Sandbox, count: int = 1) -> list[int]:
         ({"jobs": {"id": 5}, "endpoint": None}, "endpoint"),
         ({"jobs": 5, "endpoint": "a b"}, "endpoint"),
         ({"jobs": "{{ x }}", "endpoint": 7}, "endpoint"),
-        ({"jobs": 5, "seconds_per_request": 0}, "seconds_per_request"),
-        ({"jobs": 5, "seconds_per_request": float("nan")}, "seconds_per_request"),
-        ({"jobs": 5, "seconds_per_request": "fast"}, "seconds_per_request"),
     ],
 )
 def test_bad_arguments_are_refused_when_the_dag_is_parsed(arguments, name):
@@ -207,8 +205,7 @@ def test_the_pace_is_the_users_only_when_given(sandbox: Sandbox, context):
 def test_the_trigger_learns_what_a_request_is_worth_and_when_the_job_was_submitted(sandbox: Sandbox, context):
     before = time.time()
     job = ModelsLabHook().submit("v6/images/text2img", {"prompt": "a lighthouse"})
-    trigger = deferral_of(sensor(job.to_dict(), seconds_per_request=1.5), context).trigger
-    assert trigger.seconds_per_request == 1.5
+    trigger = deferral_of(sensor(job.to_dict()), context).trigger
     assert before - 0.001 <= trigger.jobs[0]["submitted"] <= time.time()
 
 
@@ -355,7 +352,7 @@ def test_poking_waits_out_a_rate_limit(sandbox: Sandbox, context):
 
 
 def test_a_doubtful_reply_is_settled_within_one_poke(sandbox: Sandbox, context, monkeypatch):
-    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
+    set_policy(monkeypatch, **FAST)
     (job,) = submitted(sandbox)
     sandbox.finish(job)
     sandbox.script("fetch", ["not_found", "not_found", "empty_output"])
@@ -365,7 +362,7 @@ def test_a_doubtful_reply_is_settled_within_one_poke(sandbox: Sandbox, context, 
 
 
 def test_success_without_output_fails_in_the_end(sandbox: Sandbox, context, monkeypatch):
-    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
+    set_policy(monkeypatch, **FAST, inconclusive_grace=0.05)
     (job,) = submitted(sandbox)
     sandbox.set_faults({"empty_output": 1.0})
     with pytest.raises(ModelsLabJobFailed, match="without any output"):

@@ -19,6 +19,7 @@ from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
+from tests.support.pacing import FAST, set_policy
 from tests.support.raw_server import RawServer, reply, ssl_context_of
 from tests.support.storing import PNG, RESIGNED, picture
 from tests.support.tasks import RecordingTaskInstance
@@ -202,7 +203,7 @@ def test_the_trigger_trusts_the_connections_bundle(server: RawServer, ca_file, m
 
 
 def test_the_trigger_tells_of_a_wrong_path(server: RawServer, monkeypatch):
-    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
+    set_policy(monkeypatch, **FAST)
     connect(monkeypatch, server, ca_bundle="/missing.pem")
     ended = event(poke_interval=None)
     assert ended["status"] == "error"

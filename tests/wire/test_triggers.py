@@ -10,13 +10,13 @@ import threading
 import pytest
 from airflow.serialization.serialized_objects import BaseSerialization
 
-from airflow_provider_modelslab import triggers
 from airflow_provider_modelslab._client import AsyncClient
 from airflow_provider_modelslab._polling.waits import JobWait
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
+from tests.support.pacing import FAST, set_policy
 from tests.support.raw_server import RawServer, reply
 from tests.support.triggers import aevent_of, event_of, make_trigger
 from tests.support.waiting import await_until
@@ -109,8 +109,7 @@ def test_an_outage_is_waited_out(sandbox: Sandbox):
 
 
 def test_the_deadline_ends_it_with_what_is_known(sandbox: Sandbox, log, monkeypatch):
-    monkeypatch.setattr("airflow_provider_modelslab.triggers.FIRST_PROGRESS_LINE", 0.05)
-    monkeypatch.setattr("airflow_provider_modelslab.triggers.LONGEST_PROGRESS_GAP", 0.05)
+    set_policy(monkeypatch, first_progress_gap=0.05, max_progress_gap=0.05)
     first, second = submitted(sandbox, 2)
     sandbox.finish(first["id"])
     event = event_of(make_trigger([first, second], seconds=1.0))
@@ -148,14 +147,14 @@ def test_a_refused_account_ends_it(raw_server: RawServer, monkeypatch, status, m
 
 
 def test_a_missing_connection_ends_it(monkeypatch):
-    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
+    set_policy(monkeypatch, **FAST)
     event = event_of(make_trigger([{"id": "1", "endpoint": "v6/video"}]))
     assert event["status"] == "error"
     assert event["message"].startswith("In the triggerer: Connection 'modelslab_default'")
 
 
 def test_a_connection_that_seems_undefined_for_a_moment_is_tried_again(sandbox: Sandbox, monkeypatch):
-    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
+    set_policy(monkeypatch, **FAST)
     (job,) = submitted(sandbox, 1)
     sandbox.finish(job["id"])
     polled_up = ModelsLabHook.aoptions
@@ -174,7 +173,7 @@ def test_a_connection_that_seems_undefined_for_a_moment_is_tried_again(sandbox: 
 def test_a_connection_that_cannot_be_read_now_is_tried_again(sandbox: Sandbox, monkeypatch):
     (job,) = submitted(sandbox, 1)
     sandbox.finish(job["id"])
-    monkeypatch.setattr("airflow_provider_modelslab._polling.schedule.backoff_delay", lambda failures: 0.01)
+    set_policy(monkeypatch, **FAST)
     polled_up = ModelsLabHook.aoptions
     attempts = []
 
@@ -207,7 +206,7 @@ def test_a_defect_is_an_event_without_the_text_of_the_exception(sandbox: Sandbox
 
 
 def test_a_defect_in_taking_a_reply_does_not_leave_the_wait_hanging(sandbox: Sandbox, monkeypatch):
-    def broken(self, reply, now):
+    def broken(self, reply):
         raise OverflowError("math range error")
 
     monkeypatch.setattr(JobWait, "take", broken)
@@ -242,7 +241,7 @@ def lines_above_debug(log: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_its_log_tells_start_changes_and_progress_but_no_polls(sandbox: Sandbox, log, monkeypatch):
-    monkeypatch.setattr("airflow_provider_modelslab.triggers.FIRST_PROGRESS_LINE", 0.05)
+    set_policy(monkeypatch, first_progress_gap=0.05)
     jobs = submitted(sandbox, 2)
 
     async def scenario() -> None:
@@ -269,16 +268,3 @@ def test_many_changes_at_once_are_one_line(sandbox: Sandbox, log):
     lines = lines_above_debug(log)
     assert lines[-1].endswith("40 of 40 jobs done")
     assert len(lines) < 10
-
-
-def test_what_becomes_due_does_not_wait_for_thousands_of_items():
-    async def scenario() -> int:
-        passed: list[int] = []
-        passed_when_due = asyncio.get_running_loop().create_future()
-        async for item in triggers._unhurried(range(3000)):
-            if not passed:
-                asyncio.get_running_loop().call_later(0, lambda: passed_when_due.set_result(len(passed)))
-            passed.append(item)
-        return passed_when_due.result()
-
-    assert asyncio.run(scenario()) == triggers._ITEMS_IN_A_ROW

@@ -1,0 +1,91 @@
+"""How patient a wait is, in numbers, and what tells it the time: values that are passed in, so tests choose them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class PollingPolicy:
+    """
+    The numbers behind a wait; all times in seconds.
+
+    :param min_delay: between two polls at one job, at the least: a triggerer's own loop turns no faster.
+    :param max_delay: between two polls at one job, at the most.
+    :param max_first_delay: from the submission to the first poll, at the most: an ETA may be in another unit.
+    :param max_backoff: after a fault, at the most.
+    :param seconds_per_request: the latency that one request more must save to be worth it. 0.4 means about six
+        requests to a job of a minute; four times as much means half as many, and jobs found twice as late.
+    :param jitter: the share by which delays vary, so that jobs submitted together are not polled together.
+    :param last_polls: before the deadline, from when on a job is polled every ``min_delay``.
+    :param late_grace: how long a wait goes on that starts after its deadline: enough for another poll.
+    :param inconclusive_grace: for which an inconclusive reply must have come again and again before it counts.
+    :param not_found_limit: how many times in a row "Request not found" must have come besides.
+    :param no_output_limit: how many times in a row a success without any output must have come besides.
+    :param empty_error_limit: how many times in a row an error without a reason: running video jobs answer it.
+    :param fault_limit: how many polls of a job fail in a row before the log tells.
+    :param linger: how long a wait for some of its jobs goes on after that, so that a task resumes once for several.
+    :param first_progress_gap: until the first log line of a wait in which nothing happens; each next gap is twice
+        as long.
+    :param max_progress_gap: between two such lines, at the most.
+    :param changes_gap: between two log lines about finished jobs, at the least: each costs the triggerer a round.
+    :param connection_attempts: how often a missing connection is looked up, over half a minute, until that counts.
+    :param renewal_gap: between two look-ups of a connection whose key is refused.
+    """
+
+    min_delay: float = 1.0
+    max_delay: float = 120.0
+    max_first_delay: float = 600.0
+    max_backoff: float = 60.0
+    seconds_per_request: float = 0.4
+    jitter: float = 0.1
+    last_polls: float = 2.0
+    late_grace: float = 5.0
+    inconclusive_grace: float = 30.0
+    not_found_limit: int = 3
+    no_output_limit: int = 6
+    empty_error_limit: int = 10
+    fault_limit: int = 3
+    linger: float = 5.0
+    first_progress_gap: float = 30.0
+    max_progress_gap: float = 600.0
+    changes_gap: float = 2.0
+    connection_attempts: int = 5
+    renewal_gap: float = 60.0
+
+
+DEFAULT_POLICY = PollingPolicy()
+
+
+class Clock(Protocol):
+    """What tells the time, and waits for it."""
+
+    def wall(self) -> float:
+        """Return the seconds since the epoch: for moments that other processes know, too."""
+
+    def monotonic(self) -> float:
+        """Return seconds that nobody sets: for everything within a process."""
+
+    def sleep(self, seconds: float) -> None:
+        """Block for so long."""
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """
+    What a wait is paced by.
+
+    :param policy: the numbers.
+    :param clock: the time.
+    :param random: the chance behind jitter.
+    """
+
+    policy: PollingPolicy
+    clock: Clock
+    random: Random
+
+    def monotonic_of(self, moment: float) -> float:
+        """Return what the monotonic clock shows at a moment of the wall clock."""
+        return self.clock.monotonic() + moment - self.clock.wall()

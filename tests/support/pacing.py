@@ -1,0 +1,51 @@
+"""Waiting with other numbers, and on a clock that a test moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
+from airflow_provider_modelslab._polling.policy import DEFAULT_POLICY, Pacing
+from airflow_provider_modelslab.hooks import ModelsLabHook
+from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
+
+FAST = {"min_delay": 0.01, "max_backoff": 0.01}
+
+
+def set_policy(monkeypatch: pytest.MonkeyPatch, **numbers: Any) -> None:
+    """Let hooks and triggers wait by these numbers, and the usual ones besides."""
+    pacing = replace(DEFAULT_PACING, policy=replace(DEFAULT_POLICY, **numbers))
+    for waiting in (ModelsLabHook, ModelsLabJobTrigger):
+        monkeypatch.setattr(waiting, "pacing", pacing)
+
+
+class SimulatedClock:
+    """A clock that moves when it is told to, and when somebody sleeps."""
+
+    def __init__(self, wall: float = 1_000_000.0, monotonic: float = 500.0) -> None:
+        self.time = wall
+        self.passed = monotonic
+        self.naps: list[float] = []
+
+    def wall(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.passed
+
+    def sleep(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        self.move(seconds)
+
+    def move(self, seconds: float) -> None:
+        self.time += seconds
+        self.passed += seconds
+
+
+def simulated(clock: SimulatedClock | None = None, **numbers: Any) -> Pacing:
+    """Return a pacing on a simulated clock, without jitter unless it is asked for."""
+    return Pacing(replace(DEFAULT_POLICY, **{"jitter": 0.0, **numbers}), clock or SimulatedClock(), Random(1))
