@@ -5,11 +5,16 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 OLDEST_VENV := .venv-airflow-2.11
+NEWEST_VENV := .venv-airflow-3.4
 LOCK_VENV := .venv-lock
 # What no other Airflow can change, or what starts the Airflow of .venv.
 VERSION_INDEPENDENT := system sandbox project/test_packaging.py unit/test_properties.py
-OLDEST_PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 $(PYTHON); do \
-  $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
+# The first of some Pythons that is there and within the versions that an Airflow supports.
+FIRST_PYTHON = $(shell for p in $(2) $(PYTHON); do \
+  $$p -c 'import sys; sys.exit(not $(1))' 2>/dev/null && echo $$p && break; done)
+OLDEST_PYTHON ?= $(call FIRST_PYTHON,(3, 10) <= sys.version_info < (3, 13),python3.11 python3.12 python3.10)
+NEWEST_PYTHON ?= $(call FIRST_PYTHON,sys.version_info >= (3, 11),python3.12 python3.13 python3.14 python3.11)
+SYSTEM_PYTHON ?= 3.12
 
 PARALLEL := -n 2 --dist loadfile
 ON_ANOTHER_AIRFLOW := $(PARALLEL) $(VERSION_INDEPENDENT:%=--ignore=tests/%)
@@ -17,7 +22,8 @@ ON_ANOTHER_AIRFLOW := $(PARALLEL) $(VERSION_INDEPENDENT:%=--ignore=tests/%)
 # Airflow's many processes start several seconds later each where Python may not keep compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint types unit system oldest matrix airflow sandbox lock clean
+.PHONY: help demo test lint types unit system system-oldest system-newest oldest matrix matrix-system airflow sandbox \
+  lock clean
 
 help:
 	@echo "make demo      run an example DAG on a real Airflow against the sandbox; FAULTS=failed=1 shows it failing"
@@ -26,6 +32,10 @@ help:
 	@echo "make sandbox   the sandbox alone"
 	@echo "make oldest    what must hold on the oldest supported Airflow, in an environment of its own"
 	@echo "make matrix    the tests on every supported Airflow with every Python here; ONLY='--airflow 3.0 --python 3.12'"
+	@echo "make system-oldest, make system-newest"
+	@echo "               a selection of the tests with a real scheduler and triggerer on Airflow 2.11 and 3.4"
+	@echo "make matrix-system"
+	@echo "               all tests with a real scheduler and triggerer on every supported Airflow; ONLY='--airflow 3.0'"
 	@echo "make lock      pin the development environment again"
 	@echo "make clean     remove what these targets have made"
 
@@ -47,12 +57,21 @@ unit: $(VENV)/installed
 system: $(VENV)/installed
 	$(RUN) -m pytest tests/system
 
+system-oldest: $(OLDEST_VENV)/installed
+	$(OLDEST_VENV)/bin/python -m pytest tests/system -m selection
+
+system-newest: $(NEWEST_VENV)/installed
+	$(NEWEST_VENV)/bin/python -m pytest tests/system -m selection
+
 oldest: $(OLDEST_VENV)/installed
 	@# Its HTTP libraries are those of $(VENV), where all faults are tried.
 	$(OLDEST_VENV)/bin/python -m pytest $(ON_ANOTHER_AIRFLOW) --ignore=tests/wire/test_fault_matrix.py
 
 matrix: $(LOCK_VENV)/bin/uv
 	@$(LOCK_VENV)/bin/python dev/matrix.py $(ONLY) -- $(ON_ANOTHER_AIRFLOW)
+
+matrix-system: $(LOCK_VENV)/bin/uv
+	@$(LOCK_VENV)/bin/python dev/matrix.py --python $(SYSTEM_PYTHON) $(ONLY) -- tests/system
 
 airflow: $(VENV)/installed
 	@$(RUN) dev/standalone.py --port $(or $(PORT),8080)
@@ -67,11 +86,13 @@ $(VENV)/installed: pyproject.toml dev/requirements/airflow-3.3.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-$(OLDEST_VENV)/installed: pyproject.toml dev/requirements/airflow-2.11.txt
-	@test -n "$(OLDEST_PYTHON)" || { echo "Airflow 2.11 needs Python 3.10 to 3.12: make oldest OLDEST_PYTHON=..."; exit 1; }
-	$(OLDEST_PYTHON) -m venv --clear $(OLDEST_VENV)
-	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r dev/requirements/airflow-2.11.txt
-	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+$(OLDEST_VENV)/installed: INTERPRETER = $(OLDEST_PYTHON)
+$(NEWEST_VENV)/installed: INTERPRETER = $(NEWEST_PYTHON)
+.venv-airflow-%/installed: pyproject.toml dev/requirements/airflow-%.txt
+	@test -n "$(INTERPRETER)" || { echo "Airflow 2.11 needs Python 3.10 to 3.12, and 3.4 Python 3.11 or later"; exit 1; }
+	$(INTERPRETER) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r dev/requirements/airflow-$*.txt
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 $(LOCK_VENV)/bin/uv:
@@ -93,4 +114,4 @@ lock: $(LOCK_VENV)/bin/uv
 	$(COMPILE) --python-version 3.11 --group airflow-3-4 -o dev/requirements/airflow-3.4.txt
 
 clean:
-	rm -rf $(VENV) $(OLDEST_VENV) $(LOCK_VENV) .venv-matrix .airflow .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(NEWEST_VENV) $(LOCK_VENV) .venv-matrix .airflow .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -35,7 +35,6 @@ BENCHMARKS = Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCHMARKS.parent / "dev"))
 
 from airflow_instance import AirflowInstance  # noqa: E402
-from airflow_instance.instance import JOB_TYPES  # noqa: E402
 from measured_executor import FILE_VARIABLE  # noqa: E402
 from postgres import Postgres  # noqa: E402
 from sandbox_process import SandboxProcess, Submitted  # noqa: E402
@@ -146,7 +145,7 @@ class Laboratory:
         """Return the CPU seconds of all of Airflow's processes until now, ended ones included."""
         return sum(
             sum(psutil.Process(pid).cpu_times()[:4])  # its own, and that of its children that have ended
-            for component in JOB_TYPES
+            for component in self.airflow.components
             for pid in self.airflow.pids(component)
             if psutil.pid_exists(pid)
         )

@@ -3,7 +3,7 @@ Airflow and a ModelsLab sandbox on this machine, to try them by hand: what ``mak
 
 The sandbox stands in for the ModelsLab API, so no key and no network are needed. The DAGs are those of
 ``example_dags/``; their connection ``modelslab_default`` is stored in Airflow and leads to the sandbox. The home
-persists: what has run is still there the next time. For Airflow 3 only, like :mod:`airflow_instance`.
+persists: what has run is still there the next time.
 """
 
 from __future__ import annotations

@@ -8,9 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -21,20 +20,13 @@ import requests
 
 from airflow_instance import processes
 from airflow_instance.database import Database
-from airflow_instance.logs import message_text
+from airflow_instance.logs import complaints
 from airflow_instance.network import HOST, free_port
-from airflow_instance.rest import AirflowInstanceError, RestApi, quoted, run_path, task_path
+from airflow_instance.releases import Release, installed
+from airflow_instance.rest import AirflowInstanceError, quoted, run_path, task_path
 from airflow_instance.settings import SETTINGS, inherited_env, write_config
 
 T = TypeVar("T")
-
-#: The components in the order of their start, each with the job it reports in the metadata database.
-JOB_TYPES = {
-    "api-server": None,
-    "scheduler": "SchedulerJob",
-    "dag-processor": "DagProcessorJob",
-    "triggerer": "TriggererJob",
-}
 
 #: Extra arguments of components. The log servers would listen on every network interface, which no setting can
 #: change, and are not needed: all components write below one log folder, where the api-server reads.
@@ -60,14 +52,15 @@ PARKED_STATES = frozenset({"deferred", "awaiting_input"})
 
 class AirflowInstance:
     """
-    One installation of Airflow 3 with four processes, LocalExecutor and, unless told otherwise, SQLite.
+    One installation of the Airflow in this environment, with LocalExecutor and, unless told otherwise, SQLite.
 
     Use it as a context manager, or call :meth:`start` and :meth:`stop`. Of the caller's environment it passes on
     everything but ``AIRFLOW_*``, so that neither settings nor connections of the caller leak in. Every visitor is an
     administrator without a login, and nothing listens outside the loopback interface.
 
     Components are called as in ``airflow <component>``: ``api-server``, ``scheduler``, ``dag-processor`` and
-    ``triggerer``. A number makes another one of the same kind: ``instance.launch("triggerer-2")``.
+    ``triggerer``; in Airflow 2 ``webserver``, ``scheduler`` and ``triggerer``. A number makes another one of the same
+    kind: ``instance.launch("triggerer-2")``.
 
     :param home: the ``AIRFLOW_HOME``: empty, missing, or left over from an earlier instance, which is then continued.
     :param dags_folder: the folder with the DAG files.
@@ -97,14 +90,20 @@ class AirflowInstance:
         self.port = port or free_port()
         self.path = path
         self.start_timeout = start_timeout
+        self._release: Release = installed()
         self._env = self._build_env(env or {}, database or f"sqlite:///{self.home / 'airflow.db'}")
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._rest = RestApi(self.url, login)
+        self._rest = self._release.rest_api(self.url, login)
 
     @property
     def url(self) -> str:
         """Where the UI is."""
         return f"http://{HOST}:{self.port}{self.path}"
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components that :meth:`start` starts, in this order."""
+        return tuple(self._release.components)
 
     @property
     def log_folder(self) -> Path:
@@ -125,7 +124,7 @@ class AirflowInstance:
 
     def start(self) -> None:
         """
-        Create or migrate the database, start the four components and wait until all are healthy.
+        Create or migrate the database, start the components and wait until all are healthy.
 
         :raises AirflowInstanceError: if something fails, with the end of the logs; nothing is left running then.
         """
@@ -133,12 +132,18 @@ class AirflowInstance:
         write_config(self.home)
         with ExitStack() as cleanup:
             cleanup.callback(self.stop)
-            # The api-server spends more than 10 s on building its routes before it looks at the database.
-            started = {"api-server": self._spawn("api-server")}
+            first, *others = self.components
+            if self._release.needs_database:
+                others.insert(0, first)
+            else:
+                # The api-server spends more than 10 s on building its routes before it looks at the database.
+                self._spawn(first)
             self.cli("db", "migrate")
-            started |= {component: self._spawn(component) for component, job_type in JOB_TYPES.items() if job_type}
-            for component, moment in started.items():
-                self._wait_until_healthy(component, moment)
+            newest_job = self._newest_job()
+            for component in others:
+                self._spawn(component)
+            for component in self.components:
+                self._wait_until_healthy(component, newest_job)
             cleanup.pop_all()
 
     def stop(self) -> None:
@@ -162,7 +167,9 @@ class AirflowInstance:
 
         :param component: its name, with a number for another one of its kind, as in ``triggerer-2``.
         """
-        self._wait_until_healthy(component, self._spawn(component))
+        newest_job = self._newest_job()
+        self._spawn(component)
+        self._wait_until_healthy(component, newest_job)
 
     def kill(self, component: str, signal_number: int = signal.SIGKILL) -> None:
         """
@@ -189,10 +196,10 @@ class AirflowInstance:
         self.launch(component)
 
     def restore(self) -> None:
-        """Have the four components run again and no other, whatever was killed and launched since :meth:`start`."""
-        extra = [self._processes.pop(component) for component in self._processes.keys() - JOB_TYPES.keys()]
+        """Have the components run again and no other, whatever was killed and launched since :meth:`start`."""
+        extra = [self._processes.pop(component) for component in self._processes.keys() - set(self.components)]
         processes.end_trees(extra, STOP_GRACE)
-        for component in JOB_TYPES:
+        for component in self.components:
             process = self._processes.get(component)
             if process is None or process.poll() is not None:
                 self.restart(component)
@@ -207,16 +214,8 @@ class AirflowInstance:
 
         Nobody reports the end: the scheduler has to notice that the heartbeats are missing.
         """
-        supervisor = self._supervisor_of(dag_id, run_id, task_id, map_index)
-        processes.kill([supervisor, *supervisor.children(recursive=True)])
-
-    def kill_task(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> None:
-        """
-        Send SIGKILL to the process in which a task instance runs, as the system does where memory runs out.
-
-        The worker lives on and reports the end.
-        """
-        processes.kill(self._supervisor_of(dag_id, run_id, task_id, map_index).children(recursive=True))
+        worker = self._worker_of(dag_id, run_id, task_id, map_index)
+        processes.kill([worker, *worker.children(recursive=True)])
 
     def check(self) -> None:
         """
@@ -281,7 +280,7 @@ class AirflowInstance:
         def parsed() -> bool:
             if self._rest.get(f"dags/{quoted(dag_id)}", missing_ok=True):
                 return True
-            if time.monotonic() > import_errors_until and (errors := self._import_errors()):
+            if time.monotonic() > import_errors_until and (errors := self.import_errors()):
                 raise AirflowInstanceError(f"no DAG {dag_id!r}, but import errors:\n{errors}")
             return False
 
@@ -313,9 +312,7 @@ class AirflowInstance:
         :return: the id of the run.
         """
         self.unpause(dag_id)
-        body = {"logical_date": None, "conf": dict(conf or {})}
-        run_id: str = self._rest.request("POST", f"dags/{quoted(dag_id)}/dagRuns", json=body).json()["dag_run_id"]
-        return run_id
+        return self._rest.start_run(dag_id, conf or {})
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """Return the state of a run, such as ``queued``, ``running``, ``success`` or ``failed``."""
@@ -378,26 +375,28 @@ class AirflowInstance:
 
         :param task: the task instance, as :meth:`task_instance` describes it.
         """
-        key = (
-            f"TaskInstanceKey(dag_id={task['dag_id']!r}, task_id={task['task_id']!r}, run_id={task['dag_run_id']!r}, "
-            f"try_number={task['try_number']}, map_index={task['map_index']})"
-        )
-        heard = f"Received executor event with state success for task instance {key}"
-        return task["state"] in PARKED_STATES and heard in self.component_log("scheduler")
+        heard = "Received executor event with state success for task instance"
+        lines = self.component_log("scheduler").splitlines()
+        return task["state"] in PARKED_STATES and any(heard in line and _key(task) in line for line in lines)
 
     def failures(self, dag_id: str, run_id: str) -> str:
         """Return why tasks of a run have failed: their logs, and the scheduler's lines about them."""
         failed = [task for task in self.task_instances(dag_id, run_id) if task["state"] == "failed"]
         return "\n\n".join(map(self._failure, failed))
 
-    def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
-        """Clear a task of a run, whatever its state, as a user does for it to run again; others stay as they are."""
-        body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": [task_id]}
+    def clear(self, dag_id: str, run_id: str, task_id: str, **options: bool) -> None:
+        """
+        Clear a task of a run, whatever its state, as a user does for it to run again; others stay as they are.
+
+        :param options: what else a release asks, such as ``keep_task_state`` from Airflow 3.4 on.
+        """
+        body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": [task_id], **options}
+        body["reset_dag_runs"] = True
         self._rest.request("POST", f"dags/{quoted(dag_id)}/clearTaskInstances", json=body)
 
     def mark(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
         """Mark a task of a run as ``success``, ``failed`` or ``skipped``, as a user does, whatever its state."""
-        self._rest.request("PATCH", task_path(dag_id, run_id, task_id), json={"new_state": state})
+        self._rest.mark(task_path(dag_id, run_id, task_id), state)
 
     def answer(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
         """Choose an option where a task asks a person."""
@@ -414,8 +413,7 @@ class AirflowInstance:
 
         :raises AirflowInstanceError: if there is none.
         """
-        path = f"{task_path(dag_id, run_id, task_id)}/xcomEntries/{quoted(key)}"
-        return self._rest.get(path, map_index=map_index)["value"]
+        return self._rest.xcom(task_path(dag_id, run_id, task_id), key, map_index)
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
         """
@@ -423,37 +421,61 @@ class AirflowInstance:
 
         The log of a task that was deferred contains what its trigger wrote.
         """
-        path = f"{task_path(dag_id, run_id, task_id)}/logs/{try_number}"
-        parameters = {"map_index": map_index, "full_content": True}
-        # As JSON, the log comes in pages, and each leaves a warning in the log of the api-server.
-        reply = self._rest.request("GET", path, params=parameters, headers={"Accept": "application/x-ndjson"})
-        return "\n".join(message_text(json.loads(line)) for line in reply.content.splitlines())
+        return "\n".join(self._rest.log(task_path(dag_id, run_id, task_id), try_number, map_index))
+
+    def links(self, dag_id: str, run_id: str, task_id: str) -> dict[str, str | None]:
+        """Return the extra links of a task instance: the URL of each name, None where there is none yet."""
+        links: dict[str, str | None] = self._rest.get(f"{task_path(dag_id, run_id, task_id)}/links")
+        return links.get("extra_links", links)  # type: ignore[return-value]
+
+    def connection_form(self, connection_type: str) -> str:
+        """Return what the UI makes the form of a connection type from, as text: JSON, or HTML in Airflow 2."""
+        return self._rest.connection_form(connection_type)
+
+    def test_connection(self, connection: Mapping[str, Any]) -> tuple[bool, str]:
+        """
+        Do what the button "Test" of the connection form does.
+
+        :param connection: as for :meth:`store_connection`.
+        :return: whether it succeeded, and the message.
+        """
+        body = {"connection_id": "under_test", **connection}
+        reply = self._rest.request("POST", "connections/test", json=body).json()
+        return reply["status"], reply["message"]
+
+    def import_errors(self) -> str:
+        """Tell what the dag-processor could not import, and why; empty if there is nothing."""
+        errors = self._rest.get("importErrors")["import_errors"]
+        return "\n".join(f"--- {error['filename']}\n{error['stack_trace']}" for error in errors)
 
     def component_log(self, component: str) -> str:
         """Read what a component has written to its own log, since :meth:`start` and over all its restarts."""
         return self._log_file(component).read_text(errors="replace")
+
+    def complaints(self) -> Iterator[tuple[str, str]]:
+        """Find all warnings and errors in all logs of components, DAG files, triggers and tasks, each with its file."""
+        for file in sorted(file for file in self.home.glob("logs*/**/*.log") if not file.is_symlink()):
+            for complaint in complaints(file.read_text(errors="replace")):
+                yield str(file.relative_to(self.home)), complaint
 
     # How it is done.
 
     def _build_env(self, env: Mapping[str, str], database: str) -> dict[str, str]:
         own = {
             "AIRFLOW_HOME": str(self.home),
-            "AIRFLOW__API__BASE_URL": self.url,
-            "AIRFLOW__API__PORT": str(self.port),
+            **dict(zip(self._release.address, (self.url, str(self.port)), strict=True)),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags_folder),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
             # Nobody listens there (see ARGUMENTS); the default ports might belong to another Airflow.
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         }
-        return {**inherited_env(), **SETTINGS, **own, **env}
+        return {**inherited_env(), **SETTINGS, **self._release.settings, **own, **env}
 
-    def _spawn(self, component: str) -> datetime:
-        """Start a component's process; returns a moment before it reports a job."""
-        kind = _kind(component)
+    def _spawn(self, component: str) -> None:
+        kind = self._kind(component)
         if component in self._processes:
             raise AirflowInstanceError(f"{component} is running already")
-        moment = datetime.now(timezone.utc)
         with self._log_file(component).open("ab") as log:
             self._processes[component] = subprocess.Popen(
                 _airflow(kind, *ARGUMENTS.get(kind, [])),
@@ -464,7 +486,6 @@ class AirflowInstance:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return moment
 
     def _running(self, component: str) -> subprocess.Popen[bytes]:
         try:
@@ -472,27 +493,37 @@ class AirflowInstance:
         except KeyError:
             raise AirflowInstanceError(f"{component} is not running; {sorted(self._processes)} are") from None
 
-    def _supervisor_of(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> psutil.Process:
-        instance = self.task_instance(dag_id, run_id, task_id, map_index)
-        supervisor = processes.task_supervisor(self._running("scheduler"), instance["id"])
-        if supervisor is None:
-            raise AirflowInstanceError(f"no worker runs task {task_id!r}, which is {instance['state']}")
-        return supervisor
+    def _worker_of(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> psutil.Process:
+        task = self.task_instance(dag_id, run_id, task_id, map_index)
+        # In Airflow 2, which does not tell the id, a worker's title is its command.
+        title = task.get("id") or repr([dag_id, task_id, run_id])[1:-1]
+        worker = processes.local_worker(self._running("scheduler"), title)
+        if worker is None:
+            raise AirflowInstanceError(f"no worker runs task {task_id!r}, which is {task['state']}")
+        return worker
 
     def _log_file(self, component: str) -> Path:
         return self.log_folder / f"{component}.log"
 
-    def _wait_until_healthy(self, component: str, started: datetime) -> None:
+    def _wait_until_healthy(self, component: str, newest_job: int) -> None:
+        """Wait until a component has reported a job after that one: those of dead predecessors look alive a while."""
+        job_type = self._release.components[self._kind(component)]
+        job = "SELECT id FROM job WHERE job_type = :type AND state = 'running' AND id > :newest"
+
         def healthy() -> bool:
-            job_type = JOB_TYPES[_kind(component)]
-            return self._has_job(job_type, started) if job_type else self._rest.serves_tasks()
+            return bool(self.database.sql(job, type=job_type, newest=newest_job)) if job_type else self._rest.serves()
 
         self.wait_until(healthy, self.start_timeout, f"{component} is not healthy", [component])
 
-    def _has_job(self, job_type: str, started: datetime) -> bool:
-        """Tell whether a component has reported since: the jobs of dead predecessors look alive for a while."""
-        jobs = self._rest.get("jobs", job_type=job_type, job_state="running", start_date_gte=started.isoformat())
-        return bool(jobs["jobs"])
+    def _newest_job(self) -> int:
+        (newest,) = self.database.sql("SELECT coalesce(max(id), 0) AS id FROM job")
+        return int(newest["id"])
+
+    def _kind(self, component: str) -> str:
+        kind = re.sub(r"-\d+$", "", component)
+        if kind not in self.components:
+            raise AirflowInstanceError(f"unknown component {component!r}; there are {', '.join(self.components)}")
+        return kind
 
     def _tails(self, components: Iterable[str]) -> str:
         logs = {component: self._log_file(component) for component in components}
@@ -501,13 +532,11 @@ class AirflowInstance:
     def _failure(self, task: Mapping[str, Any]) -> str:
         name, attempt, map_index = task["task_id"], task["try_number"], task["map_index"]
         log = self.task_log(task["dag_id"], task["dag_run_id"], name, attempt, map_index)
-        about = re.compile(rf"^.*\[error *\].*{re.escape(task['id'])}.*$", re.MULTILINE)
-        objections = about.findall(self.component_log("scheduler"))
+        # Airflow 2 does not tell the id.
+        about = "|".join(map(re.escape, {task.get("id", _key(task)), f"{task['dag_id']}.{name} {task['dag_run_id']}"}))
+        errors = re.compile(rf"^(?=.*error)(?=.*({about})).*$", re.IGNORECASE | re.MULTILINE)
+        objections = [found[0] for found in errors.finditer(self.component_log("scheduler"))]
         return "\n".join([f"{name}[{map_index}] try {attempt}:", log, *objections])
-
-    def _import_errors(self) -> str:
-        errors = self._rest.get("importErrors")["import_errors"]
-        return "\n".join(f"--- {error['filename']}\n{error['stack_trace']}" for error in errors)
 
     def _states_of_tasks(self, dag_id: str, run_id: str) -> str:
         try:
@@ -520,11 +549,12 @@ class AirflowInstance:
         )
 
 
-def _kind(component: str) -> str:
-    kind = re.sub(r"-\d+$", "", component)
-    if kind not in JOB_TYPES:
-        raise AirflowInstanceError(f"unknown component {component!r}; there are {', '.join(JOB_TYPES)}")
-    return kind
+def _key(task: Mapping[str, Any]) -> str:
+    """Return what Airflow calls a try of a task instance in its logs."""
+    return (
+        f"TaskInstanceKey(dag_id={task['dag_id']!r}, task_id={task['task_id']!r}, run_id={task['dag_run_id']!r}, "
+        f"try_number={task['try_number']}, map_index={task['map_index']})"
+    )
 
 
 def _airflow(*arguments: str) -> list[str]:

@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import psutil
 
-#: What LocalExecutor calls the process that watches over a task; the task itself runs in a child of it.
-_SUPERVISOR_TITLE = "airflow worker -- LocalExecutor: {}"
+#: How the name begins that LocalExecutor gives a worker; the task itself runs in a descendant of it.
+_WORKER_TITLE = "airflow worker -- LocalExecutor"
 
 
 def end_trees(leaders: list[subprocess.Popen[bytes]], grace: float) -> None:
@@ -52,17 +52,17 @@ def tree(leaders: Iterable[subprocess.Popen[bytes]]) -> set[int]:
     return found
 
 
-def task_supervisor(scheduler: subprocess.Popen[bytes], task_instance_id: str) -> psutil.Process | None:
+def local_worker(scheduler: subprocess.Popen[bytes], title: str) -> psutil.Process | None:
     """
     Find the worker of LocalExecutor that has a task instance in hand, by the title it gives itself (not on macOS).
 
     :param scheduler: the scheduler, whose children the workers are.
-    :param task_instance_id: the id (a UUID) of the task instance's try.
+    :param title: what stands in the worker's title, only.
     """
-    title = _SUPERVISOR_TITLE.format(task_instance_id)
     for worker in psutil.Process(scheduler.pid).children():
         with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            if " ".join(worker.cmdline()).strip() == title:
+            name = " ".join(worker.cmdline())
+            if name.startswith(_WORKER_TITLE) and title in name:
                 return worker
     return None
 

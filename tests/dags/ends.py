@@ -7,12 +7,13 @@ from typing import Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 
-LIMIT = 12
-"""Seconds after which the limited waits end."""
+LIMITS = {"timeout": 12, "execution_timeout": 12 if AIRFLOW_V_3_0_PLUS else 60, "soft_fail": 12}
+"""Seconds after which each of the limited waits ends; of an ``execution_timeout``, Airflow 2 needs some to resume."""
 
 # Retries that must not happen are allowed everywhere.
 COMMON: dict[str, Any] = {
@@ -22,9 +23,9 @@ COMMON: dict[str, Any] = {
     "retry_delay": timedelta(seconds=1),
 }
 SENSORS: dict[str, dict[str, Any]] = {
-    "timeout": {"timeout": LIMIT},
-    "execution_timeout": {"timeout": 600, "execution_timeout": timedelta(seconds=LIMIT)},
-    "soft_fail": {"timeout": LIMIT, "soft_fail": True},
+    "timeout": {"timeout": LIMITS["timeout"]},
+    "execution_timeout": {"timeout": 600, "execution_timeout": timedelta(seconds=LIMITS["execution_timeout"])},
+    "soft_fail": {"timeout": LIMITS["soft_fail"], "soft_fail": True},
     "failing": {"timeout": 600},
     "cleared": {"timeout": 600},
     "marked": {"timeout": 600},

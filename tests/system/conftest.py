@@ -19,6 +19,16 @@ from tests.support.echoes import KEYS, EchoServer
 TESTS = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the selection first, and its search of the logs right after it: other tests provoke warnings."""
+
+    def place(item: pytest.Item) -> int:
+        selection = item.get_closest_marker("selection")
+        return 2 if selection is None else int(selection.kwargs.get("last", False))
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def slow_sandbox() -> Iterator[Sandbox]:
     """A sandbox whose jobs take long enough that the sensor must defer; the connection ``modelslab_default``."""

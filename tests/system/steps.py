@@ -25,14 +25,15 @@ def urls_of(sandbox: Sandbox, ids: Iterable[int]) -> list[str]:
     return [url for job_id in ids for url in output_urls(jobs[job_id], sandbox.url)]
 
 
-def job_of_prompt(sandbox: Sandbox, prompt: str) -> int:
-    """Return the one job of a prompt: it was submitted once, or this fails."""
-    (job_id,) = (job_id for job_id, job in sandbox.jobs.items() if job.request.meta["prompt"] == prompt)
-    return job_id
+def jobs_of_prompt(sandbox: Sandbox, prompt: str) -> list[int]:
+    """Return the jobs of a prompt, in the order of their submission."""
+    return [job_id for job_id, job in sandbox.jobs.items() if job.request.meta["prompt"] == prompt]
 
 
 def urls_of_prompt(sandbox: Sandbox, prompt: str) -> list[str]:
-    return urls_of(sandbox, [job_of_prompt(sandbox, prompt)])
+    """Return the outputs of a prompt: it was submitted once, or this fails."""
+    (job_id,) = jobs_of_prompt(sandbox, prompt)
+    return urls_of(sandbox, [job_id])
 
 
 def asked_for(sandbox: Sandbox, since: float) -> set[int]:

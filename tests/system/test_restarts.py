@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import pytest
 from airflow_instance import AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
@@ -13,6 +14,7 @@ from tests.system.steps import PATIENCE, check_run, submit, urls_of, wait_until_
 DAG = "restarts"
 
 
+@pytest.mark.selection
 def test_a_killed_triggerer_loses_nothing(airflow: AirflowInstance, held_sandbox: Sandbox):
     group, singles = submit(held_sandbox, 40), submit(held_sandbox, 10)
     run_id = airflow.trigger(DAG, {"group": json.dumps(group), "singles": json.dumps(singles)})

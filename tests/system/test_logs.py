@@ -1,0 +1,26 @@
+"""What the selection leaves in the logs of Airflow's components and tasks: nothing that asks for attention."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from airflow_instance import AirflowInstance
+
+EXPECTED = {
+    "the example that asks a person, which Airflow 3.0 and earlier cannot": r"No viable dags retrieved .*approval\.py",
+    "tasks that end by their limit of time": r"1 of 1 jobs were not done in time",
+}
+"""What the tests of the selection provoke."""
+
+
+@pytest.mark.selection(last=True)
+def test_no_log_has_a_warning_or_an_error_of_ours(installation: AirflowInstance):
+    expected = re.compile("|".join(EXPECTED.values()))
+    # All tasks are ours; components complain of themselves, too.
+    ours = [
+        f"{file}: {complaint}"
+        for file, complaint in installation.complaints()
+        if ("dag_id=" in file or "modelslab" in complaint.lower()) and not expected.search(complaint)
+    ]
+    assert not ours, "\n".join(ours)
