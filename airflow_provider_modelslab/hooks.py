@@ -27,7 +27,7 @@ from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
 from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
 from airflow_provider_modelslab._protocol.arguments import parse_jobs
-from airflow_provider_modelslab._protocol.formatting import format_duration
+from airflow_provider_modelslab._protocol.formatting import format_duration, format_expectation
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.submissions import Submission
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
@@ -384,8 +384,11 @@ class ModelsLabHook(BaseHook):
     def _submitted(self, reply: Reply, path: str) -> Job:
         """Return the job of a submission, or raise where there is none."""
         if reply.verdict in (Verdict.SUCCESS, Verdict.PROCESSING):
-            self.log.info("Submitted to %s: job %s, %s, ETA %s s", path, reply.job, reply.job.status, reply.job.eta)
-            return replace(reply.job, submitted=round(self.pacing.clock.wall(), 3))
+            now = self.pacing.clock.wall()
+            job = replace(reply.job, submitted=round(now, 3))
+            expected = "" if job.eta is None else f", {format_expectation(now + job.eta, now)}"
+            self.log.info("Submitted to %s: job %s, %s%s", path, job, job.status, expected)
+            return job
         if reply.verdict is Verdict.FAILED:
             raise ModelsLabJobFailed(f"The submission to {path} failed: {reply.job.message}", jobs=[reply.job])
         message = f"submission to {path}: {reply.job.message or 'an error without a reason'}"

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.policy import Pacing, PollingPolicy
+from airflow_provider_modelslab._protocol.formatting import format_expectation
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab.jobs import Job
@@ -71,6 +72,12 @@ class JobWait:
     def unreachable(self) -> bool:
         """Whether the last polls brought nothing but faults."""
         return self._faults >= self._pacing.policy.fault_limit
+
+    @property
+    def expected(self) -> float | None:
+        """When ModelsLab expects to finish the job, in seconds since the epoch; ``None`` where it gave no ETA."""
+        clock = self._pacing.clock
+        return None if self.first_eta is None else clock.wall() + self._submitted + self.first_eta - clock.monotonic()
 
     def may_poll(self) -> bool:
         """Whether a caller that keeps its own pace may poll now: not while ModelsLab asks for a pause."""
@@ -199,7 +206,8 @@ class JobWaits:
         started: float | None = None,
         durations_of: Callable[[str], schedule.DurationModel] = lambda endpoint: schedule.PRIOR,
     ) -> None:
-        started = pacing.clock.wall() if started is None else started
+        self._clock = pacing.clock
+        started = self._clock.wall() if started is None else started
         waits: dict[tuple[str, str], JobWait] = {}
         self._waits: list[JobWait] = []
         for position, job in enumerate(jobs):
@@ -221,10 +229,10 @@ class JobWaits:
         """Describe how far the waits are, for a log line."""
         waits = list(dict.fromkeys(self._waits))
         unfinished = [wait for wait in waits if not wait.job.finished]
-        etas = [wait.job.eta for wait in unfinished if wait.job.eta is not None]
+        expected = [wait.expected for wait in unfinished if wait.expected is not None]
         text = f"{len(waits) - len(unfinished)} of {len(waits)} jobs done"
-        if etas:
-            text += f", longest ETA {max(etas):.0f} s"
+        if expected:
+            text += f", the last {format_expectation(max(expected), self._clock.wall())}"
         unreachable = [wait.job for wait in unfinished if wait.unreachable]
         if unreachable:
             text += f"; {len(unreachable)} cannot be polled now: {unreachable[0].message}"
