@@ -89,7 +89,7 @@ def test_a_model_can_be_decoded() -> None:
         ("v1/enterprise/3d/image_to_3d", "glb"),
     ],
 )
-def test_the_path_tells_the_kind(path: str, kind: str) -> None:
+def test_the_path_decides_the_kind(path: str, kind: str) -> None:
     assert kind_of(path) == kind
 
 

@@ -60,7 +60,7 @@ def receiver() -> Iterator[Receiver]:
     receiver.close()
 
 
-def test_a_finished_job_is_told(sandbox: Sandbox, receiver: Receiver) -> None:
+def test_a_finished_job_sends_a_webhook(sandbox: Sandbox, receiver: Receiver) -> None:
     parameters = {**PROMPT, "webhook": receiver.url, "track_id": "order-7", "samples": 2}
     job = sandbox.submit("v6/images/text2img", parameters)
     sandbox.finish(job["id"])
@@ -76,7 +76,7 @@ def test_a_finished_job_is_told(sandbox: Sandbox, receiver: Receiver) -> None:
     assert all(requests.get(url, timeout=10).ok for url in body["output"])
 
 
-def test_a_failed_job_is_told(sandbox: Sandbox, receiver: Receiver) -> None:
+def test_a_failed_job_sends_a_webhook(sandbox: Sandbox, receiver: Receiver) -> None:
     job_id = sandbox.submit("v6/images/text2img", {**PROMPT, "webhook": receiver.url})["id"]
     sandbox.fail(job_id, "Out of memory")
     expected = {"status": "failed", "id": job_id, "message": "Out of memory", "track_id": None}
@@ -84,7 +84,7 @@ def test_a_failed_job_is_told(sandbox: Sandbox, receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("options", [{"duration": 0.05}, {"instant": True}], ids=str)
-def test_a_job_that_nobody_asks_about_is_told_once(receiver: Receiver, options: dict[str, Any]) -> None:
+def test_a_job_that_is_never_polled_sends_one_webhook(receiver: Receiver, options: dict[str, Any]) -> None:
     with Sandbox(**options) as sandbox:
         job_id = sandbox.submit("v6/images/text2img", {**PROMPT, "webhook": receiver.url})["id"]
         assert receiver.heard.get(timeout=10)["id"] == job_id

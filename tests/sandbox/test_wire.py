@@ -155,7 +155,7 @@ def test_all_families_can_be_made_terse_or_talkative(processing_replies: Any, ha
             assert ("id" in reply) is has_id
 
 
-def test_a_full_success_tells_more(sandbox: Sandbox, post: Post) -> None:
+def test_a_full_success_has_more_fields(sandbox: Sandbox, post: Post) -> None:
     job_id = post("v6/video/text2video", **PROMPT).json()["id"]
     sandbox.finish(job_id)
     reply = post(f"v6/video/fetch/{job_id}").json()

@@ -64,7 +64,7 @@ def test_no_two_outputs_share_a_name(one, other, index, other_index):
     assert f"{output_stem(one, index)}.json" != record_name(other)
 
 
-def test_jobs_without_an_id_are_told_apart_by_their_outputs():
+def test_jobs_without_an_id_differ_by_their_outputs():
     first, second = (Job("", "v6/images", "success", [f"https://cdn/download?file={n}"]) for n in (1, 2))
     assert output_stem(first, 0) == output_stem(replace(first), 0) != output_stem(second, 0)
 

@@ -114,7 +114,7 @@ def test_reading_a_fetch_is_total_and_success_has_an_output(received):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"])
-def test_the_key_is_taken_out_in_any_encoding(encoding):
+def test_the_key_is_removed_in_any_encoding(encoding):
     body = json.dumps({"status": "failed", "message": f"no {KEY}"}).encode(encoding)
     assert KEY not in str(read_fetch_reply(HttpReply(200, body), JOB, KEY))
 

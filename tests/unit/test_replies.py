@@ -131,7 +131,7 @@ def test_a_sparse_reply_does_not_forget():
 
 
 @pytest.mark.parametrize("key", ["8charkey", "k" * 60, "quo\"te's", "ключ&<ключ>/ +"])
-def test_the_key_is_taken_out_of_everything(key):
+def test_the_key_is_removed_from_everything(key):
     body = {"status": "success", "output": [f"https://cdn/a?key={key}"], "message": f"key {key}", "meta": {key: [key]}}
     for reply in (
         read_fetch_reply(http(200, body), JOB, key),
@@ -144,7 +144,7 @@ def test_the_key_is_taken_out_of_everything(key):
         assert json.dumps(key)[1:-1] not in shown
 
 
-def test_what_databases_cannot_hold_is_taken_out():
+def test_what_databases_cannot_hold_is_removed():
     body = b'{"status":"failed","message":"a\\u0000b\\ud800c","meta":{"n":NaN,"i":1e999}}'
     job = read_fetch_reply(http(200, body), JOB).job
     assert (job.message, job.meta) == ("ab?c", {"n": None, "i": None})

@@ -48,7 +48,7 @@ def test_an_eta_in_another_unit_postpones_the_first_poll_by_minutes_only(seconds
     assert first_delay(seconds) == POLICY.max_first_delay
 
 
-def test_longer_etas_are_asked_for_later_and_less_often():
+def test_longer_etas_are_polled_later_and_less_often():
     assert first_delay(5) < first_delay(60) < first_delay(300)
     assert next_delay(0, 5) < next_delay(0, 60) < next_delay(0, 300)
 

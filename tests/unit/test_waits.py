@@ -65,7 +65,7 @@ def test_an_inconclusive_reply_counts_once_it_has_come_again_and_again_for_the_g
 
 
 @inconclusive
-def test_a_stray_inconclusive_reply_late_in_a_wait_is_not_believed(clock, verdict):
+def test_a_stray_inconclusive_reply_late_in_a_wait_does_not_count(clock, verdict):
     wait = wait_for(clock)
     poll_after(clock, wait, 8, *[Verdict.PROCESSING] * 5)
     poll_after(clock, wait, 8, verdict)
@@ -75,7 +75,7 @@ def test_a_stray_inconclusive_reply_late_in_a_wait_is_not_believed(clock, verdic
 
 
 @inconclusive
-def test_many_inconclusive_replies_at_once_are_not_believed(clock, verdict):
+def test_many_inconclusive_replies_at_once_do_not_count(clock, verdict):
     wait = wait_for(clock)
     poll_after(clock, wait, 0.01, *[verdict] * 100)
     assert not wait.job.finished

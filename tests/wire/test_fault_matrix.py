@@ -219,7 +219,7 @@ def test_waiting(server: RawServer, wait, answer, verdict):
 
 @waits
 @pytest.mark.parametrize("name", [name for name, row in REPLIES.items() if row[2] in ("NO_OUTPUT", "EMPTY_ERROR", "NOT_FOUND")])  # fmt: skip
-def test_a_doubtful_reply_that_persists_is_a_failure(server: RawServer, wait, name, monkeypatch):
+def test_an_inconclusive_reply_that_persists_is_a_failure(server: RawServer, wait, name, monkeypatch):
     set_policy(monkeypatch, **FAST, inconclusive_grace=0.05)
     status, body, *_ = REPLIES[name]
     server.answer(reply(body, status))

@@ -235,7 +235,7 @@ def test_bad_arguments_of_submit(client, path, payload, name):
         client.submit(path, payload)
 
 
-def test_many_jobs_are_looked_at_together(server: RawServer):
+def test_many_jobs_are_polled_together(server: RawServer):
     server.together = POLLS_AT_A_TIME  # answers nobody until so many ask at the same time
     jobs = [Job(id=str(number), endpoint="v6/video") for number in range(POLLS_AT_A_TIME)]
     replies = ModelsLabHook().poll_many(jobs)
@@ -291,7 +291,7 @@ def test_a_submission_has_a_connection_of_its_own(server: RawServer, client):
 
 @both
 @pytest.mark.parametrize(("pause", "requests"), [("1", 2), ("30", 1)])
-def test_a_pause_that_was_asked_for_is_kept(server: RawServer, client, monkeypatch, pause, requests):
+def test_a_requested_pause_is_kept(server: RawServer, client, monkeypatch, pause, requests):
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", server.connection.replace('"retries": 0', '"retries": 1'))
     server.answer(reply({}, 503, {"Retry-After": pause}))
     with pytest.raises(ModelsLabTransientError) as caught:

@@ -197,7 +197,7 @@ KINDS = {
 }
 
 
-def test_bytes_tell_the_kind_before_the_url_does(raw_server: RawServer, folder: Path):
+def test_bytes_decide_the_kind_before_the_url_does(raw_server: RawServer, folder: Path):
     """And nothing is stored that a browser runs."""
     raw_server.answer_to = by_path({path: reply(content) for path, (content, _, _) in KINDS.items()})
     stored = save_outputs([job(*(raw_server.url + path for path in KINDS))], str(folder), retry_policy=RESIGNED)
@@ -337,7 +337,9 @@ def test_a_file_without_an_end_is_refused(raw_server: RawServer, folder: Path, d
     assert files(folder) == {}
 
 
-def test_nobody_is_told_who_asks(raw_server: RawServer, folder: Path, tmp_path: Path, monkeypatch):
+def test_requests_for_outputs_do_not_identify_the_client(
+    raw_server: RawServer, folder: Path, tmp_path: Path, monkeypatch
+):
     """Neither at first nor after a redirect, whatever ~/.netrc and the URL hold."""
     netrc = tmp_path / "netrc"
     netrc.write_text(

@@ -155,7 +155,7 @@ def test_a_trigger_with_many_jobs_does_not_keep_one_with_a_single_job_waiting(sa
     assert max(later - earlier for earlier, later in pairwise(turns)) <= 20
 
 
-def test_a_rate_limit_in_the_midst_of_500_waits_silences_every_trigger_of_the_connection(monkeypatch):
+def test_a_rate_limit_amid_500_waits_pauses_every_trigger_of_the_connection(monkeypatch):
     sent: list[float] = []
     limited: list[float] = []
     original = async_transport.Session.post

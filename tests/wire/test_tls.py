@@ -87,7 +87,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, server: RawServer, **extra: Any) ->
 
 
 @every_way
-def test_a_certificate_of_nobody_is_refused(server: RawServer, monkeypatch, poll):
+def test_an_untrusted_certificate_is_refused(server: RawServer, monkeypatch, poll):
     connect(monkeypatch, server)
     with pytest.raises(ModelsLabTransientError, match=r"no trusted TLS connection .*ca_bundle"):
         poll()
@@ -125,7 +125,7 @@ def test_the_connections_bundle_comes_before_the_environments(server: RawServer,
 
 
 @every_way
-def test_a_bundle_does_not_vouch_for_another_host(server: RawServer, ca_file, monkeypatch, poll):
+def test_a_bundle_does_not_cover_another_host(server: RawServer, ca_file, monkeypatch, poll):
     connect(monkeypatch, server, ca_bundle=str(ca_file))
     connection = json.loads(server.connection.replace("127.0.0.1", "localhost"))
     connection["extra"]["ca_bundle"] = str(ca_file)
@@ -186,7 +186,7 @@ def test_a_folder_of_certificates_will_do(ca_file: Path, tmp_path: Path):
     assert tls.create_ssl_context(str(ca_file.parent)).verify_mode is ssl.CERT_REQUIRED
 
 
-def test_the_test_of_a_connection_tells_of_a_wrong_path(server: RawServer, monkeypatch):
+def test_the_test_of_a_connection_names_a_wrong_path(server: RawServer, monkeypatch):
     connect(monkeypatch, server, ca_bundle="/missing.pem")
     good, message = ModelsLabHook().test_connection()
     assert not good
@@ -202,7 +202,7 @@ def test_the_trigger_trusts_the_connections_bundle(server: RawServer, ca_file, m
     assert event()["jobs"][0]["outputs"]
 
 
-def test_the_trigger_tells_of_a_wrong_path(server: RawServer, monkeypatch):
+def test_the_trigger_names_a_wrong_path(server: RawServer, monkeypatch):
     set_policy(monkeypatch, **FAST)
     connect(monkeypatch, server, ca_bundle="/missing.pem")
     ended = event(poke_interval=None)

@@ -51,7 +51,7 @@ def test_jobs_come_back_in_the_users_order(sandbox: Sandbox):
     assert event["jobs"][1]["outputs"] == event["jobs"][3]["outputs"] != event["jobs"][2]["outputs"]
 
 
-def test_finished_jobs_are_not_asked_for(sandbox: Sandbox):
+def test_finished_jobs_are_not_polled(sandbox: Sandbox):
     done = {"id": "7", "endpoint": "v6/video", "status": "success", "outputs": ["https://cdn/a.gif"]}
     (waiting,) = submitted(sandbox, 1)
     sandbox.finish(waiting["id"])
@@ -123,7 +123,7 @@ def test_a_deadline_in_the_past_is_kept(sandbox: Sandbox):
     assert event["status"] == "timeout"
 
 
-def test_a_job_is_looked_at_once_more_just_before_the_deadline(sandbox: Sandbox):
+def test_a_job_is_polled_once_more_just_before_the_deadline(sandbox: Sandbox):
     """The pace of ten minutes would miss the job that is done long before the deadline."""
     (job,) = submitted(sandbox, 1)
     sandbox.finish(job["id"])
@@ -225,7 +225,7 @@ def test_cancellation_passes_through_and_leaves_nothing_behind(sandbox: Sandbox)
     asyncio.run(scenario())
 
 
-def test_a_hundred_jobs_share_one_session_and_are_asked_for_in_parallel(sandbox: Sandbox):
+def test_a_hundred_jobs_share_one_session_and_are_polled_in_parallel(sandbox: Sandbox):
     jobs = submitted(sandbox, 100)
     sandbox.finish_all()
     threads_before = threading.active_count()
