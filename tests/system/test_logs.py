@@ -9,6 +9,7 @@ from airflow_instance import AirflowInstance
 
 EXPECTED = {
     "the example that asks a person, which Airflow 3.0 and earlier cannot": r"No viable dags retrieved .*approval\.py",
+    "Airflow 3.0, which itself calls what it deprecates": r"Using Connection.get_connection_from_secrets",
     "tasks that end by their limit of time": r"1 of 1 jobs were not done in time",
 }
 """What the tests of the selection provoke."""
