@@ -59,11 +59,16 @@ for mode, arguments in MODES.items():
         received(XComArg(mapped))
     globals()[f"mapped_{mode}_dag"] = mapped_dag
 
-RETRIES: dict[str, dict[str, Any]] = {"waits_hundred": {}, "waits_with_retries": {"retries": 2}}
-for dag_id, arguments in RETRIES.items():
+# For a real scheduler, which must not be asked to reschedule a task within a second.
+REAL: dict[str, dict[str, Any]] = {
+    "waits_hundred": {"deferrable": True},
+    "waits_with_retries": {"deferrable": True, "retries": 2},
+    **{f"waits_really_{mode}": arguments for mode, arguments in MODES.items()},
+}
+for dag_id, arguments in REAL.items():
     with new_dag(dag_id) as real_dag:
         wait = ModelsLabJobSensor(
-            task_id="wait", jobs="{{ params.jobs }}", endpoint="v6/video", deferrable=True, timeout=120, **arguments
+            task_id="wait", jobs="{{ params.jobs }}", endpoint="v6/video", poke_interval=3, timeout=120, **arguments
         )
         received(wait.output)
     globals()[f"{dag_id}_dag"] = real_dag

@@ -9,7 +9,10 @@ from airflow_instance import AirflowInstance
 
 EXPECTED = {
     "the example that asks a person, which Airflow 3.0 and earlier cannot": r"No viable dags retrieved .*approval\.py",
-    "Airflow 3.0, which itself calls what it deprecates": r"Using Connection.get_connection_from_secrets",
+    "Airflow 3.0 and 3.1, which call themselves what they deprecate": (
+        r"Using Connection\.(get_connection_from_secrets|from_json) from `airflow\.models`"
+        r"|The `airflow\.operators\.branch\.BranchMixIn` attribute is deprecated"
+    ),
     "tasks that end by their limit of time": r"1 of 1 jobs were not done in time",
 }
 """What the tests of the selection provoke."""

@@ -37,7 +37,7 @@ def test_the_example_with_images(airflow: AirflowInstance, slow_sandbox: Sandbox
 @pytest.mark.selection
 def test_each_mode_hands_on_the_same(airflow: AirflowInstance, slow_sandbox: Sandbox):
     ids = submit(slow_sandbox, 2)
-    dags = ("waits_deferrable", "waits_poke", "waits_reschedule")
+    dags = ("waits_really_deferrable", "waits_really_poke", "waits_really_reschedule")
     runs = {dag_id: airflow.trigger(dag_id, {"jobs": json.dumps(ids)}) for dag_id in dags}
     for dag_id, run_id in runs.items():
         check_run(airflow, dag_id, run_id)
