@@ -17,7 +17,7 @@ from tests.support.imports import imported_modules
 REPOSITORY = Path(__file__).parent.parent.parent
 PACKAGE = "airflow_provider_modelslab"
 BROUGHT_BY_OTHERS = {
-    "pytest",  # by whoever loads the pytest plugin
+    "pytest",  # by the user of the pytest plugin
     "flask_appbuilder",  # by Airflow before 3.2, whose connection form needs it
     "wtforms",
     "fastapi",  # by the api-server of Airflow 3, which alone imports what serves the page

@@ -1,4 +1,4 @@
-"""``__all__`` of each public module, what the documentation names, and what there is to import are the same."""
+"""``__all__`` of each public module, the documentation and the modules themselves agree."""
 
 from __future__ import annotations
 
