@@ -16,7 +16,7 @@ from functools import lru_cache
 import aiohttp
 import requests
 
-from airflow_provider_modelslab._http import sync_transport
+from airflow_provider_modelslab._http import outcomes
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply, retry_after_seconds
 
@@ -33,13 +33,14 @@ class Session:
 
     def __init__(self, timeout: float, ssl_context: ssl.SSLContext | None = None) -> None:
         self.timeout = timeout
+        self._proxy_of = lru_cache(_proxy_of)
         # Shorter than the whole, so that it comes first: it tells that nothing has been sent.
         self.connect_timeout = 0.9 * timeout
         self.client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=ssl_context or True),
             # Above its threshold, aiohttp rounds both up to the same whole second.
             timeout=aiohttp.ClientTimeout(total=timeout, connect=self.connect_timeout, ceil_threshold=timeout),
-            headers={**sync_transport.HEADERS, "Content-Type": "application/json"},
+            headers={**outcomes.HEADERS, "Content-Type": "application/json"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
@@ -52,34 +53,34 @@ class Session:
         :param body: the JSON body.
         """
         try:
-            proxy = _proxy_of(url[: url.index("/", len("https://"))])
+            proxy = self._proxy_of(url[: url.index("/", len("https://"))])
             data = json.dumps(body).encode()
             async with self.client.post(url, data=data, allow_redirects=False, proxy=proxy) as response:
-                if sync_transport.is_encoded(response.headers):
+                if outcomes.is_encoded(response.headers):
                     response.close()
-                    return sync_transport.ENCODED
+                    return outcomes.ENCODED
                 chunks = bytearray()
                 while not response.content.at_eof():
                     chunks += await response.content.readany()
-                    if len(chunks) > sync_transport.MAX_REPLY_BYTES:
+                    if len(chunks) > outcomes.MAX_REPLY_BYTES:
                         response.close()
-                        return sync_transport.TOO_LONG
+                        return outcomes.TOO_LONG
                 retry_after = retry_after_seconds(response.headers.get("Retry-After"), time.time())
                 return HttpReply(response.status, bytes(chunks), retry_after)
         except aiohttp.ClientSSLError:
-            return sync_transport.UNTRUSTED
+            return outcomes.UNTRUSTED
         except aiohttp.ConnectionTimeoutError:
-            return sync_transport.connect_timeout(self.connect_timeout)
+            return outcomes.connect_timeout(self.connect_timeout)
         except (TimeoutError, asyncio.TimeoutError):  # two before Python 3.11
-            return sync_transport.reply_timeout(self.timeout)
+            return outcomes.reply_timeout(self.timeout)
         except aiohttp.ClientConnectorError:
-            return sync_transport.NOT_CONNECTED
+            return outcomes.NOT_CONNECTED
         except (aiohttp.ClientConnectionError, ConnectionError, ssl.SSLError):
-            return sync_transport.CONNECTION_LOST
+            return outcomes.CONNECTION_LOST
         except (aiohttp.InvalidURL, UnicodeError) as error:
-            return sync_transport.unaddressable(error)
+            return outcomes.unaddressable(error)
         except (aiohttp.ClientError, ValueError) as error:
-            return sync_transport.protocol_error(error)
+            return outcomes.protocol_error(error)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -92,7 +93,6 @@ class Session:
         await self.close()
 
 
-@lru_cache(maxsize=64)
 def _proxy_of(site: str) -> str | None:
     """
     Return the proxy that the environment names for ``https://host:port``: the same one that requests takes.

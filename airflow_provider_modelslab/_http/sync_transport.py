@@ -26,61 +26,14 @@ from requests.exceptions import InvalidSchema, InvalidURL
 from urllib3 import Timeout
 from urllib3.exceptions import LocationValueError, NewConnectionError, ReadTimeoutError
 
-from airflow_provider_modelslab import __version__
+from airflow_provider_modelslab._http import outcomes
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply, retry_after_seconds
-
-MAX_REPLY_BYTES = 32 * 2**20
-"""A longer body is no reply of ModelsLab's; base64 images fit in."""
 
 CONNECT_SECONDS = 10.0
 """Seconds for the TCP connection to one address of a host."""
 
 CHUNK_BYTES = 64 * 2**10
-
-HEADERS = {
-    "User-Agent": f"airflow-provider-modelslab/{__version__}",
-    "Accept": "application/json",
-    # A few bytes can be gigabytes when they are unpacked, and not every release of the HTTP clients stops at a limit.
-    "Accept-Encoding": "identity",
-}
-
-NOT_CONNECTED = NoReply("no connection to ModelsLab", sent=False)
-UNTRUSTED = NoReply(
-    "no trusted TLS connection to ModelsLab (the connection's extra field 'ca_bundle' says whom to trust)", sent=False
-)
-CONNECTION_LOST = NoReply("the connection to ModelsLab broke before a reply", sent=True)
-TOO_LONG = NoReply(f"the reply is longer than {MAX_REPLY_BYTES // 2**20} MiB", sent=True)
-ENCODED = NoReply("the reply is compressed, though the request refused that", sent=True)
-
-
-def connect_timeout(seconds: float) -> NoReply:
-    """Return the outcome of a request that was not sent, since no connection came about."""
-    return NoReply(f"no connection to ModelsLab within {seconds:g} s", sent=False)
-
-
-def reply_timeout(seconds: float) -> NoReply:
-    """Return the outcome of a request that was sent and whose reply is not whole in time."""
-    return NoReply(f"no whole reply from ModelsLab within {seconds:g} s", sent=True)
-
-
-def protocol_error(error: Exception) -> NoReply:
-    """Return the outcome of a request that was sent and whose reply cannot be read."""
-    return NoReply(f"the exchange broke off ({type(error).__name__})", sent=True)
-
-
-def unaddressable(error: Exception) -> NoReply:
-    """Return the outcome of a request whose host or proxy is no address."""
-    return NoReply(f"the host or the proxy cannot be addressed ({type(error).__name__})", sent=False)
-
-
-def is_encoded(headers: Mapping[str, str]) -> bool:
-    """
-    Return whether a body is compressed.
-
-    :param headers: its headers, whatever their letters' case.
-    """
-    return headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
 
 
 def open_session(ssl_context: ssl.SSLContext | None = None, deadline: float | None = None) -> requests.Session:
@@ -94,7 +47,7 @@ def open_session(ssl_context: ssl.SSLContext | None = None, deadline: float | No
     session = _Session()
     # What a server echoes in a cookie must not travel in a header of the next request.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-    session.headers.update(HEADERS)
+    session.headers.update(outcomes.HEADERS)
     # Without this, requests adds what ~/.netrc holds for the host as an Authorization header.
     session.auth = lambda request: request
     for scheme in ("http://", "https://"):
@@ -119,26 +72,26 @@ def post(session: requests.Session, url: str, body: Mapping[str, object], timeou
             if response.status_code < 200:
                 # An interim reply, which http.client takes for the last one. The true one is still to come: another
                 # request must not find it on this connection.
-                return CONNECTION_LOST
-            if is_encoded(response.headers):
-                return ENCODED
+                return outcomes.CONNECTION_LOST
+            if outcomes.is_encoded(response.headers):
+                return outcomes.ENCODED
             chunks = bytearray()
             for chunk in response.iter_content(CHUNK_BYTES):
                 chunks += chunk
-                if len(chunks) > MAX_REPLY_BYTES:
-                    return TOO_LONG
+                if len(chunks) > outcomes.MAX_REPLY_BYTES:
+                    return outcomes.TOO_LONG
             retry_after = retry_after_seconds(response.headers.get("Retry-After"), time.time())
             return HttpReply(response.status_code, bytes(chunks), retry_after)
     except requests.exceptions.ConnectTimeout:
-        return connect_timeout(connecting)
+        return outcomes.connect_timeout(connecting)
     except requests.exceptions.Timeout:
-        return reply_timeout(timeout)
+        return outcomes.reply_timeout(timeout)
     except requests.exceptions.ConnectionError as error:
         return _reason_of(error, timeout)
     except (InvalidURL, InvalidSchema, LocationValueError, UnicodeError) as error:
-        return unaddressable(error)
+        return outcomes.unaddressable(error)
     except Exception as error:  # http.client and urllib3 let some of their own through
-        return protocol_error(error)
+        return outcomes.protocol_error(error)
 
 
 class _Session(requests.Session):
@@ -233,15 +186,15 @@ def _reason_of(error: requests.exceptions.ConnectionError, timeout: float) -> No
     reason: object = error
     while reason is not None:
         if isinstance(reason, NewConnectionError):
-            return NOT_CONNECTED
+            return outcomes.NOT_CONNECTED
         if isinstance(reason, ssl.SSLCertVerificationError):
-            return UNTRUSTED
+            return outcomes.UNTRUSTED
         if isinstance(reason, ssl.SSLError) and reason.reason in _NO_TLS_AT_ALL:
-            return UNTRUSTED
+            return outcomes.UNTRUSTED
         if isinstance(reason, ReadTimeoutError):
-            return reply_timeout(timeout)
+            return outcomes.reply_timeout(timeout)
         reason = next((deeper for deeper in _reasons(reason) if isinstance(deeper, BaseException)), None)
-    return CONNECTION_LOST
+    return outcomes.CONNECTION_LOST
 
 
 # What OpenSSL says of a server that answers the handshake with something else.

@@ -26,7 +26,8 @@ import tenacity
 from requests.sessions import SessionRedirectMixin
 from urllib3.exceptions import HTTPError
 
-from airflow_provider_modelslab._http.sync_transport import CONNECT_SECONDS, is_encoded, open_session
+from airflow_provider_modelslab._http.outcomes import is_encoded
+from airflow_provider_modelslab._http.sync_transport import CONNECT_SECONDS, open_session
 from airflow_provider_modelslab._outputs.media_types import HEAD_BYTES, holds_base64, not_media
 from airflow_provider_modelslab._outputs.names import is_url
 from airflow_provider_modelslab._protocol.outcomes import retry_after_seconds

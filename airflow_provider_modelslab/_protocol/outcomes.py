@@ -1,5 +1,5 @@
 """
-What an HTTP request comes to, as plain values: a whole reply, or none.
+The outcome of an HTTP request, as plain values: a whole reply, or none.
 
 Transports return these two and raise nothing for what a network can do. What a reply means is not known here.
 """
@@ -12,7 +12,7 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 
 
-@dataclass(slots=True)  # a frozen one takes three times as long to make, and there is one for each poll
+@dataclass(frozen=True, slots=True)
 class HttpReply:
     """
     A whole HTTP reply, as a transport hands it over.
@@ -30,7 +30,7 @@ class HttpReply:
 @dataclass(frozen=True, slots=True)
 class NoReply:
     """
-    What a transport hands over when no whole reply came.
+    The outcome of a request without a whole reply.
 
     :param reason: what happened, in words for a person.
     :param sent: whether the request may have reached ModelsLab; false only where it certainly did not.

@@ -95,7 +95,7 @@ def server(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> RawServer:
     extra = {"request_timeout": 1, "requests_per_second": 10_000}
     connection = {"conn_type": "modelslab", "host": raw_server.url, "password": "the-api-key", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
-    monkeypatch.setattr("airflow_provider_modelslab._http.sync_transport.MAX_REPLY_BYTES", 2**20)
+    monkeypatch.setattr("airflow_provider_modelslab._http.outcomes.MAX_REPLY_BYTES", 2**20)
     monkeypatch.setattr("airflow_provider_modelslab._protocol.replies.LONGEST_PAUSE", 0.01)
     set_policy(monkeypatch, **FAST, inconclusive_grace=3600.0)
     return raw_server

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from airflow_provider_modelslab._http import async_transport, sync_transport
+from airflow_provider_modelslab._http import async_transport, outcomes, sync_transport
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
 from airflow_provider_modelslab._protocol.replies import Reply, Verdict, read_fetch_reply
 from airflow_provider_modelslab.hooks import ModelsLabHook
@@ -249,7 +249,7 @@ def test_a_fault_of_the_network_is_waited_out(server: RawServer, wire: Wire, fau
         wait_until(lambda: bool(server.sent))  # the server sees the connection closed
         # How much arrives until a timeout is a question of the machine's speed; else no more than a reply may have, and
         # what the sockets hold.
-        assert fault.slow or server.sent[0] < sync_transport.MAX_REPLY_BYTES + 16 * MIB
+        assert fault.slow or server.sent[0] < outcomes.MAX_REPLY_BYTES + 16 * MIB
 
 
 @anyhow
@@ -278,7 +278,7 @@ def test_what_is_too_long_is_not_held_in_memory(server: RawServer, poll, name, m
     tracemalloc.start()
     try:
         assert poll().verdict is Verdict.TRANSIENT
-        assert tracemalloc.get_traced_memory()[1] < 2.5 * sync_transport.MAX_REPLY_BYTES
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * outcomes.MAX_REPLY_BYTES
     finally:
         tracemalloc.stop()
 
@@ -329,7 +329,7 @@ def test_a_connection_that_is_reset_before_the_request_is_read(server: RawServer
     server.answer(SUCCESS)
     assert ask() == "success"
     assert len(server.requests) == 1
-    assert wire.received[0] == sync_transport.CONNECTION_LOST
+    assert wire.received[0] == outcomes.CONNECTION_LOST
 
 
 @anyhow

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_modelslab._http import async_transport
 from airflow_provider_modelslab._protocol.arguments import parse_jobs
 from airflow_provider_modelslab._protocol.outcomes import HttpReply
 from airflow_provider_modelslab.endpoints import FetchEndpoint, fetch_request, parse_fetch_url
@@ -317,9 +316,7 @@ def stranger(monkeypatch: pytest.MonkeyPatch) -> Iterator[RawServer]:
         server.answer(b"HTTP/1.1 502 X\r\nContent-Length: 0\r\n\r\n")
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
             monkeypatch.setenv(name, server.url)
-        async_transport._proxy_of.cache_clear()
         yield server
-        async_transport._proxy_of.cache_clear()
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["worker", "event loop"])

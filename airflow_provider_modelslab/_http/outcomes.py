@@ -1,0 +1,55 @@
+"""What both transports share: the headers and limits of a request, and the outcomes of one without a whole reply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from airflow_provider_modelslab import __version__
+from airflow_provider_modelslab._protocol.outcomes import NoReply
+
+MAX_REPLY_BYTES = 32 * 2**20
+"""A longer body is no reply of ModelsLab's; base64 images fit in."""
+
+HEADERS = {
+    "User-Agent": f"airflow-provider-modelslab/{__version__}",
+    "Accept": "application/json",
+    # A few bytes can be gigabytes when they are unpacked, and not every release of the HTTP clients stops at a limit.
+    "Accept-Encoding": "identity",
+}
+
+NOT_CONNECTED = NoReply("no connection to ModelsLab", sent=False)
+UNTRUSTED = NoReply(
+    "no trusted TLS connection to ModelsLab (the connection's extra field 'ca_bundle' says whom to trust)", sent=False
+)
+CONNECTION_LOST = NoReply("the connection to ModelsLab broke before a reply", sent=True)
+TOO_LONG = NoReply(f"the reply is longer than {MAX_REPLY_BYTES // 2**20} MiB", sent=True)
+ENCODED = NoReply("the reply is compressed, though the request refused that", sent=True)
+
+
+def connect_timeout(seconds: float) -> NoReply:
+    """Return the outcome of a request that was not sent, since no connection came about."""
+    return NoReply(f"no connection to ModelsLab within {seconds:g} s", sent=False)
+
+
+def reply_timeout(seconds: float) -> NoReply:
+    """Return the outcome of a request that was sent and whose reply is not whole in time."""
+    return NoReply(f"no whole reply from ModelsLab within {seconds:g} s", sent=True)
+
+
+def protocol_error(error: Exception) -> NoReply:
+    """Return the outcome of a request that was sent and whose reply cannot be read."""
+    return NoReply(f"the exchange broke off ({type(error).__name__})", sent=True)
+
+
+def unaddressable(error: Exception) -> NoReply:
+    """Return the outcome of a request whose host or proxy is no address."""
+    return NoReply(f"the host or the proxy cannot be addressed ({type(error).__name__})", sent=False)
+
+
+def is_encoded(headers: Mapping[str, str]) -> bool:
+    """
+    Return whether a body is compressed.
+
+    :param headers: its headers, whatever their letters' case.
+    """
+    return headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
