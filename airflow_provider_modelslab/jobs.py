@@ -7,8 +7,8 @@ Pure data: no I/O, no Airflow, no knowledge of what ModelsLab answers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, get_args
 
 __all__ = ["Job", "JobStatus"]
 
@@ -51,8 +51,12 @@ class Job(dict[str, Any]):
     meta: dict[str, Any] = field(default_factory=dict)
     submitted: float | None = None
 
+    # Airflow reads this of a return annotation. Without it, "-> Job" would mean an XCom for each field.
+    # Airflow 3.0 then fails the task, whose job is paid for, because it cannot store an XCom that is None.
+    __origin__: ClassVar[type] = object
+
     def __post_init__(self) -> None:
-        self.update({name: getattr(self, name) for name in self.__dataclass_fields__})
+        self.update({name: getattr(self, name) for name in _FIELDS})
 
     def failed(self, reason: str = "") -> Job:
         """Return the job as failed, for a reason that takes the place of ModelsLab's words."""
@@ -72,7 +76,7 @@ class Job(dict[str, Any]):
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Job:
         """Return the job of a record of either kind; fields that it does not know are left out."""
-        known = {name: value for name, value in record.items() if name in cls.__dataclass_fields__}
+        known = {name: value for name, value in record.items() if name in _FIELDS}
         return cls(**{"id": "", "endpoint": "", **known})
 
     @property
@@ -82,3 +86,6 @@ class Job(dict[str, Any]):
 
     def __str__(self) -> str:
         return f"{self.endpoint}:{self.id or '(no id)'}"
+
+
+_FIELDS = tuple(each.name for each in fields(Job))

@@ -18,4 +18,5 @@ def test_jobs_that_tasks_return_are_taken_by_sensor_and_hook(monkeypatch):
     outputs = [run.xcom("outputs", map_index=index) for index in range(2)]
     assert run.xcom("sense") == [url for urls in outputs for url in urls]
     assert len(run.xcom("sense_one")) == 1
+    assert run.xcom("submit_annotated", key="id") is None  # one XCom for the job, not one for each of its fields
     assert len(sandbox.jobs) == 3
