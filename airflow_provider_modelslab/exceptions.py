@@ -142,7 +142,12 @@ class ModelsLabSaveError(AirflowException):
     Only the saving is repeated. The URLs of outputs may expire, after 24 hours in some cases.
 
     :param message: which outputs of which jobs were not stored, and why.
+    :param without_files: the jobs whose files no server has.
     """
+
+    def __init__(self, message: str, without_files: Sequence[Job] = ()) -> None:
+        super().__init__(message)
+        self.without_files = tuple(without_files)
 
 
 class ModelsLabOutputExists(AirflowFailException):

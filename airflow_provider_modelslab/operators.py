@@ -1,28 +1,53 @@
-"""The operator: submits generation jobs, waits for them as the sensor does, and hands on their output URLs."""
+"""The operator: submits generation jobs, waits for them as the sensor does, and returns their output URLs."""
 
 from __future__ import annotations
 
-import math
+import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import (
+    SET_DURING_EXECUTION,
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+    conf,
+)
 
 from airflow_provider_modelslab._ledger.ledger import Ledger
 from airflow_provider_modelslab._polling import schedule
-from airflow_provider_modelslab._protocol.submissions import Submission, refuse_key
-from airflow_provider_modelslab._protocol.templates import is_rendered
+from airflow_provider_modelslab._protocol.arguments import (
+    IfExists,
+    parse_amount,
+    parse_count,
+    parse_generation_endpoint,
+    parse_output_path,
+    parse_seconds,
+)
+from airflow_provider_modelslab._protocol.shortening import shorten
+from airflow_provider_modelslab._protocol.submissions import refuse_key
+from airflow_provider_modelslab._protocol.templates import refuse_task
+from airflow_provider_modelslab._protocol.verdicts import Verdict
+from airflow_provider_modelslab._tasks.arguments import judge_storing, rendered_for, without_path_types
 from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest
-from airflow_provider_modelslab._tasks.deferral import deadline_of, defer
+from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, remember, restore
 from airflow_provider_modelslab._tasks.events import job_record, read_event
-from airflow_provider_modelslab._tasks.results import push_jobs, push_results, store, timeout_error
-from airflow_provider_modelslab.endpoints import endpoint_of_submission, parse_submission_path
+from airflow_provider_modelslab._tasks.progress import Progress
+from airflow_provider_modelslab._tasks.results import (
+    push_jobs,
+    push_results,
+    store,
+    timeout_error,
+    with_paths_for_data,
+    with_whole_outputs,
+)
+from airflow_provider_modelslab.endpoints import endpoint_of_submission
 from airflow_provider_modelslab.exceptions import (
     ModelsLabAmbiguousSubmission,
-    ModelsLabArgumentError,
     ModelsLabCreditsError,
     ModelsLabJobFailed,
     ModelsLabRequestError,
@@ -32,13 +57,11 @@ from airflow_provider_modelslab.exceptions import (
 )
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
-from airflow_provider_modelslab.links import OUTPUT_LINKS
+from airflow_provider_modelslab.links import ModelsLabOutputLink
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, XComArg
-
-    from airflow_provider_modelslab._outputs.saving import IfExists
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath, XComArg
 
 __all__ = ["ModelsLabGenerateOperator"]
 
@@ -46,17 +69,34 @@ DEFAULT_TIMEOUT = 86_400.0
 """Seconds that an operator waits when it is not told otherwise."""
 
 DEFAULT_MAX_IN_FLIGHT = 5
-"""Places in the queue of the smallest account."""
+"""Queue slots of the smallest account."""
 
 MANIFEST_KEY = "manifest"
 """The XCom key of a batch's manifest."""
 
-FIND_AGAIN = "clear the task, with a longer timeout or execution_timeout, to go on with them"
+ITEMS_KEY = "items"
+"""The XCom key of what a deferred task was executed with, since Airflow renders templates again when it resumes."""
 
-WAIT_WITH_SENSOR = (
+REATTACH_ADVICE = "clear the task, with a longer timeout or execution_timeout, to wait for them again"
+
+SENSOR_ADVICE = (
     "wait for them with ModelsLabJobSensor(jobs=<the XCom 'jobs' of this task>): clearing the task would submit, and "
     "pay for, new ones"
 )
+
+_REMEMBERED = (
+    "endpoint",
+    "modelslab_conn_id",
+    "wait_for_completion",
+    "max_in_flight",
+    "fail_on_partial_error",
+    "output_path",
+    "if_exists",
+    "return_files",
+    "min_balance",
+    "poke_interval",
+)
+"""The arguments that count until the try ends as the first execution was given them."""
 
 _RANDOM = Random()
 
@@ -71,8 +111,15 @@ class ModelsLabGenerateOperator(BaseOperator):
     ``outputs``, ``message`` and ``job_id``, and ``files`` where ``output_path`` is given.
 
     Nothing is paid for twice: a job's id is stored in Airflow's task state store before the wait starts (Airflow 3.3
-    and later), and a retry, or a cleared task, goes on with that job. Where the queue of the account is full, the
-    submission is repeated later, from a worker that is not held meanwhile.
+    and later), and a retry, or a cleared task, re-attaches to that job, if the connection still has the same host and
+    key. A job that ModelsLab has forgotten is generated again. Where the queue of the account is full, the submission
+    is repeated later, from a worker that is not held meanwhile.
+
+    What was rendered when a try began counts until it ends: a deferred task keeps it in the XCom ``items``, whatever
+    its templates give when it resumes. A payload longer than 32 kB is not stored: while one is not submitted, the task
+    stays on its worker.
+
+    A payload that is ``None``, because its upstream was skipped, is left out; where all are, the task is skipped.
 
     :param endpoint: the path of the generation endpoint, for example ``"v6/video/text2video"``. Templated.
     :param payload: the parameters of the generation, as the endpoint's page lists them, without ``key``. Templated.
@@ -80,24 +127,28 @@ class ModelsLabGenerateOperator(BaseOperator):
     :param modelslab_conn_id: the connection. Templated.
     :param deferrable: wait in the triggerer.
     :param wait_for_completion: when false, return as soon as everything is submitted: the job's record (of a batch,
-        a list of records), which the sensor takes.
-    :param timeout: seconds that submission and wait may take together. ``execution_timeout`` counts, too.
+        a list of records), which the sensor takes. Not together with ``output_path``.
+    :param timeout: seconds, or a timedelta, that submission and wait may take together. ``execution_timeout`` counts,
+        too.
     :param max_in_flight: how many jobs of a batch are queued at a time.
-    :param fail_on_partial_error: fail the task when a job of a batch failed, after all others are done. When false,
-        the task succeeds with the URLs of those that succeeded.
-    :param durable: find the jobs of earlier tries again instead of submitting anew. Needs Airflow 3.3.
-    :param output_path: a folder to store the outputs in, for example ``"s3://aws_default@bucket/{{ ds }}/"``: anything
-        that Airflow's ``ObjectStoragePath`` takes. The XCom ``files`` then has the paths of the files, in the order of
-        the URLs. Templated.
+    :param fail_on_partial_error: fail the task when a job of a batch failed, after all others are finished. When
+        false, the task succeeds with the URLs of those that succeeded.
+    :param durable: re-attach to the jobs of earlier tries instead of submitting again. Needs Airflow 3.3.
+    :param output_path: a folder to store the outputs in, for example ``"s3://aws_default@bucket/{{ ds }}/"``: a URL
+        that Airflow's ``ObjectStoragePath`` takes, an absolute path, or a path object. The XCom ``files`` then has the
+        paths of the files, in the order of the URLs. That it can be written to is tried before the first submission.
+        Templated.
     :param if_exists: what to do about stored files of the same jobs: ``"skip"`` reuses, ``"overwrite"`` replaces
         them, ``"error"`` fails.
+    :param return_files: return the paths of the stored files instead of the URLs, for example to ``.expand()`` over.
     :param min_balance: submit nothing when the account's balance is below this.
-    :param poke_interval: a fixed number of seconds between two polls at a job; by default the moments suit each job.
+    :param poke_interval: a fixed number of seconds, or a timedelta, between two polls of a job; by default the moments
+        suit each job.
     """
 
     template_fields: Sequence[str] = ("endpoint", "payload", "payloads", "modelslab_conn_id", "output_path")
     template_fields_renderers: ClassVar[dict[str, str]] = {"payload": "json", "payloads": "json"}
-    operator_extra_links = OUTPUT_LINKS
+    operator_extra_links = (ModelsLabOutputLink(),)
     ui_color = "#e7e3ff"
 
     def __init__(
@@ -109,14 +160,15 @@ class ModelsLabGenerateOperator(BaseOperator):
         modelslab_conn_id: str = ModelsLabHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         wait_for_completion: bool = True,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: timedelta | float = DEFAULT_TIMEOUT,
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         fail_on_partial_error: bool = True,
         durable: bool = True,
-        output_path: str | None = None,
+        output_path: str | os.PathLike[str] | ObjectStoragePath | None = None,
         if_exists: IfExists = "skip",
+        return_files: bool = False,
         min_balance: float | None = None,
-        poke_interval: float | None = None,
+        poke_interval: timedelta | float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -126,278 +178,307 @@ class ModelsLabGenerateOperator(BaseOperator):
         self.modelslab_conn_id = modelslab_conn_id
         self.deferrable = deferrable
         self.wait_for_completion = wait_for_completion
-        self.timeout = timeout
-        self.max_in_flight = max_in_flight
         self.fail_on_partial_error = fail_on_partial_error
         self.durable = durable
-        self.output_path = output_path
+        self.output_path = without_path_types(output_path)
         self.if_exists = if_exists
-        self.min_balance = min_balance
-        self.poke_interval = poke_interval
-        _refuse_bad_arguments(self)
+        self.return_files = return_files
+        with argument_errors():
+            self.timeout = parse_seconds(timeout, "timeout")
+            self.max_in_flight = parse_count(max_in_flight, "max_in_flight")
+            self.min_balance = None if min_balance is None else parse_amount(min_balance, "min_balance")
+            self.poke_interval = None if poke_interval is None else parse_seconds(poke_interval, "poke_interval")
+            self._judge()
 
     def execute(self, context: Context) -> Any:
         """Submit, wait for the jobs in the triggerer or here, and return the output URLs."""
         started = time.time()
-        items = self._items()
-        if not items:
-            self.log.info("Nothing to generate: payloads is empty")
-        run = _Run(
-            hook=ModelsLabHook(self.modelslab_conn_id),
-            items=items,
-            submissions=Ledger(self.endpoint, items, self._state_store(context)),
-            deadline=deadline_of(context, self, self.timeout, started),
+        with argument_errors():
+            self.output_path = None if self.output_path is None else parse_output_path(self.output_path)
+            items = self._items()
+        hook = ModelsLabHook(self.modelslab_conn_id)
+        progress = Progress(
+            items,
+            self._ledger(context, hook, items),
+            deadline_of(context, self, self.timeout, started),
+            batch=self.payloads is not None,
         )
-        self._reattach(run)
-        return self._go_on(context, run)
+        self._reattach(hook, progress)
+        if self.output_path is not None and progress.left():
+            _probe(self.output_path)
+        return self._go_on(context, hook, progress)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Take the trigger's event: submit what is left, or return the output URLs, or fail with what went wrong."""
         taken = read_event(event)
-        items = self._items()
-        submissions = Ledger(self.endpoint, items, self._state_store(context))
-        submissions.jobs = dict(zip(taken.state["positions"], taken.jobs, strict=True))
+        restore(self, taken.state["arguments"])
+        ti = context["ti"]
+        records = ti.xcom_pull(task_ids=ti.task_id, key=ITEMS_KEY, map_indexes=ti.map_index)
+        if records is None:
+            raise AirflowException(f"Clear the task to re-attach to its jobs: its XCom {ITEMS_KEY!r} is gone")
+        items = [Item.from_record(record) for record in records]
+        hook = ModelsLabHook(self.modelslab_conn_id)
+        progress = Progress.from_state(taken.state, items, self._ledger(context, hook, items), taken.jobs)
         if taken.status == "error":
-            self._push(context, submissions)
+            push_jobs(context, progress.jobs())
             raise taken.error(self.modelslab_conn_id)
-        run = _Run(
-            hook=ModelsLabHook(self.modelslab_conn_id),
-            items=items,
-            submissions=submissions,
-            deadline=taken.state["deadline"],
-            refusals=taken.state["refusals"],
-        )
-        return self._go_on(context, run)
+        return self._go_on(context, hook, progress)
 
-    # --- submitting -------------------------------------------------------------------------------------
+    # --- arguments --------------------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        """Refuse at parse time what is wrong whatever the connection, the upstreams and the templates hold."""
+        is_final = rendered_for(self)
+        if (self.payload is None) == (self.payloads is None):
+            raise ValueError("payload or payloads must be given, and not both")
+        if is_final(self.endpoint):
+            parse_generation_endpoint(self.endpoint)
+        judge_storing(self.output_path, self.if_exists, self.return_files, is_final)
+        if self.output_path is not None and not self.wait_for_completion:
+            raise ValueError("output_path needs wait_for_completion=True: outputs are stored when jobs are finished")
+        refuse_task(self.payload, "payload")
+        refuse_key(self.payload)
+        refuse_task(self.payloads, "payloads")
+        is_known = not isinstance(self.payload, type(SET_DURING_EXECUTION))
+        if is_known and is_final(self.payload) and is_final(self.payloads):
+            items_of(self.payload, self.payloads)
 
     def _items(self) -> list[Item]:
         """Return what is to be generated, now that templates are rendered and upstreams have run."""
-        with argument_errors():
-            items = items_of(self.payload, self.payloads)
-            for item in items:
-                Submission.parse(self.endpoint, item.payload)
+        self.endpoint = parse_generation_endpoint(self.endpoint)
+        given = items_of(self.payload, self.payloads)
+        items = [item for item in given if item is not None]
+        if given and not items:
+            raise AirflowSkipException("Nothing to generate: the upstream tasks of all payloads were skipped")
+        if len(items) < len(given):
+            self.log.info("Left out %d of %d payloads: skipped upstream tasks", len(given) - len(items), len(given))
+        if not items:
+            self.log.info("Nothing to generate: payloads is empty")
         return items
 
-    def _state_store(self, context: Context) -> Any:
-        return context.get("task_state_store") if self.durable else None
+    # --- submitting -------------------------------------------------------------------------------------
 
-    def _reattach(self, run: _Run) -> None:
-        """Look at the jobs that earlier tries have submitted, and mark those as failed that nobody can account for."""
-        found = run.submissions.jobs
-        if found:
-            self.log.info("Going on with jobs of an earlier try: %s", ", ".join(map(str, found.values())))
-            waits = run.hook.waits(list(found.values()))
-            run.hook.poll_waits(waits.unfinished())
-            # One that ModelsLab does not know any more is generated anew.
-            found |= dict(zip(found, waits.jobs(), strict=True))
-            for position in [position for position, job in found.items() if job.status == "failed"]:
-                self.log.warning("Job %s of an earlier try failed (%s)", found[position], found[position].message)
-                del found[position]
-        for position in run.submissions.orphans:
+    def _ledger(self, context: Context, hook: ModelsLabHook, items: Sequence[Item]) -> Ledger:
+        store = context.get("task_state_store") if self.durable else None
+        fingerprint = hook.fingerprint
+        account = f"{fingerprint.host}#{fingerprint.key}"
+        return Ledger(self.endpoint, [item.digest for item in items], store, account)
+
+    def _reattach(self, hook: ModelsLabHook, progress: Progress) -> None:
+        """Poll the jobs that earlier tries have submitted, and mark those as failed whose submission was ambiguous."""
+        ledger = progress.ledger
+        if ledger.of_other_accounts:
+            self.log.warning(
+                "Not re-attaching to %d jobs of an earlier try: since then, the host or the key of connection %r has "
+                "changed. Their items are submitted again",
+                ledger.of_other_accounts,
+                self.modelslab_conn_id,
+            )
+        if ledger.jobs:
+            self.log.info("Re-attaching to jobs of an earlier try: %s", ", ".join(map(str, ledger.jobs.values())))
+            progress.replace_jobs(_poll_until_known(hook, list(ledger.jobs.values()), progress.deadline))
+        for position in [position for position, job in ledger.jobs.items() if job.status == "failed"]:
+            job = ledger.jobs[position]
+            self.log.warning("Submitting again: job %s of an earlier try failed (%s)", job, job.message)
+            ledger.forget(position)
+        for position in sorted(ledger.orphans):
             self._fail(
-                run,
+                progress,
                 position,
                 ModelsLabAmbiguousSubmission(
-                    "This may have been billed: an earlier try ended in the midst of a submission. ModelsLab may have "
-                    "accepted the job; look into the account's history, and clear the task to submit it again"
+                    "This may have been billed: an earlier try ended during a submission. Look into the account's "
+                    "history, and clear the task to submit it again: ModelsLab may have accepted the job"
                 ),
             )
 
-    def _submit_what_fits(self, context: Context, run: _Run) -> float | None:
-        """Fill the places in the queue; return when to try again where ModelsLab refuses for now."""
-        for position in run.left():
-            if len(run.unfinished()) >= self.max_in_flight:
+    def _submit_what_fits(self, context: Context, hook: ModelsLabHook, progress: Progress) -> float | None:
+        """Fill the queue slots; return when to try again where ModelsLab refuses for now."""
+        ledger = progress.ledger
+        for position in progress.left():
+            if len(progress.unfinished()) >= self.max_in_flight:
                 break
             try:
-                self._submit(run, position)
+                self._submit(hook, progress, position)
             except ModelsLabTransientError as error:
-                run.submissions.withdraw(position)
-                run.refusals += 1
-                pause = max(error.retry_after or 0.0, schedule.backoff_delay(run.refusals))
+                ledger.withdraw(position)
+                progress.refusals += 1
+                pause = max(error.retry_after or 0.0, schedule.backoff_delay(progress.refusals))
                 self.log.info("Submitting again in some %.0f s: %s", pause, error)
                 return time.time() + schedule.spread_pause(pause, _RANDOM)
             except (ModelsLabRequestError, ModelsLabJobFailed, ModelsLabAmbiguousSubmission) as error:
-                self._fail(run, position, error)
+                self._fail(progress, position, error)
             except AirflowException:
-                run.submissions.withdraw(position)
-                self._push(context, run.submissions)
+                ledger.withdraw(position)
+                push_jobs(context, progress.jobs())
                 raise
             else:
-                run.refusals = 0
+                progress.refusals = 0
         return None
 
-    def _submit(self, run: _Run, position: int) -> None:
-        self._check_balance(run)
-        run.submissions.intend(position)
-        job = run.hook.submit(self.endpoint, run.items[position].payload, queue_timeout=0)
+    def _submit(self, hook: ModelsLabHook, progress: Progress, position: int) -> None:
+        self._check_balance(hook, progress)
+        progress.ledger.intend(position)
+        job = hook.submit(self.endpoint, progress.items[position].payload, queue_timeout=0)
         try:
-            run.submissions.accept(position, job)
+            progress.ledger.accept(position, job)
         except Exception as error:
             # It has been paid for: not remembering it is no reason to lose it.
             self.log.warning("Job %s cannot be remembered for the next try (%s)", job, type(error).__name__)
 
-    def _check_balance(self, run: _Run) -> None:
-        if self.min_balance is None or run.submissions.jobs:
+    def _check_balance(self, hook: ModelsLabHook, progress: Progress) -> None:
+        if self.min_balance is None or progress.ledger.jobs:
             return
-        balance = run.hook.balance()
+        balance = hook.balance()
         if balance < self.min_balance:
             raise ModelsLabCreditsError(
-                f"The balance of connection {self.modelslab_conn_id!r} is {balance:g}, below min_balance "
-                f"({self.min_balance:g}): nothing was submitted. Top it up, then clear the task"
+                f"Top up the account of connection {self.modelslab_conn_id!r}, then clear the task: its balance is "
+                f"{balance:g}, below min_balance ({self.min_balance:g}). Nothing was submitted"
             )
 
-    def _fail(self, run: _Run, position: int, error: AirflowException) -> None:
+    def _fail(self, progress: Progress, position: int, error: AirflowException) -> None:
         """Let a submission's failure be that of its item; alone, it is that of the task."""
-        if self.payloads is None:
-            run.submissions.settle()
+        ledger = progress.ledger
+        if not progress.batch:
+            ledger.settle()
             raise error
         job = Job(id="", endpoint=endpoint_of_submission(self.endpoint), status="failed", message=str(error))
-        self.log.warning("Item %s: %s", run.items[position].name, error)
-        run.submissions.jobs[position] = job
+        self.log.warning("Item %s: %s", progress.items[position].name, error)
+        ledger.jobs[position] = job
         if not isinstance(error, ModelsLabAmbiguousSubmission):
-            run.submissions.withdraw(position)
+            ledger.withdraw(position)
 
     # --- waiting ----------------------------------------------------------------------------------------
 
-    def _go_on(self, context: Context, run: _Run) -> Any:
+    def _go_on(self, context: Context, hook: ModelsLabHook, progress: Progress) -> Any:
         """Submit and wait in turns until there is something to return."""
         while True:
-            submit_again = None if run.is_over() else self._submit_what_fits(context, run)
-            if not run.left():
+            is_over = time.time() >= progress.deadline
+            submit_again = None if is_over else self._submit_what_fits(context, hook, progress)
+            unfinished = progress.unfinished()
+            if not progress.left():
                 if not self.wait_for_completion:
-                    return self._return_records(context, run)
-                if not run.unfinished():
-                    return self._finish(context, run)
-            if run.is_over():
-                self._time_out(context, run)
-            max_pending = len(run.unfinished()) - 1 if run.left() else 0
-            deadline = min(run.deadline, submit_again or run.deadline)
-            self._push(context, run.submissions)
-            if self.deferrable:
-                self._defer(run, max_pending, deadline)
-            self._wait_here(context, run, max_pending, deadline)
+                    return self._return_records(context, progress)
+                if not unfinished:
+                    return self._finish(context, hook, progress)
+            if is_over:
+                self._time_out(context, progress)
+            # A slot is free when one job fewer is in progress; with none in progress, only time passes.
+            max_pending = 0 if not progress.left() else len(unfinished) - 1 if unfinished else None
+            deadline = min(progress.deadline, submit_again or progress.deadline)
+            push_jobs(context, progress.jobs())
+            if self.deferrable and progress.may_travel():
+                self._defer(context, hook, progress, max_pending, deadline)
+            self._wait_here(context, hook, progress, max_pending, deadline)
 
-    def _defer(self, run: _Run, max_pending: int, deadline: float) -> None:
-        jobs, now = list(run.submissions.jobs.values()), time.time()
-        self.log.info("Deferring: %s", run.hook.waits(jobs).summary())
-        defer(
-            self,
-            ModelsLabJobTrigger(
-                modelslab_conn_id=self.modelslab_conn_id,
-                jobs=list(map(job_record, jobs)),
-                started=now,
-                deadline=deadline,
-                poke_interval=self.poke_interval,
-                fingerprint=run.hook.fingerprint.to_dict(),
-                max_pending=max_pending,
-                state={
-                    "positions": list(run.submissions.jobs),
-                    "deadline": run.deadline,
-                    "refusals": run.refusals,
-                },
-            ),
-            deadline,
+    def _defer(
+        self, context: Context, hook: ModelsLabHook, progress: Progress, max_pending: int | None, deadline: float
+    ) -> NoReturn:
+        jobs = list(progress.ledger.jobs.values())
+        if not progress.resumed:
+            context["ti"].xcom_push(key=ITEMS_KEY, value=progress.item_records())
+        self.log.info("Deferring: %s", hook.waits(jobs).summary())
+        trigger = ModelsLabJobTrigger(
+            modelslab_conn_id=self.modelslab_conn_id,
+            jobs=list(map(job_record, jobs)),
+            started=time.time(),
+            deadline=deadline,
+            fingerprint=hook.fingerprint.to_dict(),
+            poke_interval=self.poke_interval,
+            max_pending=max_pending,
+            state={"arguments": remember(self, _REMEMBERED), **progress.to_state()},
         )
+        defer(self, trigger, deadline)
 
-    def _wait_here(self, context: Context, run: _Run, max_pending: int, deadline: float) -> None:
-        jobs = run.submissions.jobs
-        waits = run.hook.waits(list(jobs.values()), self.poke_interval)
+    def _wait_here(
+        self, context: Context, hook: ModelsLabHook, progress: Progress, max_pending: int | None, deadline: float
+    ) -> None:
+        waits = hook.waits(list(progress.ledger.jobs.values()), self.poke_interval)
         self.log.info("Waiting for jobs: %s", waits.summary())
         try:
-            run.hook.wait_for(waits, deadline, max_pending)
+            hook.wait_for(waits, deadline, max_pending)
         finally:
-            jobs |= dict(zip(jobs, waits.jobs(), strict=True))
-            self._push(context, run.submissions)
+            progress.replace_jobs(waits.jobs())
+            push_jobs(context, progress.jobs())
 
-    def _time_out(self, context: Context, run: _Run) -> NoReturn:
-        self._push(context, run.submissions)
+    def _time_out(self, context: Context, progress: Progress) -> NoReturn:
+        push_jobs(context, progress.jobs())
         waiting = Job(id="", endpoint=endpoint_of_submission(self.endpoint), message="not submitted yet")
-        advice = FIND_AGAIN if run.submissions.durable else WAIT_WITH_SENSOR
-        raise timeout_error([*run.jobs(), *(waiting for _ in run.left())], advice)
+        advice = REATTACH_ADVICE if progress.ledger.durable else SENSOR_ADVICE
+        raise timeout_error([*progress.jobs(), *(waiting for _ in progress.left())], advice)
 
     # --- results ----------------------------------------------------------------------------------------
 
-    def _finish(self, context: Context, run: _Run) -> list[str]:
-        run.submissions.settle()
-        jobs = run.jobs()
-        files = self._store(context, jobs, run)
-        if self.payloads is not None:
-            context["ti"].xcom_push(key=MANIFEST_KEY, value=manifest(run.items, jobs, files))
-        return push_results(context, jobs, files=files, fail_on_partial_error=self.fail_on_partial_error, log=self.log)
+    def _finish(self, context: Context, hook: ModelsLabHook, progress: Progress) -> list[str]:
+        progress.ledger.settle()
+        progress.replace_jobs(with_whole_outputs(list(progress.ledger.jobs.values()), hook.poll_many))
+        files = self._store(context, hook, progress)
+        if progress.batch:
+            jobs = progress.jobs() if files is None else with_paths_for_data(progress.jobs(), files)
+            context["ti"].xcom_push(key=MANIFEST_KEY, value=manifest(progress.items, jobs, files))
+        return push_results(
+            context,
+            progress.jobs(),
+            files=files,
+            return_files=self.return_files,
+            fail_on_partial_error=self.fail_on_partial_error,
+            log=self.log,
+        )
 
-    def _store(self, context: Context, jobs: Sequence[Job], run: _Run) -> list[str] | None:
+    def _store(self, context: Context, hook: ModelsLabHook, progress: Progress) -> list[str] | None:
+        jobs, ledger = progress.jobs(), progress.ledger
         try:
             return store(
                 context,
                 jobs,
                 output_path=self.output_path,
                 if_exists=self.if_exists,
-                ca_bundle=run.hook.options.ca_bundle,
+                ca_bundle=hook.options.ca_bundle,
                 log=self.log,
             )
         except ModelsLabSaveError as error:
-            if run.submissions.durable:
+            gone = [
+                position
+                for position, job in ledger.jobs.items()
+                if position in ledger.reattached and job in error.without_files
+            ]
+            for position in gone:
+                ledger.forget(position)
+            if gone:
+                raise AirflowFailException(
+                    f"Clear the task to generate {len(gone)} jobs again: an earlier try has paid for them, and their "
+                    f"outputs are gone. {error}"
+                ) from error
+            if ledger.durable:
                 raise
             raise AirflowFailException(
-                f"{error}. Not retried, because another try would generate, and pay, anew: store them with "
-                "ModelsLabJobSensor(jobs=<the XCom 'jobs' of this task>, output_path=...)"
+                "Store the outputs with ModelsLabJobSensor(jobs=<the XCom 'jobs' of this task>, output_path=...); this "
+                f"task is not retried, because another try would generate, and pay, again: {error}"
             ) from error
 
-    def _return_records(self, context: Context, run: _Run) -> Any:
-        jobs = run.jobs()
+    def _return_records(self, context: Context, progress: Progress) -> Any:
+        jobs = progress.jobs()
         push_jobs(context, jobs)
-        return [job.to_dict() for job in jobs] if self.payloads is not None else jobs[0].to_dict()
-
-    def _push(self, context: Context, submissions: Ledger) -> None:
-        push_jobs(context, [submissions.jobs[position] for position in sorted(submissions.jobs)])
+        records = [shorten(job.to_dict()) for job in jobs]
+        return records if progress.batch else records[0]
 
 
-@dataclass(slots=True)
-class _Run:
-    """
-    How far a task has come.
-
-    :param hook: the connection.
-    :param items: what is to be generated.
-    :param submissions: what has been submitted.
-    :param deadline: when to give up, in seconds since the epoch.
-    :param refusals: how many times in a row ModelsLab has taken nothing.
-    """
-
-    hook: ModelsLabHook
-    items: list[Item]
-    submissions: Ledger
-    deadline: float
-    refusals: int = 0
-
-    def left(self) -> list[int]:
-        """Return the positions of what is not submitted yet."""
-        return [position for position in range(len(self.items)) if position not in self.submissions.jobs]
-
-    def unfinished(self) -> list[Job]:
-        """Return the jobs in progress."""
-        return [job for job in self.submissions.jobs.values() if not job.finished]
-
-    def jobs(self) -> list[Job]:
-        """Return the jobs of all items that were submitted, in their order."""
-        return [self.submissions.jobs[position] for position in sorted(self.submissions.jobs)]
-
-    def is_over(self) -> bool:
-        """Whether the time is over."""
-        return time.time() >= self.deadline
+def _poll_until_known(hook: ModelsLabHook, jobs: Sequence[Job], deadline: float) -> list[Job]:
+    """Poll jobs once; those that ModelsLab seems to have forgotten, until that is certain."""
+    clock, waits = hook.pacing.clock, hook.waits(jobs)
+    polled = waits.unfinished()
+    while polled:
+        hook.poll_waits(polled)
+        polled = [wait for wait in waits.unfinished() if wait.last_verdict is Verdict.NOT_FOUND]
+        left = deadline - clock.wall()
+        if left <= 0:
+            break
+        if polled:
+            clock.sleep(min(left, *(wait.delay() for wait in polled)))
+    return waits.jobs()
 
 
-def _refuse_bad_arguments(operator: ModelsLabGenerateOperator) -> None:
-    """Refuse at parse time what is wrong whatever the connection, the upstreams and the templates hold."""
-    for name, least in (("timeout", 0), ("max_in_flight", 1)):
-        value = getattr(operator, name)
-        if not (isinstance(value, (int, float)) and least <= value < math.inf and value > 0):
-            bound = f"of at least {least}" if least else "above 0"
-            raise ModelsLabArgumentError(f"{name} must be a number {bound}, not {value!r}")
-    if (operator.payload is None) == (operator.payloads is None):
-        raise ModelsLabArgumentError("payload or payloads must be given, and not both")
-    with argument_errors():
-        if is_rendered(operator.endpoint):
-            parse_submission_path(operator.endpoint)
-        refuse_key(operator.payload)
+def _probe(output_path: str) -> None:
+    """Find out, before anything is paid for, whether outputs can be stored."""
+    from airflow_provider_modelslab._outputs.stores import Store  # fsspec is not for those who only parse DAGs
+
+    Store(output_path).probe()

@@ -1,7 +1,9 @@
-"""The sensor: waits for generation jobs and hands their output URLs to the next task."""
+"""The sensor: waits for generation jobs and returns their output URLs to the next task."""
 
 from __future__ import annotations
 
+import inspect
+import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,66 +21,80 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits
-from airflow_provider_modelslab._protocol.arguments import parse_jobs
-from airflow_provider_modelslab._protocol.templates import is_rendered
-from airflow_provider_modelslab._tasks.deferral import deadline_of, defer
+from airflow_provider_modelslab._protocol.arguments import (
+    IfExists,
+    flatten_jobs,
+    parse_family,
+    parse_jobs,
+    parse_output_path,
+    parse_seconds,
+)
+from airflow_provider_modelslab._protocol.templates import refuse_task
+from airflow_provider_modelslab._tasks.arguments import judge_storing, rendered_for, without_path_types
+from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, remember, restore
 from airflow_provider_modelslab._tasks.events import job_record, read_event
-from airflow_provider_modelslab._tasks.results import push_jobs, push_results, store, timeout_error
-from airflow_provider_modelslab.endpoints import ForeignHostError, parse_endpoint
+from airflow_provider_modelslab._tasks.results import push_jobs, push_results, store, timeout_error, with_whole_outputs
+from airflow_provider_modelslab.endpoints import ForeignHostError
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, argument_errors
 from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
-from airflow_provider_modelslab.links import OUTPUT_LINKS
+from airflow_provider_modelslab.links import ModelsLabOutputLink
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
-    from airflow_provider_modelslab._outputs.saving import IfExists
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
 __all__ = ["ModelsLabJobSensor"]
+
+_REMEMBERED = ("modelslab_conn_id", "fail_on_partial_error", "output_path", "if_exists", "return_files")
+"""The arguments that count until the try ends as the first execution was given them."""
 
 
 class ModelsLabJobSensor(BaseSensorOperator):
     """
     Waits until ModelsLab has finished generation jobs.
 
-    It looks once, and where jobs are still in progress and ``deferrable`` is set, hands the wait to the
-    triggerer: any number of jobs is one trigger, and no worker is held. Network trouble, server errors and
-    rate limits never end a wait; only the jobs themselves, the account or the timeout do.
+    It polls once. Where jobs are still in progress and ``deferrable`` is set, it hands the wait to the triggerer: any
+    number of jobs is one trigger, and no worker is held. Network trouble, server errors and rate limits never end a
+    wait; only the jobs themselves, the account or the timeout do.
 
     XComs, the same in every mode:
 
-    - ``return_value``: the output URLs of all jobs as one flat list, in the order of ``jobs``.
+    - ``return_value``: the output URLs of all jobs as one flat list, in the order of ``jobs``. An output that is data
+      (base64) stands in it up to 64 kB; a longer one needs an ``output_path``, and the path of its file stands there.
     - ``files``: where ``output_path`` is given, the paths of the stored outputs in the same order.
     - ``jobs``: a list with one record per job, as
       :meth:`Job.to_dict <airflow_provider_modelslab.jobs.Job.to_dict>` returns it. It is there when the task
       fails, too, so that what was generated is not lost.
 
-    A job that ModelsLab failed to generate fails the task without a retry, after all other jobs are done;
+    A job that ModelsLab failed to generate fails the task without a retry, after all other jobs are finished;
     so do a refused key, missing credits, and the end of ``timeout`` or ``execution_timeout``.
 
     :param jobs: one job or a list: an id (integer or string), a submission reply (a dict with ``fetch_result``
         and/or ``id``), a job record, or the JSON of any of these. Templated. An upstream that produced an empty
-        list leads to an empty list.
+        list leads to an empty list. ``None``, which a skipped upstream leaves, is left out; where all jobs are, the
+        task is skipped.
     :param endpoint: the family to fetch under, for example ``"v6/video"`` or a
         :class:`~airflow_provider_modelslab.endpoints.FetchEndpoint`, where a job does not say it itself. Templated.
     :param modelslab_conn_id: the connection. Templated.
-    :param deferrable: wait in the triggerer. ``mode`` is then without meaning.
+    :param deferrable: wait in the triggerer. ``mode`` is then without meaning; ``exponential_backoff``, ``max_wait``
+        and ``silent_fail``, which would have no effect, are refused.
     :param fail_on_partial_error: fail the task when a job failed. When false, the task succeeds with the URLs
         of the jobs that succeeded, which may be none; the failures are in the XCom ``jobs``.
-    :param output_path: a folder to store the outputs in, for example ``"s3://aws_default@bucket/{{ ds }}/"``: anything
-        that Airflow's ``ObjectStoragePath`` takes. The XCom ``files`` then has the paths of the files, in the order of
-        the URLs. Templated.
+    :param output_path: a folder to store the outputs in, for example ``"s3://aws_default@bucket/{{ ds }}/"``: a URL
+        that Airflow's ``ObjectStoragePath`` takes, an absolute path, or a path object. The XCom ``files`` then has the
+        paths of the files, in the order of the URLs. Templated.
     :param if_exists: what to do about stored files of the same jobs: ``"skip"`` reuses, ``"overwrite"`` replaces
         them, ``"error"`` fails.
-    :param poke_interval: seconds between two polls. When it is not given, a deferred sensor chooses moments that
-        suit each job; the other modes look every 60 s.
-    :param kwargs: ``timeout``, ``soft_fail``, ``mode`` and all else that ``BaseSensorOperator`` takes.
+    :param return_files: return the paths of the stored files instead of the URLs, for example to ``.expand()`` over.
+    :param poke_interval: seconds, or a timedelta, between two polls. When it is not given, a deferred sensor chooses
+        moments that suit each job; the other modes poll every 60 s.
+    :param timeout: seconds, or a timedelta, that the wait may take.
+    :param kwargs: ``soft_fail``, ``mode`` and all else that ``BaseSensorOperator`` takes.
     """
 
     template_fields: Sequence[str] = ("jobs", "endpoint", "modelslab_conn_id", "output_path")
-    operator_extra_links = OUTPUT_LINKS
+    operator_extra_links = (ModelsLabOutputLink(),)
     ui_color = "#e7e3ff"
 
     def __init__(
@@ -89,89 +105,122 @@ class ModelsLabJobSensor(BaseSensorOperator):
         modelslab_conn_id: str = ModelsLabHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fail_on_partial_error: bool = True,
-        output_path: str | None = None,
+        output_path: str | os.PathLike[str] | ObjectStoragePath | None = None,
         if_exists: IfExists = "skip",
+        return_files: bool = False,
         poke_interval: timedelta | float | None = None,
+        timeout: timedelta | float | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(poke_interval=60 if poke_interval is None else poke_interval, **kwargs)
+        with argument_errors():
+            if timeout is not None:
+                kwargs["timeout"] = parse_seconds(timeout, "timeout")
+            pace = 60.0 if poke_interval is None else parse_seconds(poke_interval, "poke_interval")
+        super().__init__(poke_interval=pace, **kwargs)
         self.jobs = jobs
         self.endpoint = endpoint
         self.modelslab_conn_id = modelslab_conn_id
         self.deferrable = deferrable
         self.fail_on_partial_error = fail_on_partial_error
-        self.output_path = output_path
+        self.output_path = without_path_types(output_path)
         self.if_exists = if_exists
+        self.return_files = return_files
         self.paced_by_user = poke_interval is not None
         self._running: tuple[ModelsLabHook, JobWaits] | None = None
-        # What a mapped task gets only when it runs is judged then: an empty list is no mistake there.
-        if not getattr(self, "_BaseOperator__from_mapped", False):
-            _refuse_bad_arguments(jobs, endpoint)
+        with argument_errors():
+            self._judge()
 
     def execute(self, context: Context) -> Any:
-        """Look at the jobs, wait for those in progress in the triggerer or here, and return the output URLs."""
+        """Poll the jobs, wait for those in progress in the triggerer or here, and return the output URLs."""
         started = time.time()
         with self._failures_skipped():
-            hook, waits = self._start(started)
+            hook, waits = self._start()
             if not waits.jobs():
                 self.log.info("No jobs to wait for: the list is empty")
-                return self._finish(context, [])
+                return self._finish(context, hook, [])
         if not self.deferrable:
             return self._wait_here(context, hook, waits)
         deadline = deadline_of(context, self, self.timeout, started)
         with self._failures_skipped():
-            self._look_until_one_is_unfinished(context, hook, waits)
+            self._poll_until_one_is_unfinished(context, hook, waits)
             if not waits.unfinished():
-                return self._finish(context, waits.jobs())
+                return self._finish(context, hook, waits.jobs())
             if time.time() >= deadline:
                 self._time_out(context, waits.jobs())
-        push_jobs(context, waits.jobs())  # The page "Outputs" shows what is awaited.
         self.log.info("Deferring: %s", waits.summary())
-        defer(
-            self,
-            ModelsLabJobTrigger(
-                modelslab_conn_id=self.modelslab_conn_id,
-                jobs=list(map(job_record, waits.jobs())),
-                started=started,
-                deadline=deadline,
-                poke_interval=self.poke_interval if self.paced_by_user else None,
-                fingerprint=hook.fingerprint.to_dict(),
-            ),
-            deadline,
+        trigger = ModelsLabJobTrigger(
+            modelslab_conn_id=self.modelslab_conn_id,
+            jobs=list(map(job_record, waits.jobs())),
+            started=started,
+            deadline=deadline,
+            fingerprint=hook.fingerprint.to_dict(),
+            poke_interval=self.poke_interval if self.paced_by_user else None,
+            state={"arguments": remember(self, _REMEMBERED)},
         )
+        defer(self, trigger, deadline)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> list[str]:
         """Take the trigger's event: return the output URLs, or fail with what ended the wait."""
         with self._failures_skipped():
             taken = read_event(event)
+            restore(self, taken.state.get("arguments", {}))
             if taken.status == "finished":
-                return self._finish(context, taken.jobs)
+                return self._finish(context, ModelsLabHook(self.modelslab_conn_id), taken.jobs)
             if taken.status == "error":
                 push_jobs(context, taken.jobs)
                 raise taken.error(self.modelslab_conn_id)
             self._time_out(context, taken.jobs)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once at each job in progress: how the modes ``poke`` and ``reschedule`` wait."""
+        """Poll each job in progress once: how the modes ``poke`` and ``reschedule`` wait."""
         if self._running is None:
-            self._running = self._start(time.time())
+            self._running = self._start()
         hook, waits = self._running
         unfinished = len(waits.unfinished())
         self._poll(context, hook, waits, waits.unfinished())
-        # These are settled on the spot: with mode="reschedule" the next poke would not remember them.
-        while inconclusive := [wait for wait in waits.unfinished() if wait.inconclusive]:
-            time.sleep(min(wait.delay() for wait in inconclusive))
-            self._poll(context, hook, waits, inconclusive)
         if waits.unfinished():
             if len(waits.unfinished()) < unfinished:
                 self.log.info("Still waiting: %s", waits.summary())
             return PokeReturnValue(is_done=False)
-        return PokeReturnValue(is_done=True, xcom_value=self._finish(context, waits.jobs()))
+        return PokeReturnValue(is_done=True, xcom_value=self._finish(context, hook, waits.jobs()))
 
-    def _start(self, started: float) -> tuple[ModelsLabHook, JobWaits]:
+    def _judge(self) -> None:
+        """Refuse at parse time what is wrong whatever the connection, the upstreams and the templates hold."""
+        is_final = rendered_for(self)
+        judge_storing(self.output_path, self.if_exists, self.return_files, is_final)
+        for name in ("exponential_backoff", "max_wait", "silent_fail"):
+            if self.deferrable and getattr(self, name):
+                raise ValueError(
+                    f"{name} has no effect on a deferred wait, whose faults never end it and whose pace suits the "
+                    "jobs: leave it out, or pass deferrable=False"
+                )
+        if self.endpoint is not None and is_final(self.endpoint):
+            parse_family(self.endpoint)
+        for item in self.jobs if isinstance(self.jobs, (list, tuple)) else [self.jobs]:
+            refuse_task(item, "jobs")
+        # What a mapped task gets only when it runs is judged then: an empty list is no mistake there.
+        if not is_final(self.jobs) or getattr(self, "_BaseOperator__from_mapped", False):
+            return
+        if self.jobs is None or (isinstance(self.jobs, Collection) and not self.jobs):
+            raise ValueError("jobs is empty: pass at least one job id or submission reply")
+        if None in flatten_jobs(self.jobs):
+            raise ValueError("jobs holds None: pass job ids or submission replies")
+        try:
+            parse_jobs(self.jobs, self.endpoint if is_final(self.endpoint) else "known/later")
+        except ForeignHostError:
+            return  # It may be the connection's own host, which is only known when the task runs.
+
+    def _start(self) -> tuple[ModelsLabHook, JobWaits]:
+        """Judge what was rendered, and begin to wait."""
         hook = ModelsLabHook(self.modelslab_conn_id)
         with argument_errors():
-            jobs = parse_jobs(self.jobs, self.endpoint, hook.options.base_url, hook.options.key)
+            self.output_path = None if self.output_path is None else parse_output_path(self.output_path)
+            given = flatten_jobs(self.jobs)
+            jobs = parse_jobs(given, self.endpoint, hook.options.base_url, hook.options.key)
+        if given and not jobs:
+            raise AirflowSkipException("No jobs to wait for: the upstream tasks of all jobs were skipped")
+        if len(jobs) < len(given):
+            self.log.info("Left out %d of %d jobs: skipped upstream tasks", len(given) - len(jobs), len(given))
         return hook, hook.waits(jobs)
 
     def _wait_here(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> Any:
@@ -180,7 +229,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
         if not context.get("task_reschedule_count"):
             self.log.info("Waiting for jobs: %s", waits.summary())
         try:
-            return super().execute(context)
+            # Without the guard around it, which takes this call for one outside a task (Airflow 2).
+            return inspect.unwrap(BaseSensorOperator.execute)(self, context)
         except AirflowSensorTimeout:
             with self._failures_skipped():
                 self._time_out(context, waits.jobs())
@@ -191,18 +241,18 @@ class ModelsLabJobSensor(BaseSensorOperator):
             raise
 
     def _poll(self, context: Context, hook: ModelsLabHook, waits: JobWaits, at: Sequence[JobWait]) -> None:
-        """Look once at the jobs of some waits, as far as they may be asked for now."""
+        """Poll the jobs of some waits once, as far as they may be polled now."""
         try:
             hook.poll_waits([wait for wait in at if wait.may_poll()])
         except AirflowException:
             push_jobs(context, waits.jobs())
             raise
 
-    def _look_until_one_is_unfinished(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> None:
+    def _poll_until_one_is_unfinished(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> None:
         """
-        Find out whether all jobs are done; if one is not, the triggerer asks for the rest, at its own pace.
+        Find out whether all jobs are finished; if one is not, the triggerer polls the rest, at its own pace.
 
-        Mostly the first poll tells. Only if that job is done are the others polled, several at a time.
+        Mostly the first poll tells. Only if that job is finished are the others polled, several at a time.
         """
         unfinished, at_a_time = waits.unfinished(), 1
         while batch := unfinished[:at_a_time]:
@@ -211,16 +261,24 @@ class ModelsLabJobSensor(BaseSensorOperator):
                 return
             unfinished, at_a_time = unfinished[at_a_time:], POLLS_AT_A_TIME
 
-    def _finish(self, context: Context, jobs: Sequence[Job]) -> list[str]:
+    def _finish(self, context: Context, hook: ModelsLabHook, jobs: Sequence[Job]) -> list[str]:
+        jobs = with_whole_outputs(jobs, hook.poll_many)
         files = store(
             context,
             jobs,
             output_path=self.output_path,
             if_exists=self.if_exists,
-            ca_bundle=self.output_path and ModelsLabHook(self.modelslab_conn_id).options.ca_bundle,
+            ca_bundle=self.output_path and hook.options.ca_bundle,
             log=self.log,
         )
-        return push_results(context, jobs, files=files, fail_on_partial_error=self.fail_on_partial_error, log=self.log)
+        return push_results(
+            context,
+            jobs,
+            files=files,
+            return_files=self.return_files,
+            fail_on_partial_error=self.fail_on_partial_error,
+            log=self.log,
+        )
 
     def _time_out(self, context: Context, jobs: Sequence[Job]) -> NoReturn:
         push_jobs(context, jobs)
@@ -249,19 +307,3 @@ class ModelsLabJobSensor(BaseSensorOperator):
     def _say_why_skipped(self, error: BaseException) -> None:
         """Write down what a skip stands for: Airflow puts in place of its text that ``soft_fail`` is set."""
         self.log.warning("Skipped instead of failed: %s", error)
-
-
-def _refuse_bad_arguments(jobs: Any, endpoint: Any) -> None:
-    """Refuse at parse time what is wrong whatever the connection, the upstreams and the templates hold."""
-    endpoint_known = is_rendered(endpoint)
-    with argument_errors():
-        if endpoint is not None and endpoint_known:
-            parse_endpoint(endpoint)
-        if not is_rendered(jobs):
-            return
-        if jobs is None or (isinstance(jobs, Collection) and not jobs):
-            raise ValueError("jobs is empty: pass at least one job id or submission reply")
-        try:
-            parse_jobs(jobs, endpoint if endpoint_known else "known/later")
-        except ForeignHostError:
-            return  # It may be the connection's own host, which is only known when the task runs.

@@ -77,12 +77,13 @@ def raw_server() -> Iterator[RawServer]:
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What hook, trigger and sensor log, at every level, whichever logging the Airflow at hand uses."""
+    """What hook, trigger, sensor and operator log, at every level, whichever logging the Airflow at hand uses."""
     from airflow_provider_modelslab.hooks import ModelsLabHook
+    from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
     from airflow_provider_modelslab.sensors import ModelsLabJobSensor
     from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 
-    for logging_class in (ModelsLabHook, ModelsLabJobSensor, ModelsLabJobTrigger):
+    for logging_class in (ModelsLabHook, ModelsLabJobSensor, ModelsLabGenerateOperator, ModelsLabJobTrigger):
         monkeypatch.setattr(logging_class, "log", logging.getLogger(f"under_test.{logging_class.__name__}"))
     caplog.set_level(logging.CRITICAL, logger="airflow_provider_modelslab.sandbox")
     for logger in ("under_test", "airflow_provider_modelslab"):

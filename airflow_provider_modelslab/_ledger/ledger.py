@@ -1,21 +1,19 @@
 """
 What a task remembers of its submissions, so that no try of it pays for the same job twice.
 
-Airflow keeps the memory: the task state store, which there is from Airflow 3.3 on and which outlives tries and
-clearing. Before a submission an intent is written, after it the job. A try that finds a job goes on with it; one that
-finds an intent without a job knows that the worker died in between, and that the job may have been billed.
+Airflow keeps the memory: the task state store, which Airflow has from 3.3 on and which outlives tries and clearing.
+Before a submission an intent is written, after it the job. A try that finds a job re-attaches to it; one that finds an
+intent without a job knows that the worker died in between, and that the job may have been billed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from airflow_provider_modelslab._tasks.batches import Item
 from airflow_provider_modelslab.jobs import Job
 
 STATE_KEY = "modelslab_jobs"
@@ -39,19 +37,24 @@ class Ledger:
     """
     The submissions of one task, by the position of their items.
 
-    An item is known by its payload: where that has changed since the last try, because somebody has corrected it,
-    what was submitted then is not the same job. A failed job is not remembered: the next try generates it anew.
+    A paid job is known by the account that paid, the generation endpoint and the payload. Where one of them has changed
+    since the last try, what was submitted then is not the same job. A failed job is not remembered: the next try
+    generates it again.
 
     :param path: the path of the generation endpoint.
-    :param items: what is to be generated.
+    :param digests: the digests of the payloads.
     :param store: the task state store; ``None`` where nothing can or shall be remembered.
+    :param account: the host and the account that pays.
     """
 
-    def __init__(self, path: str, items: Sequence[Item], store: StateStore | None) -> None:
+    def __init__(self, path: str, digests: Sequence[str], store: StateStore | None, account: str) -> None:
         self.jobs: dict[int, Job] = {}
         self.orphans: set[int] = set()
+        self.reattached: set[int] = set()
+        self.of_other_accounts = 0
         self._store = store
-        self._marks = [_mark(path, item.payload) for item in items]
+        self._account = account
+        self._marks = [_mark(path, digest) for digest in digests]
         if store is not None:
             self._recall(store)
 
@@ -76,27 +79,37 @@ class Ledger:
         self.orphans.discard(position)
         self._keep(position)
 
+    def forget(self, position: int) -> None:
+        """Forget the job of an item that cannot be had any more: it may be submitted again."""
+        self.jobs.pop(position, None)
+        self.reattached.discard(position)
+        self._keep(position)
+
     def settle(self) -> None:
-        """Forget what failed and what is doubtful, once the user has been told: the next try begins it anew."""
+        """Forget the failed and the ambiguous, once the user has been told: the next try submits them again."""
         failed = {position for position, job in self.jobs.items() if job.status == "failed"}
-        doubtful, self.orphans = self.orphans, set()
-        for part in {position // ITEMS_PER_KEY for position in failed | doubtful}:
+        ambiguous, self.orphans = self.orphans, set()
+        for part in {position // ITEMS_PER_KEY for position in failed | ambiguous}:
             self._keep(part * ITEMS_PER_KEY)
 
     def _recall(self, store: StateStore) -> None:
-        places: dict[str, list[int]] = {}
+        positions: dict[str, list[int]] = {}
         for position, mark in reversed(list(enumerate(self._marks))):
-            places.setdefault(mark, []).append(position)
+            positions.setdefault(mark, []).append(position)
         moved = False
-        for stored_position, (mark, record) in _stored(store):
-            if not places.get(mark):
+        for stored_position, (mark, account, record) in _stored(store):
+            if not positions.get(mark):
                 continue
-            position = places[mark].pop()
+            if account != self._account:
+                self.of_other_accounts += 1
+                continue
+            position = positions[mark].pop()
             moved |= position != stored_position
             if record is None:
                 self.orphans.add(position)
             else:
                 self.jobs[position] = Job.from_dict(record)
+                self.reattached.add(position)
         if moved:
             for first in range(0, len(self._marks), ITEMS_PER_KEY):
                 self._keep(first)
@@ -107,7 +120,9 @@ class Ledger:
             return
         part = position // ITEMS_PER_KEY
         positions = range(part * ITEMS_PER_KEY, min((part + 1) * ITEMS_PER_KEY, len(self._marks)))
-        entries = {str(near): [self._marks[near], record] for near in positions for record in self._record(near)}
+        entries = {
+            str(near): [self._marks[near], self._account, record] for near in positions for record in self._record(near)
+        }
         self._store.set(_key(part), entries)
 
     def _record(self, position: int) -> list[dict[str, Any] | None]:
@@ -117,25 +132,25 @@ class Ledger:
         job = self.jobs.get(position)
         if job is None or job.status == "failed":
             return []
-        # Neither what ModelsLab echoes nor links that die: the job is polled again.
-        return [replace(job, meta={}, proxy_links=[], message="").to_compact_dict()]
+        # Not its outputs, whose URLs die: a job with an id is polled again.
+        known = Job(job.id, job.endpoint, eta=job.eta, submitted=job.submitted) if job.id else replace(job, meta={})
+        return [known.to_compact_dict()]
 
 
 def _key(part: int) -> str:
     return f"{STATE_KEY}_{part}"
 
 
-def _stored(store: StateStore) -> Iterator[tuple[int, tuple[str, dict[str, Any] | None]]]:
+def _stored(store: StateStore) -> Iterator[tuple[int, tuple[str, str, dict[str, Any] | None]]]:
     """Yield what earlier tries have left, by position."""
     for part in itertools.count():
         entries = store.get(_key(part))
         if entries is None:
             return
-        for position, (mark, record) in entries.items():
-            yield int(position), (mark, record)
+        for position, (mark, account, record) in entries.items():
+            yield int(position), (mark, account, record)
 
 
-def _mark(path: str, payload: Mapping[str, Any]) -> str:
-    """Return a short text that differs where path or payload do."""
-    text = json.dumps([path, payload], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _mark(path: str, digest: str) -> str:
+    """Return a short text that differs where the endpoint or the payload does."""
+    return hashlib.sha256(f"{path} {digest}".encode()).hexdigest()[:16]

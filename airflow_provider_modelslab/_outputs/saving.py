@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 from airflow_provider_modelslab._http.tls import create_ssl_context
 from airflow_provider_modelslab._outputs.downloads import (
@@ -23,12 +22,14 @@ from airflow_provider_modelslab._outputs.downloads import (
     DownloadCancelled,
     Downloader,
     DownloadError,
+    Retryability,
     RetryPolicy,
 )
 from airflow_provider_modelslab._outputs.media_types import kind_of
 from airflow_provider_modelslab._outputs.names import output_stem, record_name, redact_url
 from airflow_provider_modelslab._outputs.records import job_record, recorded_files
 from airflow_provider_modelslab._outputs.stores import Store
+from airflow_provider_modelslab._protocol.arguments import IfExists, parse_if_exists
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
     ModelsLabOutputExists,
@@ -36,8 +37,6 @@ from airflow_provider_modelslab.exceptions import (
     argument_errors,
 )
 from airflow_provider_modelslab.jobs import Job
-
-IfExists = Literal["skip", "overwrite", "error"]
 
 SAVE_TIMEOUT = 3600.0
 """Seconds that saving may take when it is not told otherwise."""
@@ -83,8 +82,8 @@ def save_outputs(
     :raises ModelsLabOutputExists: some are there, and ``if_exists`` is ``"error"``.
     :raises ModelsLabArgumentError: an argument is wrong.
     """
-    if if_exists not in get_args(IfExists):
-        raise ModelsLabArgumentError(f"if_exists must be one of {', '.join(get_args(IfExists))}, not {if_exists!r}")
+    with argument_errors():
+        parse_if_exists(if_exists)
     succeeded = [job for job in jobs if job.status == "success"]
     by_record = job_files_of(succeeded)
     if not by_record:
@@ -122,6 +121,23 @@ class JobFiles:
 
     def describe(self, index: int) -> str:
         return f"output {index} of job {self.job} ({redact_url(self.job.outputs[index])})"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An output that could not be stored."""
+
+    job_files: JobFiles
+    index: int
+    error: DownloadError | DownloadCancelled
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether nobody has the file, as far as its servers say."""
+        return isinstance(self.error, DownloadError) and self.error.retryability is Retryability.ABSENT
+
+    def __str__(self) -> str:
+        return f"{self.job_files.describe(self.index)}: {self.error}"
 
 
 def job_files_of(jobs: Sequence[Job]) -> dict[str, JobFiles]:
@@ -186,9 +202,9 @@ class _Saver:
                 index: (name, size) for index, (name, size) in enumerate(files) if self._store.size(name) == size
             }
 
-    def _save_missing(self, pool: ThreadPoolExecutor, batch: Sequence[JobFiles]) -> list[str]:
+    def _save_missing(self, pool: ThreadPoolExecutor, batch: Sequence[JobFiles]) -> list[Failure]:
         """Store the missing files, and the record of a job as soon as it is complete; return what failed."""
-        failures: list[str] = []
+        failures: list[Failure] = []
         running = {
             pool.submit(self._save_output, job_files, index): (job_files, index)
             for job_files in batch
@@ -200,7 +216,7 @@ class _Saver:
             try:
                 job_files.files[index] = future.result()
             except (DownloadError, DownloadCancelled) as error:
-                failures.append(f"{job_files.describe(index)}: {error}")
+                failures.append(Failure(job_files, index, error))
             if job_files.complete and self._if_exists != "error":
                 self._write_record(job_files)
         if self._if_exists == "error" and not failures:
@@ -244,10 +260,11 @@ class _Saver:
         return name, self._store.write(name, download.chunks)
 
 
-def _save_error(failures: Sequence[str], total: int) -> ModelsLabSaveError:
-    listed = "; ".join(failures[:_LISTED_FAILURES])
+def _save_error(failures: Sequence[Failure], total: int) -> ModelsLabSaveError:
+    listed = "; ".join(map(str, failures[:_LISTED_FAILURES]))
     more = f"; and {len(failures) - _LISTED_FAILURES} more" if len(failures) > _LISTED_FAILURES else ""
     return ModelsLabSaveError(
-        f"{len(failures)} of {total} outputs could not be stored: {listed}{more}. The generation is done and paid for: "
-        "retry or clear the task, which stores what is missing. Do so soon, since output URLs may expire"
+        f"Retry or clear the task soon, which stores what is missing: {len(failures)} of {total} outputs could not be "
+        f"stored: {listed}{more}. The generation is done and paid for; output URLs may expire",
+        without_files=[failure.job_files.job for failure in failures if failure.is_absent],
     )

@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from airflow_provider_modelslab._outputs.media_types import content_type_of
-from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabSaveError
+from airflow_provider_modelslab._protocol.arguments import parse_output_path
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabSaveError, argument_errors
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -52,6 +53,28 @@ class Store:
             self._fs.makedirs(self._root or "/", exist_ok=True)
             if self._local:
                 _remove_abandoned(self._root or "/")
+
+    def probe(self) -> None:
+        """
+        Find out whether files can be written, by writing one and removing it.
+
+        :raises ModelsLabArgumentError: they cannot: the folder or the bucket is missing, or it is not allowed.
+        :raises ModelsLabSaveError: the store does not work now.
+        """
+        name = f".modelslab-probe-{uuid.uuid4().hex}"
+        try:
+            self.prepare()
+            self.write(name, iter([b"probe"]))
+        except ModelsLabSaveError as error:
+            cause = error.__cause__
+            message = (
+                f"output_path {self._output_path!r:.200} cannot be written to: {type(cause).__name__}: {cause!s:.500}"
+            )
+            if isinstance(cause, _LASTING_ERRORS):
+                raise ModelsLabArgumentError(f"{message}. Nothing was submitted") from cause
+            raise ModelsLabSaveError(f"Try again later: {message}. Nothing was submitted") from cause
+        with suppress(Exception):
+            self._fs.rm_file(self._path(name))
 
     def size(self, name: str) -> int | None:
         """Return the size of a file, or ``None`` where it is not there."""
@@ -144,6 +167,8 @@ _OBJECT_STORES = frozenset({"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "a
 # s3fs passes unknown options on to S3; adlfs takes none for this.
 _CONTENT_TYPE_OPTIONS = {"ContentType": {"s3", "s3a", "s3n"}, "content_type": {"gs", "gcs"}}
 
+_LASTING_ERRORS = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+
 _PARTIAL = ".part"
 
 
@@ -152,11 +177,8 @@ def _opened(output_path: str) -> tuple[AbstractFileSystem, str]:
     # Imported when files are stored: operators and sensors that store none need not wait for it.
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
 
-    if not isinstance(output_path, str) or not ("://" in output_path or output_path.startswith("/")):
-        raise ModelsLabArgumentError(
-            f"output_path must be a URL such as 's3://aws_default@bucket/folder/' or an absolute path, not "
-            f"{output_path!r:.200}"
-        )
+    with argument_errors():
+        parse_output_path(output_path)
     try:
         # The connection is looked up here, in the task's own thread: Airflow's supervisor is spoken to by one only.
         path = ObjectStoragePath(output_path)

@@ -1,20 +1,38 @@
 """
-What users hand over as jobs, turned into jobs: ids, submission replies, job records, URLs, JSON of any of these.
+The arguments of users: what stands for jobs, for an endpoint, for a time, a number or a folder.
 
-Pure: whatever is no job is refused with a ``ValueError`` that says which item it was and what was expected.
+Pure: a wrong argument is refused with a ``ValueError`` that names it and says what was expected.
 """
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from datetime import timedelta
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from airflow_provider_modelslab._protocol.replies import job_of_reply
 from airflow_provider_modelslab._protocol.sanitizing import sanitize
-from airflow_provider_modelslab._protocol.templates import parse_literal
-from airflow_provider_modelslab.endpoints import parse_endpoint, parse_job_id
+from airflow_provider_modelslab._protocol.templates import parse_literal, refuse_task
+from airflow_provider_modelslab.endpoints import (
+    FetchEndpoint,
+    endpoint_of_submission,
+    parse_endpoint,
+    parse_job_id,
+    parse_submission_path,
+)
 from airflow_provider_modelslab.jobs import JOB_STATUSES, Job
+
+IfExists = Literal["skip", "overwrite", "error"]
+"""What happens to files that are there."""
+
+_FAMILIES = frozenset(member.value for member in FetchEndpoint)
+
+_GENERATIONS = frozenset({"text2img", "img2img", "inpaint", "controlnet"})
+"""The generation endpoints directly below families that have further families below them."""
 
 _MAX_DEPTH = 10
 
@@ -29,20 +47,126 @@ def parse_jobs(value: Any, endpoint: Any = None, base_url: str | None = None, ke
         :class:`~airflow_provider_modelslab.jobs.Job`, an id (integer or string), a
         submission reply (a mapping with ``fetch_result`` and/or ``id``), a ``fetch_result`` URL, a record of
         :meth:`Job.to_dict <airflow_provider_modelslab.jobs.Job.to_dict>`, or a string with the JSON (or, as a
-        template renders it, the Python literal) of any of these.
+        template renders it, the Python literal) of any of these. ``None`` is what a skipped upstream leaves: no job.
     :param endpoint: the family of those jobs that do not say it themselves.
     :param base_url: the connection's own base URL, where it has one: its host may then stand in ``fetch_result``.
     :param key: the API key, which is taken out of everything that is kept.
     :raises ValueError: something is no job; the message names ``jobs`` or ``endpoint``.
     """
-    family = None if endpoint is None else parse_endpoint(endpoint)
-    return [_parse_job(item, position, family, base_url, key) for position, item in enumerate(_flat(value, 0))]
+    family = None if endpoint is None else parse_family(endpoint)
+    return [
+        _parse_job(item, position, family, base_url, key)
+        for position, item in enumerate(flatten_jobs(value))
+        if item is not None
+    ]
+
+
+def flatten_jobs(value: Any) -> list[Any]:
+    """
+    Return the single items of an argument that names jobs, not parsed yet; ``None`` for each skipped upstream.
+
+    :raises ValueError: it is nested too deep, or can be read only once.
+    """
+    return list(_flat(value, 0))
+
+
+def parse_family(value: Any) -> str:
+    """
+    Return the family that an ``endpoint`` names under which jobs are fetched.
+
+    :raises ValueError: it names none, or a generation endpoint.
+    """
+    family = parse_endpoint(value)
+    parent, _, action = family.rpartition("/")
+    has_families_below = any(known.startswith(f"{parent}/") for known in _FAMILIES)
+    if family not in _FAMILIES and parent in _FAMILIES and (action in _GENERATIONS or not has_families_below):
+        raise ValueError(
+            f"endpoint {family!r} is a generation endpoint; its jobs are fetched under "
+            f"{endpoint_of_submission(family)!r}: pass that"
+        )
+    return family
+
+
+def parse_generation_endpoint(value: Any) -> str:
+    """
+    Return the path of the generation endpoint that an ``endpoint`` names.
+
+    :raises ValueError: it names none, or a family under which jobs are fetched.
+    """
+    path = parse_submission_path(value)
+    # Below v1/enterprise and v4, some families are generation endpoints, too.
+    if path in _FAMILIES and (path.startswith(("v6/", "v7/")) or path in ("v3", "v1/enterprise")):
+        raise ValueError(
+            f"endpoint {path!r} is the family under which jobs are fetched: pass a generation endpoint, whose path "
+            f"begins with '{path}/', for example 'v6/video/text2video'"
+        )
+    return path
+
+
+def parse_seconds(value: Any, argument: str) -> float:
+    """
+    Return a time in seconds.
+
+    :param value: a number of seconds or a ``timedelta``.
+    :param argument: the name of the argument, for the error.
+    :raises ValueError: it is no time above 0.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not _is_number(seconds) or not 0 < seconds < math.inf:
+        raise ValueError(f"{argument} must be a number of seconds above 0, or such a timedelta, not {value!r:.200}")
+    return float(seconds)
+
+
+def parse_count(value: Any, argument: str) -> int:
+    """Return a whole number of at least 1, or raise a ``ValueError`` that names the argument."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{argument} must be a whole number of at least 1, not {value!r:.200}")
+    return value
+
+
+def parse_amount(value: Any, argument: str) -> float:
+    """Return an amount of money, or raise a ``ValueError`` that names the argument."""
+    if not _is_number(value) or not 0 <= value < math.inf:
+        raise ValueError(f"{argument} must be a number of at least 0, not {value!r:.200}")
+    return float(value)
+
+
+def parse_if_exists(value: Any) -> IfExists:
+    """Return what shall happen to files that are there, or raise a ``ValueError``."""
+    if value not in get_args(IfExists):
+        raise ValueError(f"if_exists must be one of {', '.join(get_args(IfExists))}, not {value!r:.200}")
+    choice: IfExists = value
+    return choice
+
+
+def parse_output_path(value: Any) -> str:
+    """
+    Return the URL or the absolute path of a folder.
+
+    :param value: a string, a ``pathlib.Path`` or an ``ObjectStoragePath``.
+    :raises ValueError: it is neither, or relative.
+    """
+    path = str(value) if isinstance(value, os.PathLike) or hasattr(value, "fs") else value
+    if not isinstance(path, str) or not ("://" in path or path.startswith("/")):
+        raise ValueError(
+            "output_path must be a URL such as 's3://aws_default@bucket/folder/' or an absolute path, not "
+            f"{value!r:.200}"
+        )
+    parts = urlsplit(path)
+    if parts.scheme == "file" and parts.netloc:
+        raise ValueError(f"output_path {path!r:.200} must have three slashes: 'file:///{parts.netloc}{parts.path}'")
+    return path
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _flat(value: Any, depth: int) -> Iterable[Any]:
     """Yield the single jobs of a nested argument."""
     if depth > _MAX_DEPTH:
         raise ValueError(f"jobs is nested more than {_MAX_DEPTH} deep")
+    refuse_task(value, "jobs")
     if isinstance(value, str):
         text = value.strip()
         if text[:1] in ("[", "{", "(", '"', "'"):
@@ -75,6 +199,7 @@ def _parse_job(item: Any, position: int, endpoint: str | None, base_url: str | N
         if isinstance(item, Mapping):
             return _job_of_mapping(item, endpoint, base_url)
         if isinstance(item, str) and "://" in item:
+            _refuse_output(item)
             return job_of_reply({"fetch_result": item}, endpoint, base_url)
         job_id = parse_job_id(item)
     except ValueError as error:
@@ -84,6 +209,14 @@ def _parse_job(item: Any, position: int, endpoint: str | None, base_url: str | N
             f"endpoint is missing: job {job_id} does not say its own; pass, for example, endpoint='v6/video'"
         )
     return Job(id=job_id, endpoint=endpoint)
+
+
+def _refuse_output(url: str) -> None:
+    if "/fetch" not in url:
+        raise ValueError(
+            "this is the URL of an output, not of a job: pass the XCom 'jobs' of the task that generated it, for "
+            "example XComArg(draw, key='jobs'), or the reply to the submission"
+        )
 
 
 def _job_of_mapping(item: Mapping[str, Any], endpoint: str | None, base_url: str | None) -> Job:

@@ -26,6 +26,7 @@ MAX_FIELDS = 32 * 2**10
 """Characters of JSON that :func:`shorten_fields` returns, but for a last field that tells how many it left out."""
 
 _START = 32
+_DESCRIPTION = re.compile(r"… \(\d+ characters, sha256:[0-9a-f]{64}\)\Z")
 _DATA = re.compile(r"data:[^,]*,|[A-Za-z0-9+/_=\r\n-]+\Z", re.IGNORECASE)
 _DESCRIPTION = re.compile(r"… \(\d+ characters, (sha256:[0-9a-f]{64})\)\Z")
 
@@ -75,6 +76,11 @@ def shorten_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 def is_long(text: str) -> bool:
     """Return whether :func:`shorten` replaces a text."""
     return len(text) > MAX_DATA and (len(text) > MAX_TEXT or _DATA.match(text) is not None)
+
+
+def is_shortened(text: str) -> bool:
+    """Return whether a text is what :func:`describe` returns."""
+    return _DESCRIPTION.search(text) is not None
 
 
 def describe(text: str) -> str:

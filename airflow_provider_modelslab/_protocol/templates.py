@@ -1,24 +1,76 @@
-"""What templates do to arguments: values that are not known yet at parse time, and texts that stand for values."""
+"""
+What Airflow does to arguments before a task runs: values that come later, and texts that stand for values.
+
+Airflow renders strings as templates, calls functions, and puts the outputs of upstream tasks in. A value is judged
+when it is known, and not before.
+"""
 
 from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
+_DELIMITERS = {
+    "variable_start_string": "{{",
+    "block_start_string": "{%",
+    "comment_start_string": "{#",
+    "line_statement_prefix": None,
+    "line_comment_prefix": None,
+}
 
-def is_rendered(value: Any) -> bool:
-    """Whether a value is final at parse time: no XComArg, no mapped argument, no template in it."""
-    if hasattr(value, "resolve"):
-        return False
+_PLAIN_TEXT = re.compile(r"[\w\s./:@,+~-]*")
+
+
+def delimiters_of(jinja_options: Mapping[str, Any] | None) -> frozenset[str]:
+    """
+    Return the texts that begin a template.
+
+    :param jinja_options: the ``jinja_environment_kwargs`` of a DAG.
+    """
+    options = {**_DELIMITERS, **(jinja_options or {})}
+    return frozenset(options[name] for name in _DELIMITERS if options[name])
+
+
+def is_rendered(value: Any, delimiters: Collection[str] | None) -> bool:
+    """
+    Return whether a value is final at parse time: no template, no function, no output of a task in it.
+
+    :param value: the value of a template field.
+    :param delimiters: the texts that begin a template. ``None`` where no DAG tells them: then only text without
+        unusual characters is final.
+    """
+    if isinstance(value, os.PathLike):
+        value = str(value)
     if isinstance(value, str):
-        return "{{" not in value and "{%" not in value
+        if delimiters is None:
+            return _PLAIN_TEXT.fullmatch(value) is not None
+        return not any(delimiter in value for delimiter in delimiters)
+    if callable(value) or hasattr(value, "resolve") or hasattr(value, "template_fields"):
+        return False
     if isinstance(value, Mapping):
-        return all(map(is_rendered, value.values()))
+        return all(is_rendered(item, delimiters) for item in value.values())
     if isinstance(value, (list, tuple, set)):
-        return all(map(is_rendered, value))
+        return all(is_rendered(item, delimiters) for item in value)
     return True
+
+
+def refuse_task(value: Any, argument: str) -> None:
+    """
+    Refuse a task where its output is meant.
+
+    :param value: what the user passes.
+    :param argument: the name of the argument, for the error.
+    :raises ValueError: it is an operator, or a decorated function that has not been called.
+    """
+    task_id = getattr(value, "task_id", None)
+    if isinstance(task_id, str):
+        raise ValueError(f"{argument} is the task {task_id!r} itself: pass its output, {task_id}.output")
+    if hasattr(value, "operator_class"):
+        raise ValueError(f"{argument} is a decorated function: call it and pass what the call returns")
 
 
 def parse_literal(text: str, argument: str) -> Any:

@@ -1,19 +1,23 @@
 """
 What is to be generated, one thing or many, and the manifest of what became of it.
 
-An item keeps its name and its payload all the way: no result is told apart by its position in a list. Pure.
+An item keeps its name, its payload and its digest all the way: no result is told apart by its position in something
+that Airflow renders again. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_modelslab._protocol.templates import parse_literal
+from airflow_provider_modelslab._protocol.shortening import MAX_FIELDS, shorten_fields
+from airflow_provider_modelslab._protocol.submissions import refuse_key
+from airflow_provider_modelslab._protocol.templates import parse_literal, refuse_task
 from airflow_provider_modelslab.jobs import Job
-
-_LONG_TEXT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +27,39 @@ class Item:
 
     :param name: what the user calls it: the key in ``payloads``, or its position.
     :param payload: the parameters of the generation.
+    :param digest: tells this payload from all others.
+    :param long: whether the payload is too long for Airflow's database.
     """
 
     name: str
     payload: Mapping[str, Any]
+    digest: str
+    long: bool = False
+
+    @classmethod
+    def of(cls, name: str, payload: Mapping[str, Any]) -> Item:
+        """Return the item of a payload that JSON can express."""
+        text = json.dumps(payload, sort_keys=True)
+        return cls(name, payload, hashlib.sha256(text.encode()).hexdigest()[:32], len(text) > MAX_FIELDS)
+
+    def to_record(self, *, whole: bool) -> dict[str, Any]:
+        """
+        Return the item as it travels with a wait.
+
+        :param whole: whether its payload is still to be submitted; else it is shortened as the manifest shows it.
+        """
+        payload = dict(self.payload) if whole else shorten_fields(self.payload)
+        return {"name": self.name, "payload": payload, "digest": self.digest}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Item:
+        """Return the item of a record."""
+        return cls(record["name"], record["payload"], record["digest"])
 
 
-def items_of(payload: Any, payloads: Any) -> list[Item]:
+def items_of(payload: Any, payloads: Any) -> list[Item | None]:
     """
-    Return what is to be generated.
+    Return what is to be generated; ``None`` for each payload that a skipped upstream left out.
 
     :param payload: the parameters of one generation, or ``None``.
     :param payloads: a list of them, or a dict of them by name, or ``None``. Both may be JSON texts.
@@ -39,10 +67,15 @@ def items_of(payload: Any, payloads: Any) -> list[Item]:
     """
     if payloads is None:
         return [_item("0", payload, "payload")]
+    refuse_task(payloads, "payloads")
     if isinstance(payloads, str):
         payloads = parse_literal(payloads, "payloads")
     if isinstance(payloads, Mapping):
+        if len({type(name) for name in payloads}) > 1:
+            raise ValueError("payloads has names of several types: use strings")
         return [_item(str(name), item, f"payloads[{name!r}]") for name, item in payloads.items()]
+    if isinstance(payloads, Iterator):
+        raise ValueError("payloads is an iterator, which can be read only once: pass a list")
     if isinstance(payloads, (str, bytes)) or not isinstance(payloads, Iterable):
         raise ValueError(f"payloads must be a list or a dict, not {type(payloads).__name__}")
     return [_item(str(index), item, f"payloads[{index}]") for index, item in enumerate(payloads)]
@@ -63,7 +96,7 @@ def manifest(items: Sequence[Item], jobs: Sequence[Job], files: Sequence[str] | 
     records: list[dict[str, Any]] = [
         {
             "name": item.name,
-            "payload": _shortened(item.payload),
+            "payload": shorten_fields(item.payload),
             "status": job.status,
             "outputs": job.outputs,
             "message": job.message,
@@ -78,21 +111,40 @@ def manifest(items: Sequence[Item], jobs: Sequence[Job], files: Sequence[str] | 
     return {"total": len(jobs), "succeeded": succeeded, "failed": len(jobs) - succeeded, "items": records}
 
 
-def _shortened(value: Any) -> Any:
-    """Return a payload fit for the metadata database: without the pictures that may be embedded in it."""
-    if isinstance(value, str):
-        return value if len(value) <= _LONG_TEXT else f"{value[:_LONG_TEXT]}…"
-    if isinstance(value, Mapping):
-        return {str(name): _shortened(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_shortened(item) for item in value]
-    return value
-
-
-def _item(name: str, payload: Any, argument: str) -> Item:
+def _item(name: str, payload: Any, argument: str) -> Item | None:
     """Return an item of what was rendered for an argument, which may be JSON by then."""
+    if payload is None:
+        return None
+    refuse_task(payload, argument)
     if isinstance(payload, str):
         payload = parse_literal(payload, argument)
     if not isinstance(payload, Mapping):
         raise ValueError(f"{argument} must be a dict of parameters, not {type(payload).__name__}")
-    return Item(name, payload)
+    refuse_key(payload, argument)
+    try:
+        refuse_foreign_types(payload, argument)
+    except RecursionError:
+        raise ValueError(f"{argument} is nested too deep") from None
+    return Item.of(name, payload)
+
+
+def refuse_foreign_types(value: Any, argument: str) -> None:
+    """
+    Refuse what JSON cannot express.
+
+    :param value: a payload, or a part of one.
+    :param argument: what the user calls it, for the error.
+    :raises ValueError: a part of it has a type that JSON does not have; the message says which part.
+    """
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise ValueError(f"{argument} has the name {name!r:.200}: names of parameters are strings")
+            refuse_foreign_types(item, f"{argument}[{name!r}]")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            refuse_foreign_types(item, f"{argument}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{argument} is {value}, which JSON cannot express")
+    elif not isinstance(value, (str, int, float, bool, type(None))):
+        raise ValueError(f"{argument} is a {type(value).__name__}, which JSON cannot express")

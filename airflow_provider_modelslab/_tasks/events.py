@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException
 
+from airflow_provider_modelslab._protocol.shortening import shorten
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab.exceptions import exception_for
 from airflow_provider_modelslab.jobs import Job
@@ -87,4 +88,5 @@ def read_event(event: Mapping[str, Any] | None) -> WaitEvent:
 
 def job_record(job: Job) -> dict[str, Any]:
     """Return a job as triggers take it and events carry it."""
-    return job.to_compact_dict()
+    record: dict[str, Any] = shorten(job.to_compact_dict())
+    return record

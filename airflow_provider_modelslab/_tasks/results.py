@@ -1,24 +1,27 @@
 """
-What a task makes of jobs that are done: its XComs, its asset events, its last log lines, or its failure.
+What a task makes of finished jobs: its XComs, its asset events, its last log lines, or its failure.
 
 The same for the sensor and for the operator, so that what a downstream task receives does not depend on which of
-them, or which mode, has waited.
+them, or which mode, has waited. Here passes all that Airflow stores of a job, and gets short: an output that is data
+goes whole only into files, or, up to :data:`MAX_RETURNED`, into the ``return_value``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import Asset
+from airflow.providers.common.compat.sdk import AirflowException, Asset, AssetAlias
 
-from airflow_provider_modelslab.exceptions import ModelsLabJobFailed, ModelsLabTimeout
+from airflow_provider_modelslab._protocol.arguments import IfExists
+from airflow_provider_modelslab._protocol.replies import Reply
+from airflow_provider_modelslab._protocol.shortening import is_long, is_shortened, shorten
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabJobFailed, ModelsLabTimeout
 from airflow_provider_modelslab.jobs import Job
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-
-    from airflow_provider_modelslab._outputs.saving import IfExists
 
 JOBS_KEY = "jobs"
 """The XCom key of the job records."""
@@ -26,19 +29,46 @@ JOBS_KEY = "jobs"
 FILES_KEY = "files"
 """The XCom key of the stored files' paths."""
 
+MAX_RETURNED = 64 * 2**10
+"""Characters of an output that is data, not a URL, up to which the ``return_value`` has it."""
+
+try:
+    from airflow.sdk.definitions.asset import AssetRef
+
+    _ASSET_REFERENCES: tuple[type, ...] = (AssetRef,)
+except ImportError:  # Airflow 2
+    _ASSET_REFERENCES = ()
+
 _LISTED_JOBS = 10
 
-_LISTED_OUTPUTS = 20  # each line costs the task and its supervisor most of a millisecond
+_LISTED_OUTPUTS = 20
 
 
 def push_jobs(context: Context, jobs: Sequence[Job]) -> None:
     """Push one record per job, failed ones included."""
-    context["ti"].xcom_push(key=JOBS_KEY, value=[job.to_dict() for job in jobs])
+    context["ti"].xcom_push(key=JOBS_KEY, value=[shorten(job.to_dict()) for job in jobs])
 
 
 def outputs_of(jobs: Sequence[Job]) -> list[str]:
-    """Return the output URLs of all jobs as one flat list, in the order of the jobs."""
-    return [url for job in jobs for url in job.outputs]
+    """Return the outputs of all jobs as one flat list, in the order of the jobs."""
+    return [output for job in jobs for output in job.outputs]
+
+
+def with_whole_outputs(jobs: Sequence[Job], poll_many: Callable[[Sequence[Job]], Sequence[Reply]]) -> list[Job]:
+    """
+    Return finished jobs with their outputs as ModelsLab has them: data did not travel through Airflow's database.
+
+    :param jobs: the jobs, as the trigger's event brought them.
+    :param poll_many: polls jobs.
+    :raises AirflowException: ModelsLab does not return an output again.
+    """
+    short = [job for job in jobs if any(map(is_shortened, job.outputs))]
+    polled = poll_many([job for job in short if job.id]) if short else ()
+    whole = {(reply.job.endpoint, reply.job.id): reply.job for reply in polled}
+    for job in short:
+        if not job.id or not whole[job.endpoint, job.id].outputs:
+            raise AirflowException(f"Try again: ModelsLab does not return the outputs of the finished job {job} now")
+    return [whole.get((job.endpoint, job.id), job) for job in jobs]
 
 
 def store(
@@ -51,15 +81,15 @@ def store(
     log: Any,
 ) -> list[str] | None:
     """
-    Store the outputs of jobs that are done; push the paths of the files, and return them.
+    Store the outputs of finished jobs; push the paths of the files, and return them.
 
     :param context: the task's context.
     :param jobs: the jobs; those that failed have no outputs.
     :param output_path: the folder; ``None`` stores nothing and returns ``None``.
-    :param if_exists: what to do about files that are there.
+    :param if_exists: what happens to files that are there.
     :param ca_bundle: the certificate authorities that the connection names.
     :param log: the task's log.
-    :raises ModelsLabSaveError: some could not be stored; repeating the task repeats only that.
+    :raises ModelsLabSaveError: some outputs could not be stored; repeating the task repeats only that.
     """
     if output_path is None:
         return None
@@ -72,34 +102,70 @@ def store(
 
 
 def push_results(
-    context: Context, jobs: Sequence[Job], *, files: Sequence[str] | None, fail_on_partial_error: bool, log: Any
+    context: Context,
+    jobs: Sequence[Job],
+    *,
+    files: Sequence[str] | None,
+    return_files: bool,
+    fail_on_partial_error: bool,
+    log: Any,
 ) -> list[str]:
     """
-    Return the output URLs of jobs that are done; push their records, and tell outlets and log of them.
+    Push the records of finished jobs, tell outlets and log of them, and return the ``return_value``.
 
     :param context: the task's context.
-    :param jobs: the jobs, all of them done.
+    :param jobs: the jobs, all of them finished.
     :param files: where the outputs were stored, if they were.
+    :param return_files: whether to return the paths of the files instead of the outputs.
     :param fail_on_partial_error: whether one failed job fails the task.
     :param log: the task's log.
+    :raises ModelsLabArgumentError: an output is data too long for Airflow's database, and was not stored.
     :raises ModelsLabJobFailed: jobs failed, and that is not to be tolerated.
     """
+    if files is not None:
+        jobs = with_paths_for_data(jobs, files)
     push_jobs(context, jobs)
     failed = [job for job in jobs if job.status == "failed"]
-    urls = outputs_of(jobs)
-    log.info("%d of %d jobs succeeded, with %d outputs", len(jobs) - len(failed), len(jobs), len(urls))
-    outputs = files or urls
-    for output in outputs[:_LISTED_OUTPUTS]:
-        log.info("Output: %s", output)
-    if len(outputs) > _LISTED_OUTPUTS:
-        log.info("%d more outputs are in the XComs", len(outputs) - _LISTED_OUTPUTS)
+    outputs = outputs_of(jobs)
+    log.info("%d of %d jobs succeeded, with %d outputs", len(jobs) - len(failed), len(jobs), len(outputs))
+    results = list(files or outputs)
+    for result in results[:_LISTED_OUTPUTS]:
+        log.info("Output: %s", shorten(result))
+    if len(results) > _LISTED_OUTPUTS:
+        log.info("%d more outputs are in the XComs", len(results) - _LISTED_OUTPUTS)
     if failed:
         message = f"{len(failed)} of {len(jobs)} jobs failed: {format_jobs(failed)}"
         if fail_on_partial_error:
             raise ModelsLabJobFailed(message, jobs=failed)
         log.warning("%s", message)
-    _tell_outlets(context, {"urls": urls} | ({} if files is None else {"files": list(files)}))
-    return urls
+    _refuse_long_data(jobs)
+    _tell_outlets(context, {"urls": shorten(outputs)} | ({} if files is None else {"files": list(files)}))
+    return list(files or ()) if return_files else outputs
+
+
+def with_paths_for_data(jobs: Sequence[Job], files: Sequence[str]) -> list[Job]:
+    """
+    Return jobs whose stored outputs, where they are data, are replaced by the paths of their files.
+
+    :param jobs: the jobs.
+    :param files: where the outputs of all jobs were stored, in their order.
+    """
+    paths = iter(files)
+
+    def kept(output: str, path: str) -> str:
+        return path if is_long(output) else output
+
+    return [replace(job, outputs=[kept(output, next(paths)) for output in job.outputs]) for job in jobs]
+
+
+def _refuse_long_data(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        for index, output in enumerate(job.outputs):
+            if len(output) > MAX_RETURNED:
+                raise ModelsLabArgumentError(
+                    f"Pass an output_path, and clear the task: output {index} of job {job} is data of {len(output)} "
+                    f"characters, and only {MAX_RETURNED} fit into an XCom"
+                )
 
 
 def timeout_error(jobs: Sequence[Job], advice: str) -> ModelsLabTimeout:
@@ -124,7 +190,16 @@ def format_jobs(jobs: Sequence[Job]) -> str:
 
 
 def _tell_outlets(context: Context, extra: dict[str, Any]) -> None:
-    """Let the events of the task's assets carry what was generated."""
-    for outlet in context["task"].outlets if "task" in context else ():
-        if isinstance(outlet, Asset):
-            context["outlet_events"][outlet].extra = extra
+    """
+    Let the events of the task's assets carry what was generated.
+
+    An alias has no event until somebody names its asset: that is the asset of the alias's own name.
+    """
+    if "task" not in context:
+        return
+    events: Any = context["outlet_events"]
+    for outlet in context["task"].outlets:
+        if isinstance(outlet, AssetAlias):
+            events[outlet].add(Asset(outlet.name), extra=extra)
+        elif isinstance(outlet, (Asset, *_ASSET_REFERENCES)):
+            events[outlet].extra = extra

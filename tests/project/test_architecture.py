@@ -31,7 +31,7 @@ RANKS = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 APART = {"sandbox"}
 """It stands for ModelsLab, and knows nothing of Airflow."""
 
-UNCLEAN = {f"{PACKAGE}._ledger.ledger"}
+UNCLEAN: set[str] = set()
 """Modules that are not clean yet; empty at the end."""
 
 PURE_PARTS = {"_protocol", "_polling"}

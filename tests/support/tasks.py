@@ -18,12 +18,19 @@ from tests.support.triggers import event_of
 class RecordingTaskInstance:
     """Stands where Airflow's task instance does, and keeps the XComs that are pushed."""
 
+    task_id = "task"
+    map_index = -1
+
     def __init__(self) -> None:
         self.xcoms: dict[str, Any] = {}
         self.start_date = datetime.now(timezone.utc)
 
     def xcom_push(self, key: str, value: object) -> None:
         self.xcoms[key] = json.loads(json.dumps(value, allow_nan=False))
+
+    def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> Any:
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.xcoms.get(key)
 
 
 class StateStore:
@@ -52,11 +59,12 @@ def event_after(deferred: TaskDeferred) -> dict[str, Any]:
     return event_of(ModelsLabJobTrigger(**json.loads(json.dumps(deferred.trigger.serialize()[1]))))
 
 
-def run(task: Any, context: Any, meanwhile: Callable[[int], None] = lambda deferrals: None) -> Any:
+def run(task: Any, context: Any, meanwhile: Callable[[int], None] = lambda deferrals: None, resumed: Any = None) -> Any:
     """
     Execute a task, with its deferrals, until it returns or raises.
 
     :param meanwhile: called with the number of deferrals so far, each time the task is deferred.
+    :param resumed: the task as Airflow renders it when it resumes, if that is something else.
     """
     deferrals = 0
     step = partial(task.execute, context)

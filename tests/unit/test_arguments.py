@@ -1,10 +1,24 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from airflow_provider_modelslab._protocol.arguments import parse_jobs
+from airflow_provider_modelslab._protocol.arguments import (
+    flatten_jobs,
+    parse_amount,
+    parse_count,
+    parse_family,
+    parse_generation_endpoint,
+    parse_if_exists,
+    parse_jobs,
+    parse_output_path,
+    parse_seconds,
+)
+from airflow_provider_modelslab._protocol.templates import delimiters_of, is_rendered
 from airflow_provider_modelslab.endpoints import FetchEndpoint, ForeignHostError
 from airflow_provider_modelslab.jobs import Job
 
@@ -41,6 +55,8 @@ def addresses(jobs: list[Job]) -> list[str]:
         ([], None, []),
         ("[]", None, []),
         ([[], []], None, []),
+        (None, "v3", []),
+        ([1, None, [None, 2]], "v3", ["v3:1", "v3:2"]),
     ],
 )
 def test_what_may_stand_for_jobs(value, endpoint, expected):
@@ -64,8 +80,9 @@ def test_a_finished_reply_needs_no_id():
 @pytest.mark.parametrize(
     ("value", "endpoint", "complaint"),
     [
-        (None, "v3", r"jobs\[0\]: a job id must be a number or a string, not NoneType"),
-        ([1, None], "v3", r"jobs\[1\]"),
+        ([None, b"1"], "v3", r"jobs\[1\]: a job id must be a number or a string, not bytes"),
+        ("https://cdn.example/a.png", "v3", r"jobs\[0\]: this is the URL of an output, not of a job: pass the XCom"),
+        (5, "v6/images/text2img", "is a generation endpoint; its jobs are fetched under 'v6/images'"),
         (True, "v3", r"jobs\[0\]: .*bool"),
         (1.5, "v3", r"jobs\[0\]"),
         ("../wallet_balance", "v3", r"jobs\[0\]"),
@@ -129,3 +146,100 @@ def test_the_key_is_taken_out_of_replies():
 def test_the_time_of_submission_is_kept_where_it_is_one(submitted, kept):
     record = Job("1", "v6/video").to_dict() | {"submitted": submitted}
     assert parse_jobs([record])[0].submitted == kept
+
+
+def test_skipped_upstreams_are_told_from_what_is_there():
+    assert flatten_jobs([1, [None, "[2, null]"]]) == [1, None, 2, None]
+
+
+@pytest.mark.parametrize(
+    ("path", "family"),
+    [
+        ("v6/images/text2img", "v6/images"),
+        ("v3/text2img", "v3"),
+        ("v1/enterprise/text2img", "v1/enterprise"),
+        ("v1/enterprise/flux_headshot/make_gen", "v1/enterprise/flux_headshot"),
+    ],
+)
+def test_a_generation_endpoint_is_no_family_and_a_family_is_no_generation_endpoint(path, family):
+    with pytest.raises(ValueError, match=f"{path}' is a generation endpoint; its jobs are fetched under '{family}'"):
+        parse_family(path)
+    assert parse_generation_endpoint(path) == path
+    assert parse_family(family) == family
+
+
+@pytest.mark.parametrize("path", ["v6/images", "v7/voice", "v3", "v1/enterprise"])
+def test_a_family_is_no_generation_endpoint(path):
+    with pytest.raises(ValueError, match=f"whose path begins with '{path}/'"):
+        parse_generation_endpoint(path)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["v8/images", "v6/new", "v1/enterprise/new", "v3/fine_tune_status", "v4/dreambooth"]
+)
+def test_a_new_family_is_taken(endpoint):
+    assert parse_family(endpoint) == endpoint
+
+
+@pytest.mark.parametrize("seconds", [5, 5.0, timedelta(seconds=5)])
+def test_a_time_is_a_number_or_a_timedelta(seconds):
+    assert parse_seconds(seconds, "timeout") == 5.0
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "5", True, None, float("inf"), float("nan"), timedelta()])
+def test_what_is_no_time_above_0_is_refused_by_name(seconds):
+    with pytest.raises(ValueError, match="timeout must be a number of seconds above 0"):
+        parse_seconds(seconds, "timeout")
+
+
+@pytest.mark.parametrize(
+    ("parse", "wrong"),
+    [(parse_count, [0, 1.5, "1", True, None]), (parse_amount, [-1, "10", True, float("nan"), float("inf")])],
+)
+def test_numbers_are_refused_by_name(parse, wrong):
+    for value in wrong:
+        with pytest.raises(ValueError, match="limit must be a"):
+            parse(value, "limit")
+
+
+@pytest.mark.parametrize("path", ["/tmp/out", "s3://aws@bucket/x", "file:///tmp/out", Path("/tmp/out")])
+def test_a_folder_is_a_url_or_absolute(path):
+    assert parse_output_path(path) == str(path)
+
+
+@pytest.mark.parametrize("path", ["out/today", "", Path("out"), 5, "file://out/today"])
+def test_any_other_folder_is_refused(path):
+    with pytest.raises(ValueError, match="output_path"):
+        parse_output_path(path)
+
+
+def test_what_happens_to_files_that_are_there_is_one_of_three():
+    assert parse_if_exists("skip") == "skip"
+    with pytest.raises(ValueError, match="if_exists must be one of skip, overwrite, error"):
+        parse_if_exists("replace")
+
+
+class Later:
+    """Stands where an output of a task does."""
+
+    def resolve(self, context: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("value", ["{{ x }}", "{% if x %}1{% endif %}", Later(), [{"a": Later()}], lambda context: 1])
+def test_what_is_known_only_later(value):
+    assert not is_rendered(value, delimiters_of({}))
+    assert not is_rendered([value], None)
+
+
+def test_the_delimiters_are_those_of_the_dag():
+    delimiters = delimiters_of({"variable_start_string": "[[", "line_statement_prefix": "%%"})
+    assert not is_rendered("[[ x ]]", delimiters)
+    assert not is_rendered("%% if x", delimiters)
+    assert is_rendered("{{ x }}", delimiters)
+    assert is_rendered(Path("/tmp/out"), delimiters)
+
+
+def test_without_a_dag_only_plain_text_is_known():
+    assert is_rendered("v6/images text, s3://aws@bucket/a-b_c.d", None)
+    assert not is_rendered("[[ x ]]", None)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_modelslab._ledger.ledger import Ledger
-from airflow_provider_modelslab._tasks.batches import items_of
+from airflow_provider_modelslab._tasks.batches import Item
 from airflow_provider_modelslab.exceptions import (
     ModelsLabAmbiguousSubmission,
     ModelsLabArgumentError,
@@ -27,11 +30,13 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabSaveError,
     ModelsLabTimeout,
 )
+from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sandbox.state import PRICE
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.conftest import unhurried
+from tests.support.pacing import FAST, set_policy
 from tests.support.tasks import RecordingTaskInstance, StateStore, deferral_of, event_after, run
 from tests.support.waiting import wait_until
 
@@ -77,6 +82,11 @@ def submissions_at(sandbox: Sandbox) -> list[dict]:
 def job_of(sandbox: Sandbox, prompt: str) -> int:
     (job_id,) = [job_id for job_id, job in sandbox.jobs.items() if job.request.meta["prompt"] == prompt]
     return job_id
+
+
+def replace_by_a_file(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.touch()
 
 
 @contextmanager
@@ -184,7 +194,9 @@ def test_a_submission_whose_reply_was_lost_fails_the_task_once(sandbox: Sandbox)
 
 def test_a_worker_that_died_while_submitting_is_no_reason_to_pay_again(sandbox: Sandbox):
     store = StateStore()
-    Ledger(PATH, items_of({"prompt": "a lighthouse"}, None), store).intend(0)
+    fingerprint = ModelsLabHook().fingerprint
+    account = f"{fingerprint.host}#{fingerprint.key}"
+    Ledger(PATH, [Item.of("0", {"prompt": "a lighthouse"}).digest], store, account).intend(0)
     with pytest.raises(ModelsLabAmbiguousSubmission, match="may have been billed"):
         operator().execute(new_try(store))
     assert not submissions_at(sandbox)
@@ -192,10 +204,41 @@ def test_a_worker_that_died_while_submitting_is_no_reason_to_pay_again(sandbox: 
     assert len(submissions_at(sandbox)) == 1
 
 
+@BOTH_WAYS
+def test_a_forgotten_job_is_generated_again_in_the_same_try(quick_sandbox: Sandbox, log, monkeypatch, deferrable):
+    set_policy(monkeypatch, **FAST, inconclusive_grace=0.05)
+    store = StateStore()
+    run(operator(), new_try(store))
+    quick_sandbox.reset()
+    context = new_try(store)
+    urls = run(operator(deferrable=deferrable), context)
+    assert requests.get(urls[0], timeout=10).ok
+    assert len(quick_sandbox.jobs) == 1
+    assert any(message.startswith("Submitting again: job v6/images:") for message in log.messages)
+
+
+def test_a_remembered_job_is_polled_again_for_its_urls(quick_sandbox: Sandbox):
+    store = StateStore()
+    first = run(operator(), new_try(store))
+    before = quick_sandbox.state()["requests"]["fetch"]
+    assert run(operator(), new_try(store)) == first
+    assert quick_sandbox.state()["requests"]["fetch"] == before + 1
+
+
+def test_jobs_of_another_account_are_not_taken(sandbox: Sandbox, log, monkeypatch):
+    store = StateStore()
+    deferral_of(operator(), new_try(store))
+    with Sandbox(duration=float("inf")) as other:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", other.connection)
+        deferral_of(operator(), new_try(store))
+        assert len(submissions_at(other)) == 1
+    assert any(message.startswith("Not re-attaching to 1 jobs of an earlier try") for message in log.messages)
+
+
 def test_a_store_that_cannot_be_written_loses_no_job(sandbox: Sandbox, context):
     class FullStore(StateStore):
         def set(self, key, value):
-            if any(record for _, record in value.values()):
+            if any(record for *_, record in value.values()):
                 raise OSError("disk full")
             super().set(key, value)
 
@@ -333,29 +376,99 @@ def test_outputs_are_stored_and_told(quick_sandbox: Sandbox, context, deferrable
     assert [item["files"] for item in context["ti"].xcoms["manifest"]["items"]] == [files[:2], files[2:]]
 
 
+def test_the_paths_of_files_may_be_the_result(quick_sandbox: Sandbox, context, tmp_path):
+    files = run(operator(output_path=tmp_path, return_files=True), context)
+    assert files == context["ti"].xcoms["files"]
+    assert all(Path(file).is_file() for file in files)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_paying(sandbox: Sandbox, context):
+    with pytest.raises(ModelsLabArgumentError, match="output_path '/dev/null/outputs' cannot be written to"):
+        operator(output_path="/dev/null/outputs").execute(context)
+    with pytest.raises(ModelsLabArgumentError, match="output_path 'gopher://x/outputs' cannot be used"):
+        operator(output_path="gopher://x/outputs").execute(context)
+    assert not submissions_at(sandbox)
+
+
+def test_a_probe_leaves_nothing_behind(sandbox: Sandbox, context, tmp_path):
+    deferral_of(operator(output_path=tmp_path), context)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_retry_of_the_saving_generates_nothing(quick_sandbox: Sandbox, tmp_path):
     store = StateStore()
-    blocked = tmp_path / "blocked"
-    blocked.touch()  # a file where the folder is to be
-    task = operator(output_path=str(blocked / "outputs"))
-    with pytest.raises(ModelsLabSaveError):
+    outputs = tmp_path / "outputs"
+    task = operator(output_path=outputs)
+    with when_submitted(quick_sandbox, 1, partial(replace_by_a_file, outputs)), pytest.raises(ModelsLabSaveError):
         run(task, new_try(store))
-    blocked.unlink()
+    outputs.unlink()
     context = new_try(store)
     run(task, context)
     assert all(Path(file).stat().st_size for file in context["ti"].xcoms["files"])
     assert len(submissions_at(quick_sandbox)) == 1
 
 
-def test_where_a_retry_would_generate_anew_a_failed_saving_is_not_retried(quick_sandbox: Sandbox, tmp_path):
-    (tmp_path / "blocked").touch()
+def test_where_a_retry_would_generate_again_a_failed_saving_is_not_retried(quick_sandbox: Sandbox, tmp_path):
+    outputs = tmp_path / "outputs"
     context = new_try()
-    with pytest.raises(AirflowFailException, match="ModelsLabJobSensor"):
-        run(operator(output_path=str(tmp_path / "blocked" / "outputs")), context)
+    with (
+        when_submitted(quick_sandbox, 1, partial(replace_by_a_file, outputs)),
+        pytest.raises(AirflowFailException, match="ModelsLabJobSensor"),
+    ):
+        run(operator(output_path=outputs), context)
     sensor = ModelsLabJobSensor(task_id="wait", jobs=context["ti"].xcoms["jobs"], output_path=str(tmp_path / "new"))
     context = new_try()
     run(sensor, context)
     assert [Path(file).parent for file in context["ti"].xcoms["files"]] == [tmp_path / "new"]
+
+
+# --- what Airflow renders again, and what it stores ---
+
+
+@BOTH_WAYS
+def test_a_task_goes_on_with_what_was_rendered_when_it_began(quick_sandbox: Sandbox, context, deferrable, tmp_path):
+    arguments = {"deferrable": deferrable, "max_in_flight": 1, "poke_interval": 0.2}
+    named = {name: {"prompt": name} for name in ("owl", "hare")}
+    first = operator(payloads=named, output_path=tmp_path / "first", **arguments)
+    rendered_again = operator(payloads={"fox": {"prompt": "fox"}}, endpoint="v6/video/text2video", **arguments)
+    run(first, context, resumed=rendered_again)
+    assert [payload["prompt"] for payload in submissions_at(quick_sandbox)] == ["owl", "hare"]
+    for item in context["ti"].xcoms["manifest"]["items"]:
+        assert item["payload"] == {"prompt": item["name"]}
+        assert int(item["job_id"]) == job_of(quick_sandbox, item["name"])
+        assert [Path(file).parent for file in item["files"]] == [tmp_path / "first"]
+
+
+def test_a_thousand_payloads_are_stored_once_and_not_in_the_trigger(sandbox: Sandbox, context):
+    payloads = [{"prompt": f"{number} ".ljust(2000, "x")} for number in range(1000)]
+    trigger = deferral_of(operator(payloads=payloads, max_in_flight=1), context).trigger
+    assert len(json.dumps(trigger.serialize())) < 5_000
+    assert 2_000_000 < len(json.dumps(context["ti"].xcoms["items"])) < 2_200_000
+
+
+def test_a_picture_in_a_payload_is_not_stored(quick_sandbox: Sandbox, context):
+    picture = "data:image/png;base64," + "A" * 5_000_000
+    deferrals: list[int] = []
+    task = operator(
+        payloads=[{"prompt": "a"}, {"prompt": "b", "init_image": picture}], max_in_flight=1, poke_interval=0.2
+    )
+    assert len(run(task, context, deferrals.append)) == 2
+    assert deferrals == [1]  # not while the picture was to be submitted
+    assert submissions_at(quick_sandbox)[1]["init_image"] == picture
+    assert len(json.dumps(context["ti"].xcoms)) < 10_000
+
+
+def test_a_skipped_upstream_is_left_out(quick_sandbox: Sandbox, context, log):
+    task: Any = operator(payloads="{{ x }}")
+    task.payloads = {"owl": {"prompt": "owl"}, "hare": None}
+    assert len(run(task, context)) == 1
+    assert [item["name"] for item in context["ti"].xcoms["manifest"]["items"]] == ["owl"]
+    assert "Left out 1 of 2 payloads: skipped upstream tasks" in log.messages
+    for argument, rendered in [("payloads", [None]), ("payload", None)]:
+        task = operator(**{argument: "{{ x }}"})
+        setattr(task, argument, rendered)
+        with pytest.raises(AirflowSkipException, match="all payloads were skipped"):
+            task.execute(context)
 
 
 # --- account, time, arguments ---
@@ -410,6 +523,25 @@ def test_an_error_in_the_triggerer_fails_the_task_and_keeps_the_jobs(sandbox: Sa
         ({"timeout": 0}, "timeout"),
         ({"timeout": float("inf")}, "timeout"),
         ({"max_in_flight": 0}, "max_in_flight"),
+        ({"max_in_flight": 1.5}, "max_in_flight"),
+        ({"timeout": "60"}, "timeout"),
+        ({"poke_interval": 0}, "poke_interval"),
+        ({"poke_interval": "5"}, "poke_interval"),
+        ({"min_balance": "10"}, "min_balance"),
+        ({"endpoint": "v6/images"}, "begins with 'v6/images/'"),
+        ({"if_exists": "replace"}, "if_exists"),
+        ({"output_path": "out/today"}, "output_path"),
+        ({"output_path": Path("out")}, "output_path"),
+        ({"output_path": "file://tmp/out"}, "output_path"),
+        ({"output_path": "/tmp/out", "wait_for_completion": False}, "output_path needs wait_for_completion"),
+        ({"return_files": True}, "return_files needs an output_path"),
+        ({"payload": None, "payloads": [{"key": "abc"}]}, "payloads[0] must not hold 'key'"),
+        ({"payload": None, "payloads": ({} for _ in range(2))}, "payloads is an iterator"),
+        ({"payload": None, "payloads": {"a": {}, 1: {}}}, "names of several types"),
+        ({"payload": {"prompt": b"x"}}, "payload['prompt'] is a bytes"),
+        ({"payload": {"prompt": {"x": [Path("/x")]}}}, "payload['prompt']['x'][0] is a PosixPath"),
+        ({"payload": {"seed": float("nan")}}, "payload['seed'] is nan"),
+        ({"payload": {1: "x"}}, "names of parameters are strings"),
     ],
 )
 def test_bad_arguments_are_refused_when_the_dag_is_parsed(arguments, name):
@@ -425,7 +557,7 @@ def test_bad_arguments_are_refused_when_the_dag_is_parsed(arguments, name):
         ({"payloads": 5}, "payloads"),
         ({"payloads": [{"prompt": "a"}, 7]}, "payloads[1]"),
         ({"payloads": {"fox": "x"}}, "payloads['fox']"),
-        ({"payload": {"prompt": object()}}, "payload"),
+        ({"payload": {"prompt": {1, 2}}}, "payload['prompt'] is a set"),
         ({"payloads": [{"prompt": "a"}, {"key": "b"}]}, "'key'"),
     ],
 )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import (
+    DAG,
     AirflowException,
     AirflowFailException,
     AirflowSensorTimeout,
@@ -69,6 +71,19 @@ def submitted(sandbox: Sandbox, count: int = 1) -> list[int]:
         ({"jobs": {"id": 5}, "endpoint": None}, "endpoint"),
         ({"jobs": 5, "endpoint": "a b"}, "endpoint"),
         ({"jobs": "{{ x }}", "endpoint": 7}, "endpoint"),
+        ({"jobs": 5, "endpoint": "v6/images/text2img"}, "fetched under 'v6/images'"),
+        ({"jobs": "https://cdn.example/a.png"}, "the URL of an output"),
+        ({"jobs": 5, "timeout": 0}, "timeout"),
+        ({"jobs": 5, "timeout": timedelta()}, "timeout"),
+        ({"jobs": 5, "poke_interval": 0}, "poke_interval"),
+        ({"jobs": 5, "poke_interval": "5"}, "poke_interval"),
+        ({"jobs": 5, "output_path": "out/today"}, "output_path"),
+        ({"jobs": 5, "output_path": "file://tmp/out"}, "output_path"),
+        ({"jobs": 5, "if_exists": "replace"}, "if_exists"),
+        ({"jobs": 5, "return_files": True}, "return_files needs an output_path"),
+        ({"jobs": 5, "exponential_backoff": True}, "exponential_backoff has no effect"),
+        ({"jobs": 5, "max_wait": 60}, "max_wait has no effect"),
+        ({"jobs": 5, "silent_fail": True}, "silent_fail has no effect"),
     ],
 )
 def test_bad_arguments_are_refused_when_the_dag_is_parsed(arguments, name):
@@ -85,6 +100,8 @@ def test_bad_arguments_are_refused_when_the_dag_is_parsed(arguments, name):
         (["{{ params.id }}", 5], None),
         ({"id": "{{ params.id }}"}, None),
         (5, "{{ params.endpoint }}"),
+        (lambda context, jinja_env: 5, "v3"),
+        ("[[ params.id ]]", "v3"),
         ({"fetch_result": "http://127.0.0.1:8787/api/v6/video/fetch/1"}, None),
     ],
 )
@@ -94,7 +111,7 @@ def test_what_may_be_right_is_left_to_the_run(jobs, endpoint):
 
 def test_arguments_that_come_with_the_run_are_refused_then(sandbox: Sandbox, context):
     waiting = sensor("{{ x }}")
-    for rendered in (None, "", "a b", [True], {"fetch_result": "https://evil.example/api/v3/fetch/1"}):
+    for rendered in ("", "a b", [True], {"fetch_result": "https://evil.example/api/v3/fetch/1"}):
         waiting.jobs = rendered
         with pytest.raises(ModelsLabArgumentError, match="jobs"):
             waiting.execute(context)
@@ -117,6 +134,32 @@ def test_no_jobs_at_run_time_are_no_outputs(sandbox: Sandbox, context, log, defe
     assert waiting.execute(context) == []
     assert context["ti"].xcoms == {"jobs": []}
     assert not sandbox.requests
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_skipped_upstream_is_left_out(sandbox: Sandbox, context, log, deferrable):
+    (job,) = submitted(sandbox)
+    sandbox.finish_all()
+    waiting = sensor("{{ x }}", deferrable=deferrable)
+    waiting.jobs = [None, job]
+    assert len(waiting.execute(context)) == 1
+    assert "Left out 1 of 2 jobs: skipped upstream tasks" in log.messages
+    waiting.jobs = [None, [None]]
+    with pytest.raises(AirflowSkipException, match="all jobs were skipped"):
+        waiting.execute(context)
+
+
+def test_a_task_where_its_output_is_meant_is_refused():
+    task = sensor(5)
+    with pytest.raises(ModelsLabArgumentError, match=r"jobs is the task 'wait' itself: pass its output, wait.output"):
+        sensor([task])
+
+
+def test_the_delimiters_of_the_dag_are_heeded():
+    with DAG("other_delimiters", schedule=None, jinja_environment_kwargs={"variable_start_string": "[["}):
+        assert sensor("[[ params.ids ]]").jobs == "[[ params.ids ]]"
+        with pytest.raises(ModelsLabArgumentError, match="jobs"):
+            sensor("{{ params.ids }}", task_id="no_template_here")
 
 
 # --- the first poll and the deferral ---
@@ -202,16 +245,34 @@ def test_the_pace_is_the_users_only_when_given(sandbox: Sandbox, context):
     assert deferral_of(sensor(job, poke_interval=timedelta(seconds=8)), context).trigger.poke_interval == 8
 
 
-def test_the_trigger_learns_what_a_request_is_worth_and_when_the_job_was_submitted(sandbox: Sandbox, context):
+def test_the_trigger_learns_when_the_job_was_submitted(sandbox: Sandbox, context):
     before = time.time()
     job = ModelsLabHook().submit("v6/images/text2img", {"prompt": "a lighthouse"})
     trigger = deferral_of(sensor(job.to_dict()), context).trigger
     assert before - 0.001 <= trigger.jobs[0]["submitted"] <= time.time()
 
 
+def test_what_was_rendered_when_the_wait_began_counts_when_it_ends(sandbox: Sandbox, context, tmp_path):
+    waiting = sensor(submitted(sandbox), output_path=tmp_path / "first", poke_interval=0.01)
+    deferred = deferral_of(waiting, context)
+    sandbox.finish_all()
+    rendered_again = sensor(1, output_path="/dev/null/second", modelslab_conn_id="another", fail_on_partial_error=False)
+    rendered_again.execute_complete(context, event_after(deferred))
+    assert [Path(file).parent for file in context["ti"].xcoms["files"]] == [tmp_path / "first"]
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_the_paths_of_files_may_be_the_result(sandbox: Sandbox, context, tmp_path, deferrable):
+    jobs = submitted(sandbox, 2)
+    sandbox.finish_all()
+    files = sensor(jobs, output_path=tmp_path, return_files=True, deferrable=deferrable).execute(context)
+    assert files == context["ti"].xcoms["files"]
+    assert all(Path(file).is_file() for file in files)
+
+
 def test_a_timeout_that_is_over_at_once(sandbox: Sandbox, context):
     with pytest.raises(ModelsLabTimeout):
-        sensor(submitted(sandbox), timeout=0).execute(context)
+        sensor(submitted(sandbox), timeout=1e-6).execute(context)
 
 
 # --- failures ---
@@ -276,7 +337,7 @@ def test_a_timeout_while_poking_keeps_what_is_known(sandbox: Sandbox, context):
     first, second = submitted(sandbox, 2)
     sandbox.finish(first)
     with pytest.raises(ModelsLabTimeout, match=f"1 of 2 jobs were not done in time: v6/video:{second}") as caught:
-        sensor([first, second], deferrable=False, timeout=0, poke_interval=0.01).execute(context)
+        sensor([first, second], deferrable=False, timeout=1e-6, poke_interval=0.01).execute(context)
     assert isinstance(caught.value, AirflowSensorTimeout)
     assert [record["status"] for record in context["ti"].xcoms["jobs"]] == ["success", "processing"]
 
@@ -284,7 +345,9 @@ def test_a_timeout_while_poking_keeps_what_is_known(sandbox: Sandbox, context):
 @pytest.mark.parametrize("switch", ["soft_fail", "never_fail"])
 def test_a_timeout_while_poking_may_be_skipped(sandbox: Sandbox, context, switch):
     with pytest.raises(AirflowSkipException):
-        sensor(submitted(sandbox), deferrable=False, timeout=0, poke_interval=0.01, **{switch: True}).execute(context)
+        sensor(submitted(sandbox), deferrable=False, timeout=1e-6, poke_interval=0.01, **{switch: True}).execute(
+            context
+        )
     assert context["ti"].xcoms["jobs"][0]["status"] == "processing"
 
 
@@ -351,14 +414,15 @@ def test_poking_waits_out_a_rate_limit(sandbox: Sandbox, context):
     assert len(sandbox.requests) == 1
 
 
-def test_a_doubtful_reply_is_settled_within_one_poke(sandbox: Sandbox, context, monkeypatch):
-    set_policy(monkeypatch, **FAST)
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+@pytest.mark.parametrize("fault", ["not_found", "empty_error", "empty_output"])
+def test_an_inconclusive_reply_does_not_hold_up_a_poke(sandbox: Sandbox, context, mode, fault):
     (job,) = submitted(sandbox)
     sandbox.finish(job)
-    sandbox.script("fetch", ["not_found", "not_found", "empty_output"])
-    waiting = sensor(job, deferrable=False, mode="reschedule")
-    assert waiting.poke(context).xcom_value
-    assert len(sandbox.requests) == 4
+    sandbox.script("fetch", [fault] * 2)
+    waiting = sensor(job, deferrable=False, mode=mode)
+    assert [bool(waiting.poke(context)) for _ in range(3)] == [False, False, True]
+    assert len(sandbox.requests) == 3
 
 
 def test_success_without_output_fails_in_the_end(sandbox: Sandbox, context, monkeypatch):
@@ -366,4 +430,4 @@ def test_success_without_output_fails_in_the_end(sandbox: Sandbox, context, monk
     (job,) = submitted(sandbox)
     sandbox.set_faults({"empty_output": 1.0})
     with pytest.raises(ModelsLabJobFailed, match="without any output"):
-        sensor(job, deferrable=False).execute(context)
+        sensor(job, deferrable=False, poke_interval=0.01).execute(context)

@@ -1,0 +1,49 @@
+"""
+Judging the arguments of a task before anything is paid for: when the DAG is parsed, else when they are rendered.
+
+Sensor and operator share these rules. An error is a ``ModelsLabArgumentError`` that names the argument; Airflow does
+not retry it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_modelslab._protocol.arguments import parse_if_exists, parse_output_path
+from airflow_provider_modelslab._protocol.templates import delimiters_of, is_rendered
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
+
+
+def rendered_for(operator: BaseOperator) -> Callable[[Any], bool]:
+    """Return the function that tells whether an argument of a task is final at parse time."""
+    dag = operator.get_dag()
+    delimiters = None if dag is None else delimiters_of(dag.jinja_environment_kwargs)
+    return partial(is_rendered, delimiters=delimiters)
+
+
+def without_path_types(output_path: Any) -> Any:
+    """Return a path object as text: Airflow renders templates in texts, and its database stores them."""
+    return str(output_path) if isinstance(output_path, os.PathLike) or hasattr(output_path, "fs") else output_path
+
+
+def judge_storing(output_path: Any, if_exists: Any, return_files: bool, is_final: Callable[[Any], bool]) -> None:
+    """
+    Refuse wrong arguments about stored files.
+
+    :param output_path: the folder, or ``None``.
+    :param if_exists: what happens to files that are there.
+    :param return_files: whether the task returns the paths of the files.
+    :param is_final: tells whether a value is known yet.
+    :raises ValueError: one of them is wrong.
+    """
+    parse_if_exists(if_exists)
+    if output_path is None:
+        if return_files:
+            raise ValueError("return_files needs an output_path: without one, no files are stored")
+    elif is_final(output_path):
+        parse_output_path(output_path)

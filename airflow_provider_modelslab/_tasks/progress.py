@@ -1,0 +1,97 @@
+"""
+How far a generation task has come: its items, their jobs, its deadline; and how all that travels with a wait.
+
+Between two executions, the trigger carries what is small, and an XCom carries the items as they were rendered. A
+payload longer than :data:`~airflow_provider_modelslab._protocol.shortening.MAX_FIELDS` does not travel: while one is
+not submitted, the task stays on its worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_modelslab._ledger.ledger import Ledger
+from airflow_provider_modelslab._protocol.shortening import is_long
+from airflow_provider_modelslab._tasks.batches import Item
+from airflow_provider_modelslab.jobs import Job
+
+
+@dataclass(slots=True)
+class Progress:
+    """
+    How far a task has come.
+
+    :param items: what is to be generated, as it was rendered when the try began.
+    :param ledger: what has been submitted.
+    :param deadline: when to give up, in seconds since the epoch.
+    :param batch: whether the items are a batch.
+    :param refusals: how many times in a row ModelsLab has taken nothing.
+    :param resumed: whether the items stand in an XCom already.
+    """
+
+    items: Sequence[Item]
+    ledger: Ledger
+    deadline: float
+    batch: bool
+    refusals: int = 0
+    resumed: bool = False
+
+    def left(self) -> list[int]:
+        """Return the positions of the items that are not submitted yet."""
+        return [position for position in range(len(self.items)) if position not in self.ledger.jobs]
+
+    def unfinished(self) -> list[Job]:
+        """Return the jobs in progress."""
+        return [job for job in self.ledger.jobs.values() if not job.finished]
+
+    def jobs(self) -> list[Job]:
+        """Return the jobs of all items that were submitted, in the order of the items."""
+        return [self.ledger.jobs[position] for position in sorted(self.ledger.jobs)]
+
+    def replace_jobs(self, jobs: Sequence[Job]) -> None:
+        """Take the jobs as they stand now, in the order of ``ledger.jobs``."""
+        self.ledger.jobs |= dict(zip(self.ledger.jobs, jobs, strict=True))
+
+    def may_travel(self) -> bool:
+        """Whether all that the task still needs is small enough for Airflow's database."""
+        payloads_fit = not any(self.items[position].long for position in self._needed())
+        # The output of a job without an id cannot be had again.
+        outputs_fit = not any(is_long(output) for job in self.jobs() if not job.id for output in job.outputs)
+        return payloads_fit and outputs_fit
+
+    def item_records(self) -> list[dict[str, Any]]:
+        """Return the items as an XCom keeps them: the payloads of those already submitted are shortened."""
+        needed = self._needed()
+        return [item.to_record(whole=position in needed) for position, item in enumerate(self.items)]
+
+    def to_state(self) -> dict[str, Any]:
+        """Return what the trigger carries, beside the jobs in the order of ``ledger.jobs``."""
+        return {
+            "positions": list(self.ledger.jobs),
+            "reattached": sorted(self.ledger.reattached),
+            "deadline": self.deadline,
+            "batch": self.batch,
+            "refusals": self.refusals,
+        }
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, Any], items: Sequence[Item], ledger: Ledger, jobs: Sequence[Job]
+    ) -> Progress:
+        """
+        Return how far a task that resumes has come.
+
+        :param state: what :meth:`to_state` returned.
+        :param items: the items of :meth:`item_records`.
+        :param ledger: the ledger of these items.
+        :param jobs: the jobs that the trigger has returned.
+        """
+        ledger.jobs = dict(zip(state["positions"], jobs, strict=True))
+        ledger.reattached = set(state["reattached"])
+        return cls(items, ledger, state["deadline"], state["batch"], state["refusals"], resumed=True)
+
+    def _needed(self) -> set[int]:
+        """Return the positions whose payloads may still be submitted."""
+        return {*self.left(), *self.ledger.reattached}
