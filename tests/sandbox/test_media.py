@@ -67,6 +67,7 @@ def test_a_model_can_be_decoded() -> None:
     content = make("glb", "a")
     length, name = struct.unpack_from("<I4s", content, 12)
     assert name == b"JSON"
+    assert struct.unpack_from("<I", content, 8) == (len(content),)
     assert json.loads(content[20 : 20 + length])["meshes"]
 
 

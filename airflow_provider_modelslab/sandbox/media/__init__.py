@@ -52,11 +52,15 @@ def make(kind: str, seed: str) -> bytes:
     :param kind: one of :data:`CONTENT_TYPES`.
     :param seed: chooses among the files of the kind, and marks the one returned.
     """
-    content = random.Random(seed).choice(_files(kind))
+    content, mark = random.Random(seed).choice(_files(kind)), seed.encode()
     if kind == "txt":
-        return content + f"{seed}\n".encode()
+        return content + mark + b"\n"
+    if kind == "glb":  # a chunk of a type that readers skip; the header has the length of the whole
+        mark += b" " * (-len(mark) % 4)
+        content += struct.pack("<I4s", len(mark), b"MARK") + mark
+        return content[:8] + struct.pack("<I", len(content)) + content[12:]
     # MP4 has such boxes for what players are to skip; readers of the other formats stop at the end of their data.
-    return content + struct.pack(">I4s", 8 + len(seed.encode()), b"free") + seed.encode()
+    return content + struct.pack(">I4s", 8 + len(mark), b"free") + mark
 
 
 @cache
