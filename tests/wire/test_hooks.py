@@ -26,6 +26,7 @@ from airflow_provider_modelslab.exceptions import (
 from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sandbox import Sandbox
+from tests.support.pacing import SimulatedClock, simulated
 from tests.support.raw_server import RESET, RawServer, reply
 from tests.support.waiting import wait_until
 
@@ -369,6 +370,17 @@ def test_wait_ends_at_its_timeout(sandbox: Sandbox):
     job = sandbox.submit(VIDEO, PROMPT)
     with pytest.raises(ModelsLabTimeout, match=r"not done within 0\.05 s"):
         ModelsLabHook().wait(job["id"], "v6/video", timeout=0.05, poke_interval=0.01)
+
+
+@pytest.mark.parametrize("poke_interval", [None, 3.0, 600.0])
+def test_wait_never_sleeps_beyond_its_deadline(sandbox: Sandbox, monkeypatch, poke_interval):
+    clock = SimulatedClock()
+    monkeypatch.setattr(ModelsLabHook, "pacing", simulated(clock))
+    job = sandbox.submit(VIDEO, PROMPT)
+    with pytest.raises(ModelsLabTimeout):
+        ModelsLabHook().wait(job["id"], "v6/video", timeout=10, poke_interval=poke_interval)
+    assert sum(clock.naps) == 10
+    assert sandbox.state()["requests"]["fetch"] <= 8
 
 
 def test_wait_ends_when_the_key_is_refused(server: RawServer):
