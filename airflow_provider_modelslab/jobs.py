@@ -37,6 +37,7 @@ class Job(dict[str, Any]):
     :param meta: the parameters of the generation, as ModelsLab echoes them.
     :param submitted: when it was submitted, in seconds since the epoch, where that is known: its ``eta`` counts from
         there.
+    :param reply_id: the id that replies name, where it differs from the one by which the job is fetched.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Job(dict[str, Any]):
     generation_time: float | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     submitted: float | None = None
+    reply_id: str = ""
 
     # Airflow reads this of a return annotation. Without it, "-> Job" would mean an XCom for each field.
     # Airflow 3.0 then fails the task, whose job is paid for, because it cannot store an XCom that is None.

@@ -232,7 +232,7 @@ def _job_of_mapping(item: Mapping[str, Any], endpoint: str | None, base_url: str
         "generationTime": item.get("generation_time"),
     }
     job = job_of_reply(reply, parse_endpoint(item["endpoint"]) if item["endpoint"] else endpoint, base_url)
-    return replace(job, submitted=_moment(item.get("submitted")))
+    return replace(job, submitted=_moment(item.get("submitted")), reply_id=str(item.get("reply_id") or ""))
 
 
 def _moment(value: Any) -> float | None:

@@ -67,6 +67,8 @@ def read_fetch_reply(received: HttpReply | NoReply, job: Job, key: str = "") -> 
         status: JobStatus = "failed" if verdict is Verdict.REFUSED else job.status
         return _reply(verdict, replace(_about(job, _not_json(received), key), status=status), received, {})
     verdict = _verdict(received.status, document)
+    if verdict in (Verdict.SUCCESS, Verdict.FAILED) and (other := _other_id(document, job)):
+        return _reply(Verdict.TRANSIENT, _about(job, f"the reply is about another job, {other}", key), received, {})
     return _reply(verdict, _job_after(job, verdict, document, received.status), received, document)
 
 
@@ -150,7 +152,7 @@ def job_of_reply(reply: Mapping[str, Any], endpoint: str | None, base_url: str |
         job_id, endpoint = address.job_id, address.endpoint
     if job_id is None and document.get("id") not in (None, ""):
         job_id = parse_job_id(document["id"])
-    job = Job(id=job_id or "", endpoint=endpoint or "")
+    job = Job(id=job_id or "", endpoint=endpoint or "", reply_id=_second_id(document, job_id) if job_id else "")
     if _status_word(document) in _ERROR_WORDS:
         return _job_after(job, Verdict.FAILED, document, 200)
     if _verdict(200, document) is Verdict.SUCCESS:
@@ -278,6 +280,7 @@ def _job_after(job: Job, verdict: Verdict, document: dict[str, Any], http_status
         generation_time=generation_time,
         meta=meta,
         submitted=job.submitted,
+        reply_id=job.reply_id,
     )
     if verdict is Verdict.SUCCESS:
         return replace(told, status="success", outputs=_strings(document.get("output")), eta=None, message="")
@@ -297,12 +300,32 @@ def _addressed(job: Job, document: dict[str, Any], base_url: str | None) -> Job:
     except ValueError:
         address = None
     if address and address.job_id is not None:
-        return replace(job, id=address.job_id, endpoint=address.endpoint)
+        return replace(job, id=address.job_id, endpoint=address.endpoint, reply_id=_second_id(document, address.job_id))
     try:
         job_id = parse_job_id(document.get("id"))
     except ValueError:
         return job
     return replace(job, id=job_id, endpoint=address.endpoint if address else job.endpoint)
+
+
+def _second_id(document: dict[str, Any], job_id: str) -> str:
+    """Return the ``id`` of a reply where it is another one than that by which its job is fetched."""
+    try:
+        named = parse_job_id(document.get("id"))
+    except ValueError:
+        return ""
+    return "" if named == job_id else named
+
+
+def _other_id(document: dict[str, Any], job: Job) -> str:
+    """
+    Return the id of another job that a reply is about; empty where it is about this one, or does not say.
+
+    A job may have two ids, one in ``id`` and one in ``fetch_result``: one that fits is enough.
+    """
+    in_url = _text(document.get("fetch_result")).rstrip("/").rpartition("/")[2]
+    named = "" if job.id in ("", in_url) else _second_id(document, job.id)
+    return "" if named == job.reply_id else named
 
 
 def _about(job: Job, message: str, key: str) -> Job:

@@ -32,14 +32,16 @@ QUOTED = (
 
 # status code, body, verdict, status of the job, outputs, message
 REPLIES = {
-    "success": (200, {"status": "success", "id": 1, "output": [URL]}, "SUCCESS", "success", [URL], ""),
+    "success": (200, {"status": "success", "id": "", "output": [URL]}, "SUCCESS", "success", [URL], ""),
+    "success of another job": (200, {"status": "success", "id": 2, "output": [URL]}, "TRANSIENT", "processing", [], "the reply is about another job, 2"),
+    "failure of another job": (200, {"status": "failed", "id": "2", "message": "No GPU"}, "TRANSIENT", "processing", [], "the reply is about another job, 2"),
     "success in capitals": (200, {"status": "Success", "output": [URL]}, "SUCCESS", "success", [URL], ""),
     "success 201": (201, {"status": "success", "output": [URL]}, "SUCCESS", "success", [URL], ""),
     "output is a string": (200, {"status": "success", "output": URL}, "SUCCESS", "success", [URL], ""),
     "output is a dict": (200, {"status": "success", "output": {"a": URL, "b": [URL]}}, "SUCCESS", "success", [URL] * 2, ""),
     "output has gaps": (200, {"status": "success", "output": ["", None, " ", 7, URL]}, "SUCCESS", "success", [URL], ""),
     "output is base64": (200, {"status": "success", "output": ["data:image/png;base64,AAAA"]}, "SUCCESS", "success", ["data:image/png;base64,AAAA"], ""),
-    "success with everything": (200, {"status": "success", "id": 1, "output": [URL], "generationTime": 2.5, "proxy_links": [URL], "meta": {"seed": 1}, "tip": TIP, "nsfw_content_detected": [False], "webhook_status": "", "audio_time": 3, "links": [URL]}, "SUCCESS", "success", [URL], ""),
+    "success with everything": (200, {"status": "success", "id": "", "output": [URL], "generationTime": 2.5, "proxy_links": [URL], "meta": {"seed": 1}, "tip": TIP, "nsfw_content_detected": [False], "webhook_status": "", "audio_time": 3, "links": [URL]}, "SUCCESS", "success", [URL], ""),
     "success of whisper, with an eta": (200, {"status": "success", "output": [URL], "eta": 4, "proxy_links": None}, "SUCCESS", "success", [URL], ""),
     "success with a file of base64": (200, {"status": "success", "output": [f"{URL}.base64"], "proxy_links": ""}, "SUCCESS", "success", [f"{URL}.base64"], ""),
     "success with []": (200, {"status": "success", "output": []}, "NO_OUTPUT", "processing", [], ""),

@@ -38,6 +38,26 @@ def test_fetch_replies(status, body, verdict, job_status, outputs, message):
     assert (reply.job.id, reply.job.endpoint, reply.http_status) == ("147", "v6/video", status)
 
 
+@pytest.mark.parametrize(
+    "job",
+    [
+        Job(id="147", endpoint="v6/video"),
+        read_submission_reply(http(200, {**QUEUED, "id": 147}), "v6/video/text2video").job,
+        read_submission_reply(http(200, {**QUEUED, "id": 8}), "v6/video/text2video").job,
+        job_of_reply({**QUEUED, "id": 8}, None),
+    ],
+)
+def test_a_job_with_two_ids_is_believed_under_both(job):
+    own_id = int(job.reply_id or job.id)
+    for ids in ({"id": own_id}, {"id": "147"}, {"id": 9, "fetch_result": QUEUED["fetch_result"]}, {"id": None}, {}):
+        assert (
+            read_fetch_reply(http(200, {"status": "success", "output": [URL], **ids}), job).verdict is Verdict.SUCCESS
+        )
+    assert (
+        read_fetch_reply(http(200, {"status": "success", "output": [URL], "id": 9}), job).verdict is Verdict.TRANSIENT
+    )
+
+
 def test_no_reply_is_transient():
     reply = read_fetch_reply(NoReply("no connection", sent=False), JOB)
     assert (reply.verdict, reply.job.message, reply.http_status) == (Verdict.TRANSIENT, "no connection", None)
