@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email import message_from_string
 from pathlib import Path
@@ -24,11 +26,15 @@ BROUGHT_BY_OTHERS = {
 }
 
 
+def run(command: list[str], folder: Path, env: dict[str, str] | None = None) -> None:
+    done = subprocess.run(command, cwd=folder, env={**os.environ, **(env or {})}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)], REPOSITORY)
     (file,) = folder.glob("*.whl")
     return zipfile.ZipFile(file)
 
@@ -47,6 +53,17 @@ def test_contents(wheel):
     assert "airflow_provider_modelslab/py.typed" in wheel.namelist()
     assert "airflow_provider_modelslab/sandbox/media/lighthouse.mp4" in wheel.namelist()
     assert any(path.endswith("licenses/LICENSE") for path in wheel.namelist())
+
+
+def test_the_sdist_holds_all_that_its_tests_import(tmp_path):
+    run([sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)], REPOSITORY)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / archive.name.removesuffix(".tar.gz")
+    # Only what stands there, and not this working tree, which may be installed.
+    path = {"PYTHONPATH": str(unpacked)}
+    run([sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"], unpacked, path)
 
 
 def test_metadata(wheel):

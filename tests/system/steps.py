@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow_instance import AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
@@ -12,6 +13,9 @@ from airflow_provider_modelslab.sandbox.replies import output_urls
 
 PATIENCE = 120.0
 """Seconds within which each step happens, however busy the machine is."""
+
+REMEMBERS = AIRFLOW_V_3_3_PLUS
+"""Whether a task knows in its next try what it has submitted: earlier releases have nowhere to keep it."""
 
 ENDS = ("success", "failed", "skipped", "upstream_failed")
 
