@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
-from random import Random
 from typing import Any, ClassVar
 
 import tenacity
@@ -63,8 +62,6 @@ POLLS_AT_A_TIME = 10
 """Requests at a time when a worker polls many jobs."""
 
 _LONGEST_RETRY_PAUSE = 8.0
-
-_RANDOM = Random()
 
 
 class ModelsLabHook(BaseHook):
@@ -399,6 +396,10 @@ class ModelsLabHook(BaseHook):
     def _queue_policy(self, timeout: float) -> dict[str, Any]:
         """Return when to repeat a submission that ModelsLab refused because the queue is full."""
 
+        def pause(state: tenacity.RetryCallState) -> float:
+            asked = _last_reply(state).retry_after or 0.0
+            return schedule.spread_pause(asked, self.pacing.random, self.pacing.policy)
+
         def log_once(state: tenacity.RetryCallState) -> None:
             if state.attempt_number == 1:
                 message = _last_reply(state).job.message
@@ -406,7 +407,7 @@ class ModelsLabHook(BaseHook):
 
         return {
             "stop": tenacity.stop_before_delay(timeout),
-            "wait": lambda state: schedule.spread_pause(_last_reply(state).retry_after or 0.0, _RANDOM),
+            "wait": pause,
             "retry": tenacity.retry_if_result(lambda reply: reply.verdict is Verdict.RATE_LIMITED),
             "before_sleep": log_once,
             # No slot in time: the last reply counts.

@@ -227,22 +227,27 @@ class _Saver:
 
     def _save_output(self, job_files: JobFiles, index: int) -> Stored:
         """Store one output from the first source that has it."""
-        reasons: dict[str, DownloadError] = {}
+        errors: list[DownloadError] = []
         for source in job_files.sources(index):
+            stored = self._save_from(source, job_files, index)
+            if not isinstance(stored, DownloadError):
+                return stored
+            errors.append(stored)
+        raise errors[0]
 
-            def attempt(source: str = source) -> Stored:
-                with self._downloader.open(source) as download:
-                    return self._store_download(job_files, index, download)
+    def _save_from(self, source: str, job_files: JobFiles, index: int) -> Stored | DownloadError:
+        def attempt() -> Stored:
+            with self._downloader.open(source) as download:
+                return self._store_download(job_files, index, download)
 
-            def log_pause(error: DownloadError, seconds: float, source: str = source) -> None:
-                self._log.debug("%s: %s, asking again in %.1f s", redact_url(source), error, seconds)
+        def log_pause(error: DownloadError, seconds: float) -> None:
+            self._log.debug("%s: %s, asking again in %.1f s", redact_url(source), error, seconds)
 
-            try:
-                return self._downloader.repeat(attempt, log_pause)
-            except DownloadError as error:
-                reasons[redact_url(source)] = error
-                self._log.warning("Not available: %s: %s: %s", job_files.describe(index), redact_url(source), error)
-        raise next(iter(reasons.values()))
+        try:
+            return self._downloader.repeat(attempt, log_pause)
+        except DownloadError as error:
+            self._log.warning("Not available: %s: %s: %s", job_files.describe(index), redact_url(source), error)
+            return error
 
     def _write_record(self, job_files: JobFiles) -> None:
         record = json.dumps(job_record(job_files.job, job_files.stored()), indent=2, ensure_ascii=False)

@@ -386,6 +386,17 @@ def test_a_server_without_tls(raw_server: RawServer, wire: Wire, authority, ask,
     check_way(wire, ask, "no trusted TLS connection")
 
 
+@polls
+def test_a_proxy_that_drips(server: RawServer, poll, monkeypatch):
+    """The answer of a proxy is bounded like that of a server; nothing of the request itself has been sent."""
+    monkeypatch.setenv("HTTPS_PROXY", server.url)
+    connect(monkeypatch, "https://gateway.invalid", SHORT_TIMEOUT)
+    server.answer(TRANSPORT_FAULTS["a head that drips"].answer)
+    assert poll().verdict is Verdict.TRANSIENT
+    (request,) = server.requests
+    assert request.startswith(b"CONNECT gateway.invalid:443 ")
+
+
 @anyhow
 @pytest.mark.usefixtures("trusted")
 def test_a_fault_inside_tls(raw_server: RawServer, wire: Wire, authority, ask, monkeypatch):
