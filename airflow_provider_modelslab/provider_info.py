@@ -1,8 +1,8 @@
 """
 What Airflow is told about this provider, and the form of its connection type.
 
-Plain data: Airflow loads it in every process. The form stands here once; Airflow from 3.2 on reads it as it is,
-and for earlier ones the hook translates it.
+Plain data: Airflow loads it in every process. The form stands here once: Airflow from 3.2 on reads it as it is, for
+earlier ones the hook translates it, and the reader of connections keeps to its limits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "request_timeout": {
         "label": "Request timeout (seconds)",
         "description": "For one request and its whole reply. 30 when empty.",
-        "schema": {"type": ["integer", "null"], "minimum": 1},
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 86400},
     },
     "retries": {
         "label": "Retries of a fetch",
@@ -24,8 +24,8 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "requests_per_second": {
         "label": "Requests per second",
-        "description": "How often all waits of a triggerer together may ask. 10 when empty.",
-        "schema": {"type": ["integer", "null"], "minimum": 1},
+        "description": "How many requests all waits of a triggerer may send together. 10 when empty.",
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
     },
     "ca_bundle": {
         "label": "CA bundle",

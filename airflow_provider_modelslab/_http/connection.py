@@ -1,8 +1,8 @@
 """
-Reading an Airflow connection of type ``modelslab``: which key, which host, how patient a client.
+Reading an Airflow connection of type ``modelslab``: its key, its host and the options of a client.
 
-The fields are checked here, once, and named in the errors. Nothing here does I/O; where connections come from
-is the hook's business.
+The fields are checked here, once, by the limits of the connection form, and named in the errors. Nothing here does
+I/O; the hook looks connections up.
 """
 
 from __future__ import annotations
@@ -12,23 +12,21 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from airflow_provider_modelslab.endpoints import MODELSLAB
+from airflow_provider_modelslab.endpoints import MODELSLAB, OFFICIAL_HOSTS
+from airflow_provider_modelslab.provider_info import CONNECTION_FIELDS
 
 DEFAULT_REQUEST_TIMEOUT = 30.0
 """Seconds for one request and its whole reply."""
-
-LONGEST_REQUEST_TIMEOUT = 86400.0
-"""Seconds that ``request_timeout`` may be; operating systems refuse to wait for ages."""
 
 DEFAULT_RETRIES = 3
 """How many times a request that failed for a passing reason is repeated by ``fetch``."""
 
 DEFAULT_REQUESTS_PER_SECOND = 10.0
-"""How often all waits of a triggerer together may ask, for one connection."""
-
+"""How many requests all waits of a triggerer may send together, for one connection."""
 
 MAX_CONNECTIONS = 30
 """TCP connections, and so requests at a time, of one client."""
@@ -53,7 +51,7 @@ class ClientOptions:
     :param base_url: replaces the scheme and the host of every endpoint; ``None`` for the official hosts.
     :param request_timeout: seconds for one request and its whole reply.
     :param retries: how many times a request that failed for a passing reason is repeated.
-    :param requests_per_second: how often all waits of a triggerer together may ask.
+    :param requests_per_second: how many requests all waits of a triggerer may send together.
     :param ca_bundle: the file of the certificate authorities to trust; ``None`` for those of the environment.
     """
 
@@ -84,9 +82,9 @@ def read_connection(connection: ConnectionFields) -> ClientOptions:
     return ClientOptions(
         key=key,
         base_url=_base_url(connection.host, connection.port, connection.schema),
-        request_timeout=_positive_number(extra, "request_timeout", DEFAULT_REQUEST_TIMEOUT, LONGEST_REQUEST_TIMEOUT),
-        retries=_count(extra, "retries", DEFAULT_RETRIES),
-        requests_per_second=_positive_number(extra, "requests_per_second", DEFAULT_REQUESTS_PER_SECOND),
+        request_timeout=_number(extra, "request_timeout", DEFAULT_REQUEST_TIMEOUT),
+        retries=int(_number(extra, "retries", DEFAULT_RETRIES)),
+        requests_per_second=_number(extra, "requests_per_second", DEFAULT_REQUESTS_PER_SECOND),
         ca_bundle=_path(extra, "ca_bundle"),
     )
 
@@ -95,7 +93,8 @@ def _base_url(host: str | None, port: int | None, schema: str | None) -> str | N
     """
     Return ``https://gateway.example:8443`` for the host field, with what a connection URI may have split off.
 
-    A path is kept (a gateway may have one), a trailing ``/api`` is not: every request brings its own.
+    Every request brings its own ``/api/…``: a gateway's path is kept without it, and an official host has none,
+    nor does it speak without TLS.
     ``modelslab.com`` means the same as nothing: the official hosts, of which there are two.
     """
     host = (host or "").strip()
@@ -103,19 +102,27 @@ def _base_url(host: str | None, port: int | None, schema: str | None) -> str | N
         return None
     if "@" in host or "?" in host or "#" in host:
         raise ValueError("its host must be a plain URL: no user-info, no query, no fragment")
-    url = host if "://" in host else f"{(schema or _usual_scheme(host)).strip().lower()}://{host}"
+    scheme = (schema or "").strip().lower()
+    url = host if "://" in host else f"{scheme}{':' if scheme else ''}//{host}"
     try:
         parts = urlsplit(url)
-        own_port = parts.port or port
+        own_port = port if parts.port is None else parts.port
     except ValueError:
         raise ValueError(f"its host {host!r:.200} is not a URL") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or not _is_plain(url):
+    name = parts.hostname or ""
+    scheme = parts.scheme or ("http" if _is_loopback(name) else "https")
+    if scheme not in ("http", "https") or not name or not _is_plain(url):
         raise ValueError(f"its host {host!r:.200} is not an http(s) URL such as 'http://127.0.0.1:8787'")
-    path = parts.path.rstrip("/").removesuffix("/api")
-    if parts.hostname == MODELSLAB and not path and own_port in (None, 443):
-        return None
-    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{name}{f':{own_port}' if own_port else ''}{path}"
+    if own_port is not None and not 0 < own_port < 2**16:
+        raise ValueError(f"its host has no port {own_port}: ports are whole numbers from 1 to 65535")
+    path = re.sub(r"/api(/v\d+)?$", "", parts.path.rstrip("/"))
+    if name in OFFICIAL_HOSTS:
+        scheme, path = "https", ""
+        own_port = None if own_port in (80, 443) else own_port
+        if name == MODELSLAB and own_port is None:
+            return None
+    name = f"[{name}]" if ":" in name else name
+    return f"{scheme}://{name}{f':{own_port}' if own_port else ''}{path}"
 
 
 def _is_plain(url: str) -> bool:
@@ -123,9 +130,12 @@ def _is_plain(url: str) -> bool:
     return url.isprintable() and not any(char.isspace() or char == "\\" for char in url)
 
 
-def _usual_scheme(host: str) -> str:
-    """Return the scheme for a host that comes without one: what listens on this machine is a sandbox, without TLS."""
-    return "http" if re.match(r"localhost\b|127\.", host) else "https"
+def _is_loopback(name: str) -> bool:
+    """Return whether a host without a scheme is on this machine: a sandbox, without TLS."""
+    try:
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _extra(text: str | None) -> dict[str, Any]:
@@ -139,31 +149,32 @@ def _extra(text: str | None) -> dict[str, Any]:
     return extra
 
 
-def _positive_number(extra: Mapping[str, Any], name: str, default: float, limit: float = math.inf) -> float:
+def _number(extra: Mapping[str, Any], name: str, default: float) -> float:
+    """Return a field of the form, which may be empty, or hold a number as a text."""
     value = extra.get(name)
     if value is None or value == "":
         return default
+    schema = CONNECTION_FIELDS[name]["schema"]
+    whole = "integer" in schema["type"]
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not (0 < number <= limit and math.isfinite(number)):
-        most = "" if limit == math.inf else f" and at most {limit:g}"
-        raise ValueError(f"its extra field {name!r} must be a number above 0{most}")
+    if (
+        not math.isfinite(number)
+        or number < schema.get("minimum", -math.inf)
+        or number <= schema.get("exclusiveMinimum", -math.inf)
+        or number > schema.get("maximum", math.inf)
+        or (whole and number % 1)
+    ):
+        raise ValueError(f"its extra field {name!r} must be {_describe(schema, whole)}")
     return number
 
 
-def _count(extra: Mapping[str, Any], name: str, default: int) -> int:
-    value = extra.get(name)
-    if value is None or value == "":
-        return default
-    try:
-        number = -1 if isinstance(value, bool) or (isinstance(value, float) and value % 1) else int(value)
-    except (TypeError, ValueError, OverflowError):
-        number = -1
-    if not 0 <= number <= 100:
-        raise ValueError(f"its extra field {name!r} must be a whole number from 0 to 100")
-    return number
+def _describe(schema: Mapping[str, Any], whole: bool) -> str:
+    limits = {"minimum": "from {}", "exclusiveMinimum": "above {}", "maximum": "up to {}"}
+    named = " ".join(text.format(schema[limit]) for limit, text in limits.items() if limit in schema)
+    return f"a {'whole ' if whole else ''}number {named}"
 
 
 def _path(extra: Mapping[str, Any], name: str) -> str | None:

@@ -26,7 +26,6 @@ MAX_FIELDS = 32 * 2**10
 """Characters of JSON that :func:`shorten_fields` returns, but for a last field that tells how many it left out."""
 
 _START = 32
-_DESCRIPTION = re.compile(r"… \(\d+ characters, sha256:[0-9a-f]{64}\)\Z")
 _DATA = re.compile(r"data:[^,]*,|[A-Za-z0-9+/_=\r\n-]+\Z", re.IGNORECASE)
 _DESCRIPTION = re.compile(r"… \(\d+ characters, (sha256:[0-9a-f]{64})\)\Z")
 
@@ -80,7 +79,7 @@ def is_long(text: str) -> bool:
 
 def is_shortened(text: str) -> bool:
     """Return whether a text is what :func:`describe` returns."""
-    return _DESCRIPTION.search(text) is not None
+    return described_digest(text) is not None
 
 
 def describe(text: str) -> str:

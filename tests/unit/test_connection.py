@@ -4,9 +4,11 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+import jsonschema
 import pytest
 
 from airflow_provider_modelslab._http.connection import ClientOptions, read_connection
+from airflow_provider_modelslab.provider_info import CONNECTION_FIELDS
 
 
 def connection(**fields: Any) -> SimpleNamespace:
@@ -35,6 +37,20 @@ def test_defaults():
         ({"host": "localhost:8787"}, "http://localhost:8787"),
         ({"host": "https://gateway.example/modelslab"}, "https://gateway.example/modelslab"),
         ({"host": "http://[::1]:8787"}, "http://[::1]:8787"),
+        ({"host": "[::1]:8787"}, "http://[::1]:8787"),
+        ({"host": "127.8.9.1:8787"}, "http://127.8.9.1:8787"),
+        ({"host": "127.0.0.1.gateway.example"}, "https://127.0.0.1.gateway.example"),
+        ({"host": "localhost.gateway.example"}, "https://localhost.gateway.example"),
+        ({"host": "localhost-gateway"}, "https://localhost-gateway"),
+        ({"host": "[2001:db8::1]:8787"}, "https://[2001:db8::1]:8787"),
+        ({"host": "https://modelslab.com/api/v6"}, None),
+        ({"host": "modelslab.com/api/v6/images/text2img/"}, None),
+        ({"host": "https://stablediffusionapi.com/api/v3"}, "https://stablediffusionapi.com"),
+        ({"host": "http://stablediffusionapi.com:80"}, "https://stablediffusionapi.com"),
+        ({"host": "https://gateway.example/api/v6/"}, "https://gateway.example"),
+        ({"host": "https://gateway.example/lab/api"}, "https://gateway.example/lab"),
+        ({"host": "https://gateway.example/lab/apis"}, "https://gateway.example/lab/apis"),
+        ({"host": "gateway.example", "port": 65535}, "https://gateway.example:65535"),
     ],
 )
 def test_hosts(fields, base_url):
@@ -60,6 +76,12 @@ def test_bad_hosts_are_refused_by_name(host):
     with pytest.raises(ValueError, match="host") as caught:
         read_connection(connection(host=host))
     assert "secret-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_ports_are_checked(port):
+    with pytest.raises(ValueError, match=f"host has no port {port}: ports are whole numbers from 1 to 65535"):
+        read_connection(connection(host="gateway.example", port=port))
 
 
 @pytest.mark.parametrize("password", [None, "", "  "])
@@ -92,11 +114,31 @@ def test_extras():
         (json.dumps({"retries": 1.5}), "retries"),
         (json.dumps({"retries": True}), "retries"),
         (json.dumps({"retries": 10**9}), "retries"),
+        (json.dumps({"requests_per_second": 0}), "requests_per_second"),
     ],
 )
 def test_bad_extras_are_refused_by_name(extra, name):
     with pytest.raises(ValueError, match=name):
         read_connection(connection(extra=extra))
+
+
+@pytest.mark.parametrize("name", ["request_timeout", "retries", "requests_per_second"])
+@pytest.mark.parametrize("value", [-1, 0, 0.001, 0.5, 1, 1.5, 3.0, 100, 101, 86400, 86400.5, 1e9])
+def test_the_form_and_the_reader_agree(name, value):
+    schema = CONNECTION_FIELDS[name]["schema"]
+    fields = connection(extra=json.dumps({name: value}))
+    if jsonschema.Draft202012Validator(schema).is_valid(value):
+        assert getattr(read_connection(fields), name) == value
+    else:
+        with pytest.raises(ValueError, match=name):
+            read_connection(fields)
+
+
+def test_the_limits_are_named():
+    with pytest.raises(ValueError, match="'request_timeout' must be a number above 0 up to 86400"):
+        read_connection(connection(extra='{"request_timeout": 0}'))
+    with pytest.raises(ValueError, match="'retries' must be a whole number from 0 up to 100"):
+        read_connection(connection(extra='{"retries": 0.5}'))
 
 
 def test_the_key_is_not_in_the_repr():
