@@ -6,7 +6,6 @@ import ast
 import re
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,9 +29,6 @@ LAYERS = (
 RANKS = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 APART = {"sandbox"}
 """It stands for ModelsLab, and knows nothing of Airflow."""
-
-UNCLEAN: set[str] = set()
-"""Modules that are not clean yet; empty at the end."""
 
 PURE_PARTS = {"_protocol", "_polling"}
 IMPURE = {f"{PACKAGE}._polling.{module}" for module in ("clock", "poller")}
@@ -72,11 +68,6 @@ def imports_of(module: str) -> set[str]:
     return names - {module}
 
 
-def with_marks(modules: list[str]) -> list[Any]:
-    xfail = pytest.mark.xfail(reason="not clean yet")
-    return [pytest.param(module, marks=[xfail] if module in UNCLEAN else []) for module in modules]
-
-
 IMPORTS = {module: {name for name in imports_of(module) if name in TREES} for module in TREES}
 
 
@@ -84,7 +75,7 @@ def test_every_part_has_its_layer():
     assert {part_of(module) for module in TREES} <= {*RANKS, *APART, ""}
 
 
-@pytest.mark.parametrize("module", with_marks(list(TREES)))
+@pytest.mark.parametrize("module", TREES)
 def test_imports_point_downward(module):
     part = part_of(module)
     uppermost = len(LAYERS) - 1
@@ -104,7 +95,7 @@ def test_no_module_imports_itself_by_way_of_others():
     TopologicalSorter(IMPORTS).prepare()
 
 
-@pytest.mark.parametrize("module", with_marks(PURE))
+@pytest.mark.parametrize("module", PURE)
 def test_pure_modules_are_handed_time_and_chance(module):
     assert {part_of(name) for name in IMPORTS[module]} <= {*PURE_PARTS, "jobs", "endpoints"}
     assert IMPORTS[module].isdisjoint(IMPURE)

@@ -134,7 +134,7 @@ def test_endless_nesting_is_refused():
         parse_jobs(nested, "v3")
 
 
-def test_the_key_is_taken_out_of_replies():
+def test_the_key_is_removed_from_replies():
     (job,) = parse_jobs({"id": 1, "status": "error", "message": "bad key secret-key"}, "v3", key="secret-key")
     assert job.message == "bad key ***"
 

@@ -161,7 +161,7 @@ def test_a_cleared_task_returns_what_is_there(quick_sandbox: Sandbox):
     assert len(submissions_at(quick_sandbox)) == 1
 
 
-def test_what_is_not_durable_is_submitted_anew(sandbox: Sandbox):
+def test_what_is_not_durable_is_submitted_again(sandbox: Sandbox):
     store = StateStore()
     for _ in range(2):
         deferral_of(operator(durable=False), new_try(store))
@@ -175,7 +175,7 @@ def test_a_changed_payload_is_submitted(sandbox: Sandbox):
     assert [payload["prompt"] for payload in submissions_at(sandbox)] == ["a lighthouse", "a fox"]
 
 
-def test_a_failed_generation_is_tried_anew_when_the_task_is_cleared(sandbox: Sandbox):
+def test_a_failed_generation_is_repeated_when_the_task_is_cleared(sandbox: Sandbox):
     store = StateStore()
     deferral_of(operator(), new_try(store))
     sandbox.fail(next(iter(sandbox.jobs)))
@@ -192,7 +192,7 @@ def test_a_submission_whose_reply_was_lost_fails_the_task_once(sandbox: Sandbox)
     assert len(sandbox.jobs) == 2
 
 
-def test_a_worker_that_died_while_submitting_is_no_reason_to_pay_again(sandbox: Sandbox):
+def test_a_worker_that_died_while_submitting_does_not_lead_to_a_second_payment(sandbox: Sandbox):
     store = StateStore()
     fingerprint = ModelsLabHook().fingerprint
     account = f"{fingerprint.host}#{fingerprint.key}"
@@ -260,7 +260,7 @@ def test_a_full_queue_is_waited_out(sandbox: Sandbox, context, deferrable, monke
         assert len(submissions_at(full)) >= 2
 
 
-def test_a_pause_that_was_asked_for_is_kept_without_a_worker(sandbox: Sandbox, context):
+def test_a_requested_pause_is_kept_without_a_worker(sandbox: Sandbox, context):
     sandbox.script("submit", ["rate_limit"])
     before = time.time()
     trigger = deferral_of(operator(), context).trigger
@@ -276,7 +276,7 @@ def test_a_queue_that_stays_full_ends_with_the_timeout(sandbox: Sandbox, context
 
 
 @BOTH_WAYS
-def test_a_batch_keeps_within_its_places(quick_sandbox: Sandbox, context, deferrable):
+def test_a_batch_keeps_within_its_queue_slots(quick_sandbox: Sandbox, context, deferrable):
     urls = run(operator(payloads=prompts(5), max_in_flight=2, deferrable=deferrable, poke_interval=0.2), context)
     assert [payload["prompt"] for payload in submissions_at(quick_sandbox)] == [f"picture {n}" for n in range(5)]
     assert [record["outputs"] for record in context["ti"].xcoms["jobs"]] == [[url] for url in urls]
@@ -368,7 +368,7 @@ def test_a_manifest_holds_no_pictures(quick_sandbox: Sandbox, context):
 
 
 @BOTH_WAYS
-def test_outputs_are_stored_and_told(quick_sandbox: Sandbox, context, deferrable, tmp_path):
+def test_outputs_are_stored_and_reported(quick_sandbox: Sandbox, context, deferrable, tmp_path):
     payloads = {name: {"prompt": name, "samples": 2} for name in ("fox", "owl")}
     urls = run(operator(payloads=payloads, deferrable=deferrable, output_path=str(tmp_path), max_in_flight=2), context)
     files = context["ti"].xcoms["files"]
@@ -395,7 +395,7 @@ def test_a_probe_leaves_nothing_behind(sandbox: Sandbox, context, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_retry_of_the_saving_generates_nothing(quick_sandbox: Sandbox, tmp_path):
+def test_a_retry_of_storing_generates_nothing(quick_sandbox: Sandbox, tmp_path):
     store = StateStore()
     outputs = tmp_path / "outputs"
     task = operator(output_path=outputs)
