@@ -25,7 +25,7 @@ from airflow_provider_modelslab._polling.schedule import DurationModel
 from airflow_provider_modelslab._polling.waits import JobWait
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
-from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, argument_errors
 
 TIMER_RESOLUTION = 0.001
 """Seconds to which an event loop's timers are good: a shorter pause is not slept, but counts for the next request."""
@@ -300,7 +300,8 @@ class Pollers:
             self._pollers[address] = poller
         poller.users += 1
         try:
-            await poller.open()
+            with argument_errors(f"Connection {conn_id!r} cannot be used: "):
+                await poller.open()
             yield poller
         finally:
             poller.users -= 1
