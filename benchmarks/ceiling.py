@@ -3,7 +3,7 @@ Measure whether the ceiling holds, whether anybody starves, and how long the eve
 
 Three scenes on one connection, over TLS, all of whose waits are due at once, as after a restart of the triggerer. In
 the first, 5,000 waits share 10 requests a second for some minutes; recorded is when each request departs, before
-anything is done to send it. In the others there is no ceiling, so that 5,000 waits are polled and get done as fast
+anything is done to send it. In the others there is no ceiling, so that 5,000 waits are polled and finish as fast
 as the machine can: as triggers with a single job, and as one trigger. A watchdog measures how long the event loop
 keeps others waiting. For comparison, one garbage collection is measured among as many coroutines that only sleep.
 ``--frozen`` leaves what Airflow has loaded out of the collections, as the plugin of the README does in a triggerer.
@@ -149,7 +149,7 @@ async def under_the_ceiling(waits: int, seconds: float) -> tuple[list[tuple[floa
 
 
 async def as_fast_as_can_be(server: StandIn, singles: int, together: int) -> list[Any]:
-    """Run waits without a ceiling until each has been polled twice, then let all get done; return the lateness."""
+    """Run waits without a ceiling until each has been polled twice, then let all finish; return the lateness."""
     server.process()
     with watched() as watchdog:
         tasks = await waiting(singles, together)
@@ -159,7 +159,7 @@ async def as_fast_as_can_be(server: StandIn, singles: int, together: int) -> lis
         lateness = [("start, all polled", await watchdog.lateness())]
         server.finish()
         payloads = await asyncio.gather(*tasks)
-        lateness.append(("all get done", await watchdog.lateness()))
+        lateness.append(("all finish", await watchdog.lateness()))
     if {payload["status"] for payload in payloads} != {"finished"}:
         raise RuntimeError("a wait did not end well")
     return lateness

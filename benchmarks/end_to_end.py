@@ -260,7 +260,7 @@ def schedule_alone(jobs: Sequence[Submitted], repetitions: int = 20) -> float:
 
     The provider's own waits are played through: replies come at once, and any number of requests may leave together.
     """
-    started = min(look for job in jobs for look in job.polls)
+    started = min(poll for job in jobs for poll in job.polls)
     return fmean(_play(jobs, started) for _ in range(repetitions))
 
 

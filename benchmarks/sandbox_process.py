@@ -25,7 +25,7 @@ class Submitted:
     :param eta: ModelsLab's estimate in seconds.
     :param submitted: when it was submitted.
     :param ready: when it is done.
-    :param polls: when it was asked for.
+    :param polls: when it was polled.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Submitted:
     def noticed(self) -> float:
         """When the request arrived whose reply was the result."""
         # What gets done between the arrival of a request and the answer to it is noticed at once.
-        return next((look for look in self.polls if look >= self.ready), self.ready)
+        return next((poll for poll in self.polls if poll >= self.ready), self.ready)
 
     def record(self) -> dict[str, Any]:
         """Return what the provider's operator hands to the next task."""

@@ -74,11 +74,11 @@ SCENARIOS = {
     "ETA always 5": Scenario(120, 0.7, 5),
 }
 
-Looks = Callable[[float | None], Iterator[float]]
+Polls = Callable[[float | None], Iterator[float]]
 """A strategy: the moments at which a job with this ETA is polled."""
 
 
-def fixed_interval(interval: float) -> Looks:
+def fixed_interval(interval: float) -> Polls:
     """Look at once and then at a fixed pace, as Airflow's sensors do."""
 
     def polls(eta: float | None) -> Iterator[float]:
@@ -90,7 +90,7 @@ def fixed_interval(interval: float) -> Looks:
     return polls
 
 
-def eta_then_interval(interval: float) -> Looks:
+def eta_then_interval(interval: float) -> Polls:
     """Sleep until the ETA and then look at a fixed pace, as a loop with ``time.sleep(eta)`` does."""
 
     def polls(eta: float | None) -> Iterator[float]:
@@ -102,7 +102,7 @@ def eta_then_interval(interval: float) -> Looks:
     return polls
 
 
-def provider(durations: schedule.DurationModel, seconds_per_request: float) -> Looks:
+def provider(durations: schedule.DurationModel, seconds_per_request: float) -> Polls:
     policy = replace(DEFAULT_POLICY, seconds_per_request=seconds_per_request)
 
     def polls(eta: float | None) -> Iterator[float]:
@@ -114,7 +114,7 @@ def provider(durations: schedule.DurationModel, seconds_per_request: float) -> L
     return polls
 
 
-def optimum(scenario: Scenario, seconds_per_request: float) -> Looks:
+def optimum(scenario: Scenario, seconds_per_request: float) -> Polls:
     def polls(eta: float | None) -> Iterator[float]:
         median, spread = scenario.expected_duration(eta)
         moment = median * math.exp(-5 * spread)
@@ -139,7 +139,7 @@ def _hazard(moment: float, median: float, spread: float) -> float:
     return NORMAL.pdf(deviation) / (survival * spread * moment)
 
 
-def play(jobs: list[tuple[float, float | None]], polls: Looks) -> tuple[float, float]:
+def play(jobs: list[tuple[float, float | None]], polls: Polls) -> tuple[float, float]:
     """Return the mean seconds from ready to noticed, and the mean requests."""
     latencies, requests = [], []
     for duration, eta in jobs:
@@ -151,7 +151,7 @@ def play(jobs: list[tuple[float, float | None]], polls: Looks) -> tuple[float, f
     return fmean(latencies), fmean(requests)
 
 
-def latency_at(requests: float, jobs: list[tuple[float, float | None]], strategy: Callable[[float], Looks]) -> float:
+def latency_at(requests: float, jobs: list[tuple[float, float | None]], strategy: Callable[[float], Polls]) -> float:
     """Return the mean latency of a strategy when its number is set so that a job takes so many requests."""
     low, high = 1e-3, 1e3
     latency = math.nan

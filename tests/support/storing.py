@@ -13,7 +13,7 @@ from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sandbox.media import make
 from tests.support.raw_server import reply
 
-PNG = make("png", "a lighthouse") + bytes(5000)  # longer than what is polled before it is stored
+PNG = make("png", "a lighthouse") + bytes(5000)  # longer than the head by which files are judged
 ENCODED = base64.b64encode(PNG).decode()
 RESIGNED = RetryPolicy(absent=0, faults=0, pause=0.001, longest_pause=0.01)
 
