@@ -14,7 +14,7 @@ from airflow_provider_modelslab._http.fingerprint import Fingerprint
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
 from airflow_provider_modelslab._polling.policy import Pacing
-from airflow_provider_modelslab._polling.poller import News, Poller, Subscription, pollers
+from airflow_provider_modelslab._polling.poller import ConnectionMoved, News, Poller, Subscription, pollers
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab._tasks.events import job_record, write_error, write_event
@@ -99,7 +99,8 @@ class ModelsLabJobTrigger(BaseTrigger):
             event = await self._event()
         except ModelsLabArgumentError as error:
             # Our own words about the connection, without the key.
-            event = write_error(f"In the triggerer: {error}", self.jobs, self.state)
+            moved = isinstance(error, ConnectionMoved)
+            event = write_error(f"In the triggerer: {error}", self.jobs, self.state, permanent=moved)
         except Exception:
             # A defect of this provider: the details go to the triggerer's log, where the key is masked.
             self.log.exception("The wait broke off")

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from airflow_provider_modelslab._client import AsyncClient
@@ -33,7 +33,22 @@ TIMER_RESOLUTION = 0.001
 LookUp = Callable[[], Awaitable[ClientOptions]]
 """Looks the connection up."""
 
-_Result = TypeVar("_Result")
+
+class ConnectionMoved(ModelsLabArgumentError):
+    """
+    The connection leads to another host than when the wait started, where its jobs are not known.
+
+    :param conn_id: the connection.
+    :param before: what it was.
+    :param now: what it is.
+    """
+
+    def __init__(self, conn_id: str, before: Fingerprint, now: Fingerprint) -> None:
+        hosts = [fingerprint.host or "the official hosts" for fingerprint in (before, now)]
+        super().__init__(
+            f"Put the host back into connection {conn_id!r} and clear the task, or submit its jobs again: they were "
+            f"submitted to {hosts[0]}, and the connection now leads to {hosts[1]}, where they are not known"
+        )
 
 
 @dataclass
@@ -286,7 +301,8 @@ class Pollers:
         :param started_with: what the connection was when the wait started; ``None`` where that is not known.
         :param look_up: looks the connection up.
         :param pacing: policy, clock and chance.
-        :raises ModelsLabArgumentError: the connection cannot be used, or leads to another host by now.
+        :raises ModelsLabArgumentError: the connection cannot be used; a :class:`ConnectionMoved` where it leads to
+            another host by now.
         """
         address = conn_id, started_with
         poller = self._pollers.get(address)
@@ -316,17 +332,8 @@ class Pollers:
         options = await look_up()
         fingerprint = await asyncio.to_thread(fingerprint_of, options)
         if started_with is not None and started_with.host != fingerprint.host:
-            raise ModelsLabArgumentError(moved(conn_id, started_with, fingerprint))
+            raise ConnectionMoved(conn_id, started_with, fingerprint)
         return Poller(options, fingerprint, look_up, pacing, self._durations.setdefault(conn_id, {}))
-
-
-def moved(conn_id: str, started_with: Fingerprint, now: Fingerprint) -> str:
-    """Say what to do about a wait whose connection leads to another host by now."""
-    before, after = (fingerprint.host or "the official hosts" for fingerprint in (started_with, now))
-    return (
-        f"Put the host back into connection {conn_id!r} and clear the task, or submit its jobs again: they were "
-        f"submitted to {before}, and the connection now leads to {after}, where they are not known"
-    )
 
 
 _POLLERS: WeakKeyDictionary[asyncio.AbstractEventLoop, Pollers] = WeakKeyDictionary()

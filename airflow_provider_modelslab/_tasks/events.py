@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_modelslab._protocol.shortening import shorten
 from airflow_provider_modelslab._protocol.verdicts import Verdict
-from airflow_provider_modelslab.exceptions import exception_for
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, exception_for
 from airflow_provider_modelslab.jobs import Job
 
 EVENT_STATUSES = ("finished", "partial", "timeout", "error")
@@ -31,6 +31,7 @@ class WaitEvent:
     :param state: what the task gave the trigger to hand back.
     :param verdict: of an error, the name of the verdict about the account, if it was one.
     :param message: of an error, what happened.
+    :param permanent: of an error, whether another try cannot mend it.
     """
 
     status: str
@@ -38,12 +39,13 @@ class WaitEvent:
     state: Mapping[str, Any] = field(default_factory=dict)
     verdict: str | None = None
     message: str = ""
+    permanent: bool = False
 
     def error(self, conn_id: str) -> Exception:
         """Return the exception of an error."""
         if self.verdict in Verdict.__members__:
             return exception_for(Verdict[str(self.verdict)], self.message, conn_id)
-        return AirflowException(self.message)
+        return (ModelsLabArgumentError if self.permanent else AirflowException)(self.message)
 
 
 def write_event(status: str, records: Sequence[Mapping[str, Any]], state: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +60,11 @@ def write_event(status: str, records: Sequence[Mapping[str, Any]], state: Mappin
 
 
 def write_error(
-    message: str, records: Sequence[Mapping[str, Any]], state: Mapping[str, Any], verdict: Verdict | None = None
+    message: str,
+    records: Sequence[Mapping[str, Any]],
+    state: Mapping[str, Any],
+    verdict: Verdict | None = None,
+    permanent: bool = False,
 ) -> dict[str, Any]:
     """
     Return the payload of an event about a wait that an error ended.
@@ -67,9 +73,10 @@ def write_error(
     :param records: the jobs, as :func:`job_record` returns them.
     :param state: what the task gave the trigger to hand back.
     :param verdict: the verdict about the account, if it was one.
+    :param permanent: whether another try cannot mend it.
     """
     name = None if verdict is None else verdict.name
-    return {**write_event("error", records, state), "verdict": name, "message": message}
+    return {**write_event("error", records, state), "verdict": name, "message": message, "permanent": permanent}
 
 
 def read_event(event: Mapping[str, Any] | None) -> WaitEvent:
@@ -82,7 +89,8 @@ def read_event(event: Mapping[str, Any] | None) -> WaitEvent:
     if isinstance(event, Mapping) and event.get("status") in EVENT_STATUSES and isinstance(event.get("jobs"), list):
         jobs = [Job.from_dict(record) for record in event["jobs"]]
         state = event.get("state") or {}
-        return WaitEvent(event["status"], jobs, state, event.get("verdict"), str(event.get("message") or ""))
+        message, permanent = str(event.get("message") or ""), bool(event.get("permanent"))
+        return WaitEvent(event["status"], jobs, state, event.get("verdict"), message, permanent)
     raise AirflowException("Clear the task to wait for its jobs again: the trigger's event is not understood")
 
 

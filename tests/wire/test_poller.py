@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_modelslab._http import async_transport
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
 from airflow_provider_modelslab._polling.poller import pollers
 from airflow_provider_modelslab._protocol.outcomes import HttpReply
+from airflow_provider_modelslab._tasks.events import read_event
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
@@ -283,7 +285,7 @@ def test_a_wait_keeps_its_host_when_the_connection_gets_another_one(
 ):
     """Both sandboxes have a job of the same id: each wait must end with the picture of its own."""
     (first,), (second,) = submitted(sandbox, 1), submitted(other_sandbox, 1)
-    second = {**second, "id": first["id"]} if second["id"] != first["id"] else second
+    assert first == second
 
     async def scenario() -> list[dict]:
         before = asyncio.create_task(aevent_of(deferred([first])))
@@ -311,6 +313,7 @@ def test_a_wait_whose_connection_leads_to_another_host_says_so(sandbox: Sandbox,
     assert f"submitted to {sandbox.url}, and the connection now leads to {other_sandbox.url}" in event["message"]
     assert "Put the host back into connection 'modelslab_default'" in event["message"]
     assert not fetches(other_sandbox)
+    assert isinstance(read_event(event).error("modelslab_default"), AirflowFailException)
 
 
 def test_a_host_that_the_connection_lost_for_a_moment_ends_no_wait(sandbox: Sandbox, other_sandbox, monkeypatch):
