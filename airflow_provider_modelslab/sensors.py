@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelsLabJobSensor"]
 
+STATE_KEY = "modelslab_wait"
+"""The key in the task state store of what one poke of the mode ``reschedule`` leaves for the next one."""
+
 _REMEMBERED = ("modelslab_conn_id", "fail_on_partial_error", "output_path", "if_exists", "return_files")
 """The arguments that count until the try ends as the first execution was given them."""
 
@@ -134,7 +137,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         """Poll the jobs, wait for those in progress in the triggerer or here, and return the output URLs."""
         started = time.time()
         with self._failures_skipped():
-            hook, waits = self._start()
+            hook, waits = self._start(context)
             if not waits.jobs():
                 self.log.info("No jobs to wait for: the list is empty")
                 return self._finish(context, hook, [])
@@ -173,16 +176,35 @@ class ModelsLabJobSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll each job in progress once: how the modes ``poke`` and ``reschedule`` wait."""
-        if self._running is None:
-            self._running = self._start()
-        hook, waits = self._running
+        hook, waits = self._running or self._start(context)
         unfinished = len(waits.unfinished())
         self._poll(context, hook, waits, waits.unfinished())
-        if waits.unfinished():
-            if len(waits.unfinished()) < unfinished:
-                self.log.info("Still waiting: %s", waits.summary())
-            return PokeReturnValue(is_done=False)
-        return PokeReturnValue(is_done=True, xcom_value=self._finish(context, hook, waits.jobs()))
+        if not waits.unfinished():
+            return PokeReturnValue(is_done=True, xcom_value=self._finish(context, hook, waits.jobs()))
+        if len(waits.unfinished()) < unfinished:
+            self.log.info("Still waiting: %s", waits.summary())
+        if self.mode == "reschedule":
+            self._keep(context, waits)
+        else:
+            self._running = hook, waits
+        return PokeReturnValue(is_done=False)
+
+    def _recall(self, context: Context, waits: JobWaits) -> None:
+        """
+        Go on where the last poke of this try has stopped.
+
+        Without a task state store (before Airflow 3.3), replies that count only when they persist never count: such a
+        wait ends with its timeout.
+        """
+        store: Any = context.get("task_state_store")
+        if store is not None and context.get("task_reschedule_count"):
+            waits.recall(store.get(STATE_KEY) or {})
+
+    def _keep(self, context: Context, waits: JobWaits) -> None:
+        """Remember the last replies for the next poke."""
+        store: Any = context.get("task_state_store")
+        if store is not None and (records := waits.to_records()) != (store.get(STATE_KEY) or {}):
+            store.set(STATE_KEY, records)
 
     def _judge(self) -> None:
         """Refuse at parse time what is wrong whatever the connection, the upstreams and the templates hold."""
@@ -210,7 +232,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         except ForeignHostError:
             return  # It may be the connection's own host, which is only known when the task runs.
 
-    def _start(self) -> tuple[ModelsLabHook, JobWaits]:
+    def _start(self, context: Context) -> tuple[ModelsLabHook, JobWaits]:
         """Judge what was rendered, and begin to wait."""
         hook = ModelsLabHook(self.modelslab_conn_id)
         with argument_errors():
@@ -221,7 +243,9 @@ class ModelsLabJobSensor(BaseSensorOperator):
             raise AirflowSkipException("No jobs to wait for: the upstream tasks of all jobs were skipped")
         if len(jobs) < len(given):
             self.log.info("Left out %d of %d jobs: skipped upstream tasks", len(given) - len(jobs), len(given))
-        return hook, hook.waits(jobs)
+        waits = hook.waits(jobs)
+        self._recall(context, waits)
+        return hook, waits
 
     def _wait_here(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> Any:
         """Wait in this worker process, or in a chain of them, as ``BaseSensorOperator`` does."""

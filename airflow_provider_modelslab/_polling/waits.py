@@ -8,8 +8,9 @@ name says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.policy import Pacing, PollingPolicy
@@ -114,6 +115,35 @@ class JobWait:
         remark = self._remark(reply)
         self.due = now + self._delay(reply, now)
         return remark
+
+    def to_record(self) -> dict[str, Any]:
+        """Return what another process must know of the last replies: plain data, empty where that is nothing."""
+        clock = self._pacing.clock
+        behind = clock.wall() - clock.monotonic()
+        record: dict[str, Any] = {}
+        if self._inconclusive is not None:
+            record["inconclusive"] = self._inconclusive.name
+            record["replies"] = self._inconclusive_replies
+            record["since"] = self._inconclusive_since + behind
+        if self.last_verdict is Verdict.RATE_LIMITED:
+            record["pause_until"] = self.due + behind
+        return record
+
+    def recall(self, record: Mapping[str, Any]) -> None:
+        """
+        Go on where another process has stopped.
+
+        :param record: what :meth:`to_record` returned there.
+        """
+        clock = self._pacing.clock
+        behind = clock.wall() - clock.monotonic()
+        if "inconclusive" in record:
+            self._inconclusive = Verdict[record["inconclusive"]]
+            self._inconclusive_replies = record["replies"]
+            self._inconclusive_since = min(clock.monotonic(), record["since"] - behind)
+        if "pause_until" in record:
+            self.last_verdict = Verdict.RATE_LIMITED
+            self.due = record["pause_until"] - behind
 
     def _first_poll(self, now: float) -> float:
         if self._poke_interval is not None:
@@ -220,6 +250,16 @@ class JobWaits:
     def unfinished(self) -> list[JobWait]:
         """Return the waits that go on, each once."""
         return list(dict.fromkeys(wait for wait in self._waits if not wait.job.finished))
+
+    def to_records(self) -> dict[str, dict[str, Any]]:
+        """Return what another process must know of the last replies, by job; see :meth:`JobWait.to_record`."""
+        records = {str(wait.job): wait.to_record() for wait in self.unfinished()}
+        return {name: record for name, record in records.items() if record}
+
+    def recall(self, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on where another process has stopped, with what :meth:`to_records` returned there."""
+        for wait in self.unfinished():
+            wait.recall(records.get(str(wait.job), {}))
 
     def jobs(self) -> list[Job]:
         """Return all jobs as they stand, in the user's order."""

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from airflow_provider_modelslab._polling.policy import DEFAULT_POLICY
 from airflow_provider_modelslab._tasks.deferral import TRIGGER_GRACE
 from airflow_provider_modelslab.endpoints import FetchEndpoint
 from airflow_provider_modelslab.exceptions import (
@@ -32,7 +33,7 @@ from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.support.pacing import FAST, set_policy
 from tests.support.raw_server import RawServer, reply
-from tests.support.tasks import RecordingTaskInstance, deferral_of, event_after
+from tests.support.tasks import RecordingTaskInstance, StateStore, deferral_of, event_after
 
 VIDEO = "v6/video/text2video"
 PROMPT = {"prompt": "a lighthouse at dusk"}
@@ -423,6 +424,32 @@ def test_an_inconclusive_reply_does_not_hold_up_a_poke(sandbox: Sandbox, context
     waiting = sensor(job, deferrable=False, mode=mode)
     assert [bool(waiting.poke(context)) for _ in range(3)] == [False, False, True]
     assert len(sandbox.requests) == 3
+
+
+def reschedules(store: StateStore | None, job: int, counts: range) -> None:
+    """Poke as often, each time in a new process, as the mode "reschedule" does."""
+    for count in counts:
+        context: Any = {"ti": RecordingTaskInstance(), "task_reschedule_count": count, "task_state_store": store}
+        assert not sensor(job, deferrable=False, mode="reschedule").poke(context)
+
+
+def test_what_counts_only_when_it_persists_is_remembered_between_pokes(sandbox: Sandbox, monkeypatch):
+    set_policy(monkeypatch, **FAST, inconclusive_grace=0.0)
+    (job,) = submitted(sandbox)
+    sandbox.set_faults({"empty_output": 1.0})
+    store = StateStore()
+    limit = DEFAULT_POLICY.no_output_limit
+    reschedules(store, job, range(limit - 1))
+    with pytest.raises(ModelsLabJobFailed, match=f"without any output' {limit} times in a row"):
+        reschedules(store, job, range(limit - 1, limit))
+    reschedules(None, job, range(limit + 1))
+
+
+def test_a_pause_is_kept_between_pokes(sandbox: Sandbox):
+    (job,) = submitted(sandbox)
+    sandbox.script("fetch", ["rate_limit"])
+    reschedules(StateStore(), job, range(3))
+    assert len(sandbox.requests) == 1
 
 
 def test_success_without_output_fails_in_the_end(sandbox: Sandbox, context, monkeypatch):
