@@ -132,9 +132,9 @@ class Failure:
     error: DownloadError | DownloadCancelled
 
     @property
-    def is_absent(self) -> bool:
-        """Whether nobody has the file, as far as its servers say."""
-        return isinstance(self.error, DownloadError) and self.error.retryability is Retryability.ABSENT
+    def is_final(self) -> bool:
+        """Whether the servers have no such file, which no repetition mends."""
+        return isinstance(self.error, DownloadError) and self.error.retryability is not Retryability.FAULT
 
     def __str__(self) -> str:
         return f"{self.job_files.describe(self.index)}: {self.error}"
@@ -271,5 +271,5 @@ def _save_error(failures: Sequence[Failure], total: int) -> ModelsLabSaveError:
     return ModelsLabSaveError(
         f"Retry or clear the task soon, which stores what is missing: {len(failures)} of {total} outputs could not be "
         f"stored: {listed}{more}. The generation is done and paid for; output URLs may expire",
-        without_files=[failure.job_files.job for failure in failures if failure.is_absent],
+        without_files=[failure.job_files.job for failure in failures if failure.is_final],
     )

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -37,10 +38,12 @@ from airflow_provider_modelslab.sandbox.state import PRICE
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.conftest import unhurried
 from tests.support.pacing import FAST, set_policy
+from tests.support.raw_server import RawServer, path_of, reply
 from tests.support.tasks import RecordingTaskInstance, StateStore, deferral_of, event_after, run
 from tests.support.waiting import wait_until
 
 PATH = "v6/images/text2img"
+PNG = b"\x89PNG\r\n\x1a\n"
 BOTH_WAYS = pytest.mark.parametrize("deferrable", [True, False])
 
 
@@ -215,6 +218,23 @@ def test_a_forgotten_job_is_generated_again_in_the_same_try(quick_sandbox: Sandb
     assert requests.get(urls[0], timeout=10).ok
     assert len(quick_sandbox.jobs) == 1
     assert any(message.startswith("Submitting again: job v6/images:") for message in log.messages)
+
+
+def test_outputs_that_are_gone_are_generated_again_when_the_task_is_cleared(
+    raw_server: RawServer, monkeypatch, context, tmp_path
+):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    done = reply({"status": "success", "id": 7, "output": [f"{raw_server.url}/a.png"]})
+    gone = reply(b"", 410)
+    raw_server.answer_to = lambda request: gone if path_of(request) == "/a.png" else done
+    task = operator(output_path=tmp_path)
+    with pytest.raises(ModelsLabSaveError, match="paid for"):  # of this try: the next one stores what is missing
+        run(task, context)
+    with pytest.raises(AirflowFailException, match="Clear the task to generate 1 jobs again"):
+        run(task, context)
+    with pytest.raises(ModelsLabSaveError):
+        run(task, context)
+    assert sum(path_of(request) == f"/api/{PATH}" for request in raw_server.requests) == 2
 
 
 def test_a_remembered_job_is_polled_again_for_its_urls(quick_sandbox: Sandbox):
@@ -456,6 +476,27 @@ def test_a_picture_in_a_payload_is_not_stored(quick_sandbox: Sandbox, context):
     assert deferrals == [1]  # not while the picture was to be submitted
     assert submissions_at(quick_sandbox)[1]["init_image"] == picture
     assert len(json.dumps(context["ti"].xcoms)) < 10_000
+
+
+@BOTH_WAYS
+def test_outputs_that_are_data_go_into_files_and_not_into_the_database(
+    raw_server: RawServer, monkeypatch, context, deferrable, tmp_path
+):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    picture = b64encode(PNG + bytes(3_000_000)).decode()
+    queued = reply({"status": "processing", "id": 7, "eta": 0.1})
+    done = reply({"status": "success", "id": 7, "output": [picture], "meta": {"init_image": picture}})
+    raw_server.answer_to = lambda request: queued if path_of(request) == f"/api/{PATH}" else done
+    arguments = {"deferrable": deferrable, "poke_interval": 0.1}
+    with pytest.raises(ModelsLabArgumentError, match="Pass an output_path, and clear the task: output 0 of job v6/im"):
+        run(operator(**arguments), context)
+    assert len(json.dumps(context["ti"].xcoms)) < 10_000
+    assert len(json.dumps(list(context["task_state_store"].texts.values()))) < 1_000
+    (path,) = run(operator(output_path=tmp_path, **arguments), context)
+    assert Path(path).read_bytes() == PNG + bytes(3_000_000)
+    assert context["ti"].xcoms["jobs"][0]["outputs"] == context["ti"].xcoms["files"] == [path]
+    assert len(json.dumps(context["ti"].xcoms)) < 10_000
+    assert sum(path_of(request) == f"/api/{PATH}" for request in raw_server.requests) == 1
 
 
 def test_a_skipped_upstream_is_left_out(quick_sandbox: Sandbox, context, log):
