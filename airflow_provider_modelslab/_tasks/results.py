@@ -139,7 +139,7 @@ def push_results(
             raise ModelsLabJobFailed(message, jobs=failed)
         log.warning("%s", message)
     _refuse_long_data(jobs)
-    _tell_outlets(context, {"urls": shorten(outputs)} | ({} if files is None else {"files": list(files)}))
+    _tell_outlets(context, log, {"urls": shorten(outputs)} | ({} if files is None else {"files": list(files)}))
     return list(files or ()) if return_files else outputs
 
 
@@ -189,17 +189,23 @@ def format_jobs(jobs: Sequence[Job]) -> str:
     return f"{named}; and {len(jobs) - _LISTED_JOBS} more" if len(jobs) > _LISTED_JOBS else named
 
 
-def _tell_outlets(context: Context, extra: dict[str, Any]) -> None:
-    """
-    Let the events of the task's assets carry what was generated.
+def _tell_outlets(context: Context, log: Any, extra: dict[str, Any]) -> None:
+    """Let the events of the task's assets carry what was generated."""
+    for outlet in context["task"].outlets if "task" in context else ():
+        _tell_outlet(context["outlet_events"], outlet, log, extra)
 
-    An alias has no event until somebody names its asset: that is the asset of the alias's own name.
+
+def _tell_outlet(events: Any, outlet: Any, log: Any, extra: dict[str, Any]) -> None:
     """
-    if "task" not in context:
-        return
-    events: Any = context["outlet_events"]
-    for outlet in context["task"].outlets:
+    Let the event of an asset carry what was generated.
+
+    An alias has no event until somebody names its asset: that is the asset of the alias's own name. An asset that
+    Airflow does not know is no reason to lose outputs.
+    """
+    try:
         if isinstance(outlet, AssetAlias):
             events[outlet].add(Asset(outlet.name), extra=extra)
         elif isinstance(outlet, (Asset, *_ASSET_REFERENCES)):
             events[outlet].extra = extra
+    except Exception as error:
+        log.warning("The event of %r does not carry the outputs (%s)", outlet, type(error).__name__)

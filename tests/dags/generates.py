@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pendulum
-from airflow.providers.common.compat.sdk import DAG, Asset, task
+from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias, task
 
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 
@@ -33,5 +33,17 @@ with DAG("with_outlet", schedule=None, start_date=START, catchup=False) as with_
         deferrable=True,
         poke_interval=0.2,
         timeout=60,
-        outlets=[Asset("gallery")],
+        outlets=[Asset("gallery"), AssetAlias("gallery_alias")],
+    )
+
+# What these templates give changes while the task is deferred.
+with DAG("rendered_again", schedule=None, start_date=START, catchup=False) as rendered_again:
+    ModelsLabGenerateOperator(
+        task_id="draw",
+        endpoint=PATH,
+        payloads="{{ var.json.batch }}",
+        max_in_flight=1,
+        deferrable=True,
+        poke_interval=0.2,
+        timeout=60,
     )

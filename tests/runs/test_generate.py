@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from threading import Thread
 
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.support.dag_runs import TEST_DAGS, Run, load_dags
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
 
@@ -41,3 +44,24 @@ def test_a_decorated_function_says_what_is_generated(dags, quick_sandbox: Sandbo
 def test_the_link_leads_to_the_output(dags):
     run = Run(dags["with_outlet"])
     assert run.xcom("draw", "_link_ModelsLabOutputLink") == run.xcom("draw")[0]
+
+
+def test_a_task_goes_on_with_what_was_rendered_when_it_began(dags, quick_sandbox: Sandbox):
+    from airflow.models.variable import Variable
+
+    def edit() -> None:
+        """Edit the Variable when the first job is submitted: while the task is deferred."""
+        wait_until(lambda: bool(quick_sandbox.jobs))
+        Variable.set("batch", json.dumps({"hare": {"prompt": "a hare"}}))
+
+    Variable.set("batch", json.dumps({"owl": {"prompt": "an owl"}, "hare": {"prompt": "a hare"}}))
+    editor = Thread(target=edit)
+    editor.start()
+    run = Run(dags["rendered_again"])
+    editor.join()
+    assert run.state == "success", run.states
+    prompts = {str(job_id): job.request.meta["prompt"] for job_id, job in quick_sandbox.jobs.items()}
+    assert list(prompts.values()) == ["an owl", "a hare"]
+    items = run.xcom("draw", "manifest")["items"]
+    assert [item["name"] for item in items] == ["owl", "hare"]
+    assert [item["payload"]["prompt"] for item in items] == [prompts[item["job_id"]] for item in items]

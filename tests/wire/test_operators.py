@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, Asset, AssetAlias
 
 from airflow_provider_modelslab._ledger.ledger import Ledger
 from airflow_provider_modelslab._tasks.batches import Item
@@ -510,6 +511,28 @@ def test_a_skipped_upstream_is_left_out(quick_sandbox: Sandbox, context, log):
         setattr(task, argument, rendered)
         with pytest.raises(AirflowSkipException, match="all payloads were skipped"):
             task.execute(context)
+
+
+class OutletEvents(dict[Any, Any]):
+    """Stands where Airflow's outlet events do; it knows no asset of the name "unknown"."""
+
+    def __getitem__(self, outlet: Any) -> Any:
+        if outlet.name == "unknown":
+            raise LookupError(outlet)
+        return self.setdefault(outlet.name, MagicMock())
+
+
+def test_asset_events_carry_what_was_generated(quick_sandbox: Sandbox, context, tmp_path):
+    references = [Asset.ref(name="reference"), Asset.ref(name="unknown")] if hasattr(Asset, "ref") else []
+    task = operator(outlets=[Asset("plain"), AssetAlias("alias"), *references], output_path=tmp_path)
+    context |= {"task": task, "outlet_events": OutletEvents()}
+    urls = run(task, context)
+    carried = {"urls": urls, "files": context["ti"].xcoms["files"]}
+    events = dict(context["outlet_events"])
+    assert events["plain"].extra == carried
+    events["alias"].add.assert_called_once_with(Asset("alias"), extra=carried)
+    if references:
+        assert events["reference"].extra == carried
 
 
 # --- account, time, arguments ---
