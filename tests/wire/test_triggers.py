@@ -118,9 +118,54 @@ def test_the_deadline_ends_it_with_what_is_known(sandbox: Sandbox, log, monkeypa
     assert [job.get("status") for job in event["jobs"]] == ["success", None]
 
 
-def test_a_deadline_in_the_past_is_kept(sandbox: Sandbox):
-    event = event_of(make_trigger(submitted(sandbox, 1), seconds=-1))
+def test_a_trigger_that_comes_back_after_its_deadline_polls_once_more(sandbox: Sandbox, monkeypatch):
+    set_policy(monkeypatch, late_grace=1.0)
+    finished, unfinished = submitted(sandbox, 2)
+    sandbox.finish(finished["id"])
+    assert event_of(make_trigger([finished], seconds=-3600))["status"] == "finished"
+    assert event_of(make_trigger([unfinished], seconds=-3600))["status"] == "timeout"
+
+
+def test_a_stray_not_found_late_in_a_wait_is_not_believed(raw_server: RawServer, log, monkeypatch):
+    """It comes when the wait has lasted longer than the grace; persistent ones end it."""
+    set_policy(monkeypatch, **FAST, inconclusive_grace=0.2)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    processing = reply({"status": "processing"})
+    not_found = reply({"status": "failed", "id": "", "message": "Request not found", "output": ""})
+    done = reply({"status": "success", "id": 1, "output": ["https://cdn/a"]})
+    raw_server.answer(*[processing] * 6, not_found, processing, done)
+    job = {"id": "1", "endpoint": "v6/video"}
+    assert event_of(make_trigger([job]))["jobs"][0]["status"] == "success"
+    assert "Job v6/video:1 not believed yet: ModelsLab answered 'Request not found'" in log.text
+    raw_server.answer(processing, not_found)
+    assert event_of(make_trigger([job]))["jobs"][0]["status"] == "failed"
+
+
+def test_polls_that_only_fail_show_in_the_log_and_at_the_end(raw_server: RawServer, log, monkeypatch):
+    set_policy(monkeypatch, **FAST, first_progress_gap=0.5)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    raw_server.answer(reply(b"<html>no such page</html>", 404))
+    event = event_of(make_trigger([{"id": "1", "endpoint": "v6/video"}], seconds=1.5))
     assert event["status"] == "timeout"
+    assert "HTTP 404 with an HTML page" in event["jobs"][0]["message"]
+    assert "failed polls in a row" in event["jobs"][0]["message"]
+    assert log.text.count("Job v6/video:1 cannot be polled now: HTTP 404 with an HTML page (3 failed polls") == 1
+    assert "Still waiting: 0 of 1 jobs done; 1 cannot be polled now: HTTP 404" in log.text
+
+
+def test_without_max_pending_it_waits_for_the_deadline(sandbox: Sandbox):
+    jobs = submitted(sandbox, 1)
+    sandbox.finish_all()
+    event = event_of(make_trigger(jobs, seconds=1.0, max_pending=None))
+    assert (event["status"], event["jobs"][0]["status"]) == ("timeout", "success")
+
+
+def test_it_ends_when_few_enough_jobs_are_pending(sandbox: Sandbox, monkeypatch):
+    set_policy(monkeypatch, linger=0.1)
+    jobs = submitted(sandbox, 3)
+    sandbox.finish(jobs[0]["id"])
+    event = event_of(make_trigger(jobs, max_pending=2))
+    assert (event["status"], [job.get("status") for job in event["jobs"]]) == ("partial", ["success", None, None])
 
 
 def test_a_job_is_polled_once_more_just_before_the_deadline(sandbox: Sandbox):
