@@ -410,7 +410,6 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _finish(self, context: Context, hook: ModelsLabHook, progress: Progress) -> list[str]:
         progress.ledger.settle()
-        progress.replace_jobs(with_whole_outputs(list(progress.ledger.jobs.values()), hook.poll_many))
         files = self._store(context, hook, progress)
         if progress.batch:
             jobs = progress.jobs() if files is None else with_paths_for_data(progress.jobs(), files)
@@ -425,28 +424,26 @@ class ModelsLabGenerateOperator(BaseOperator):
         )
 
     def _store(self, context: Context, hook: ModelsLabHook, progress: Progress) -> list[str] | None:
-        jobs, ledger = progress.jobs(), progress.ledger
+        ledger = progress.ledger
         try:
+            progress.replace_jobs(with_whole_outputs(list(ledger.jobs.values()), hook.fetch))
             return store(
                 context,
-                jobs,
+                progress.jobs(),
                 output_path=self.output_path,
                 if_exists=self.if_exists,
                 ca_bundle=hook.options.ca_bundle,
                 log=self.log,
             )
-        except ModelsLabSaveError as error:
-            gone = [
-                position
-                for position, job in ledger.jobs.items()
-                if position in ledger.reattached and job in error.without_files
-            ]
-            for position in gone:
+        except (ModelsLabSaveError, ModelsLabTransientError) as error:
+            gone = getattr(error, "without_files", ())
+            forgotten = [position for position in ledger.reattached if ledger.jobs[position] in gone]
+            for position in forgotten:
                 ledger.forget(position)
-            if gone:
+            if forgotten:
                 raise AirflowFailException(
-                    f"Clear the task to generate {len(gone)} jobs again: an earlier try has paid for them, and their "
-                    f"outputs are gone. {error}"
+                    f"Clear the task to generate {len(forgotten)} jobs again: an earlier try has paid for them, and "
+                    f"their outputs are gone. {error}"
                 ) from error
             if ledger.durable:
                 raise

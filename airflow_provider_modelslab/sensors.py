@@ -286,7 +286,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
             unfinished, at_a_time = unfinished[at_a_time:], POLLS_AT_A_TIME
 
     def _finish(self, context: Context, hook: ModelsLabHook, jobs: Sequence[Job]) -> list[str]:
-        jobs = with_whole_outputs(jobs, hook.poll_many)
+        jobs = with_whole_outputs(jobs, hook.fetch)
         files = store(
             context,
             jobs,

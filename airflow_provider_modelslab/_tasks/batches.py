@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_modelslab._protocol.shortening import MAX_FIELDS, shorten_fields
+from airflow_provider_modelslab._protocol.shortening import MAX_FIELDS, shorten, shorten_fields
 from airflow_provider_modelslab._protocol.submissions import refuse_key
 from airflow_provider_modelslab._protocol.templates import parse_literal, refuse_task
 from airflow_provider_modelslab.jobs import Job
@@ -98,7 +98,7 @@ def manifest(items: Sequence[Item], jobs: Sequence[Job], files: Sequence[str] | 
             "name": item.name,
             "payload": shorten_fields(item.payload),
             "status": job.status,
-            "outputs": job.outputs,
+            "outputs": shorten(job.outputs),
             "message": job.message,
             "job_id": job.id,
         }

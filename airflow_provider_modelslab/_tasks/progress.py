@@ -56,21 +56,20 @@ class Progress:
 
     def may_travel(self) -> bool:
         """Whether all that the task still needs is small enough for Airflow's database."""
-        payloads_fit = not any(self.items[position].long for position in self._needed())
+        payloads_fit = not any(self.items[position].long for position in self.left())
         # The output of a job without an id cannot be had again.
         outputs_fit = not any(is_long(output) for job in self.jobs() if not job.id for output in job.outputs)
         return payloads_fit and outputs_fit
 
     def item_records(self) -> list[dict[str, Any]]:
         """Return the items as an XCom keeps them: the payloads of those already submitted are shortened."""
-        needed = self._needed()
-        return [item.to_record(whole=position in needed) for position, item in enumerate(self.items)]
+        left = set(self.left())
+        return [item.to_record(whole=position in left) for position, item in enumerate(self.items)]
 
     def to_state(self) -> dict[str, Any]:
         """Return what the trigger carries, beside the jobs in the order of ``ledger.jobs``."""
         return {
             "positions": list(self.ledger.jobs),
-            "reattached": sorted(self.ledger.reattached),
             "deadline": self.deadline,
             "batch": self.batch,
             "refusals": self.refusals,
@@ -89,9 +88,5 @@ class Progress:
         :param jobs: the jobs that the trigger has returned.
         """
         ledger.jobs = dict(zip(state["positions"], jobs, strict=True))
-        ledger.reattached = set(state["reattached"])
+        ledger.reattached = set()
         return cls(items, ledger, state["deadline"], state["batch"], state["refusals"], resumed=True)
-
-    def _needed(self) -> set[int]:
-        """Return the positions whose payloads may still be submitted."""
-        return {*self.left(), *self.ledger.reattached}

@@ -12,12 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, Asset, AssetAlias
+from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
 from airflow_provider_modelslab._protocol.arguments import IfExists
-from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.shortening import is_long, is_shortened, shorten
-from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabJobFailed, ModelsLabTimeout
+from airflow_provider_modelslab.exceptions import (
+    ModelsLabArgumentError,
+    ModelsLabJobFailed,
+    ModelsLabTimeout,
+    ModelsLabTransientError,
+)
 from airflow_provider_modelslab.jobs import Job
 
 if TYPE_CHECKING:
@@ -54,21 +58,22 @@ def outputs_of(jobs: Sequence[Job]) -> list[str]:
     return [output for job in jobs for output in job.outputs]
 
 
-def with_whole_outputs(jobs: Sequence[Job], poll_many: Callable[[Sequence[Job]], Sequence[Reply]]) -> list[Job]:
+def with_whole_outputs(jobs: Sequence[Job], fetch: Callable[[str, str], Job]) -> list[Job]:
     """
     Return finished jobs with their outputs as ModelsLab has them: data did not travel through Airflow's database.
 
     :param jobs: the jobs, as the trigger's event brought them.
-    :param poll_many: polls jobs.
-    :raises AirflowException: ModelsLab does not return an output again.
+    :param fetch: fetches a job of an id and an endpoint.
+    :raises ModelsLabTransientError: ModelsLab does not return an output again.
     """
-    short = [job for job in jobs if any(map(is_shortened, job.outputs))]
-    polled = poll_many([job for job in short if job.id]) if short else ()
-    whole = {(reply.job.endpoint, reply.job.id): reply.job for reply in polled}
-    for job in short:
-        if not job.id or not whole[job.endpoint, job.id].outputs:
-            raise AirflowException(f"Try again: ModelsLab does not return the outputs of the finished job {job} now")
-    return [whole.get((job.endpoint, job.id), job) for job in jobs]
+    return [_with_whole_outputs(job, fetch) if any(map(is_shortened, job.outputs)) else job for job in jobs]
+
+
+def _with_whole_outputs(job: Job, fetch: Callable[[str, str], Job]) -> Job:
+    whole = fetch(job.id, job.endpoint) if job.id else job.failed()
+    if not whole.outputs or whole.status != "success":
+        raise ModelsLabTransientError(f"Try again: ModelsLab does not return the outputs of the finished job {job} now")
+    return whole
 
 
 def store(
@@ -163,8 +168,9 @@ def _refuse_long_data(jobs: Sequence[Job]) -> None:
         for index, output in enumerate(job.outputs):
             if len(output) > MAX_RETURNED:
                 raise ModelsLabArgumentError(
-                    f"Pass an output_path, and clear the task: output {index} of job {job} is data of {len(output)} "
-                    f"characters, and only {MAX_RETURNED} fit into an XCom"
+                    "Pass an output_path, to this task before you clear it, or to a ModelsLabJobSensor on its XCom "
+                    f"'jobs': output {index} of job {job} is data of {len(output)} characters, and an XCom takes only "
+                    f"{MAX_RETURNED}"
                 )
 
 

@@ -20,9 +20,10 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_modelslab import __version__
 from airflow_provider_modelslab.exceptions import ModelsLabAuthError, ModelsLabJobFailed, ModelsLabTimeout
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
-from tests.support.tasks import RecordingTaskInstance
+from tests.support.tasks import RecordingTaskInstance, deferral_of
 from tests.support.triggers import event_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -91,3 +92,28 @@ def test_this_version_sends_what_its_file_says(sandbox: Sandbox):
     assert event_of(trigger).keys() == stored["events"]["finished"].keys()
     trigger.deadline = 0.0
     assert event_of(trigger).keys() == stored["events"]["timeout"].keys()
+
+
+@every_version
+def test_an_operator_resumes(stored, sandbox: Sandbox):
+    ti = RecordingTaskInstance()
+    ti.xcom_push("items", stored["operator"]["items"])
+    task = ModelsLabGenerateOperator(task_id="draw", endpoint="v6/video/text2video", payload={}, deferrable=True)
+    resume = getattr(task, stored["operator"]["method_name"])
+    urls = resume({"ti": ti}, stored["operator"]["event"])
+    assert urls == ["https://cdn.example/owl.png", "https://cdn.example/hare.png"]
+    assert [(item["name"], item["outputs"]) for item in ti.xcoms["manifest"]["items"]] == [
+        ("owl", urls[:1]),
+        ("hare", urls[1:]),
+    ]
+
+
+def test_this_version_keeps_what_its_file_says_of_an_operator(sandbox: Sandbox):
+    stored = STORED[__version__]["operator"]
+    ti = RecordingTaskInstance()
+    payloads = {item["name"]: item["payload"] for item in stored["items"]}
+    task = ModelsLabGenerateOperator(task_id="draw", endpoint="v6/images/text2img", payloads=payloads, deferrable=True)
+    state = deferral_of(task, {"ti": ti}).trigger.state
+    assert ti.xcoms["items"] == stored["items"]
+    assert state.keys() == stored["event"]["state"].keys()
+    assert state["arguments"] == stored["event"]["state"]["arguments"]
