@@ -42,7 +42,7 @@ def check_waits(airflow: AirflowInstance, run_id: str, sandbox: Sandbox, group: 
 
 
 def test_an_outage_fails_no_task(airflow: AirflowInstance, connected_sandbox: Callable[..., Sandbox]):
-    sandbox = connected_sandbox("modelslab_down", duration=float("inf"))
+    sandbox = connected_sandbox("modelslab_down", duration=float("inf"), queue_limit=None)
     group, singles = submit(sandbox, 20), submit(sandbox, 5)
     late_group, late_singles = submit(sandbox, 3), submit(sandbox, 1)
     before = start_waits(airflow, "modelslab_down", group, singles)

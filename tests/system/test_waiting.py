@@ -25,7 +25,7 @@ def test_the_example_with_images(airflow: AirflowInstance, slow_sandbox: Sandbox
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(url.rpartition("/")[2] for url in urls)
     records = airflow.xcom("modelslab_images", run_id, "wait", "jobs")
     assert [record["outputs"] for record in records] == [[url] for url in urls]
-    assert airflow.links("modelslab_images", run_id, "wait") == {"Output": urls[0]}
+    assert airflow.links("modelslab_images", run_id, "wait")["Output"] == urls[0]
 
     assert "Deferring: 0 of 3 jobs done" in log
     assert "Waiting for jobs: 0 of 3 jobs done" in log  # written by the trigger
