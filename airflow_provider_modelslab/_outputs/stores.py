@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_modelslab._outputs.media_types import content_type_of
 from airflow_provider_modelslab._protocol.arguments import parse_output_path
@@ -120,11 +120,6 @@ class Store:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _content_type(self, name: str) -> dict[str, str]:
-        """Return the option of the file system's ``open`` that names a file's content type."""
-        options = {option for option, protocols in _CONTENT_TYPE_OPTIONS.items() if protocols & _protocols(self._fs)}
-        return dict.fromkeys(options, content_type_of(name))
-
     @contextmanager
     def _renamed(self, name: str) -> Iterator[Callable[[bytes], object]]:
         """Write under a name that nobody else uses, and rename at the end."""
@@ -148,7 +143,9 @@ class Store:
     def _uploaded(self, name: str) -> Iterator[Callable[[bytes], object]]:
         """Write under the final name, which an object store shows only once the upload is completed."""
         with _store_errors(self.url(name)):
-            handle = self._fs.open(self._path(name), "wb", block_size=BLOCK_BYTES, **self._content_type(name))
+            handle = self._fs.open(
+                self._path(name), "wb", block_size=BLOCK_BYTES, **_content_type_options(self._fs, name)
+            )
         try:
             yield handle.write
             with _store_errors(self.url(name)):
@@ -163,9 +160,6 @@ class Store:
 
 _OBJECT_STORES = frozenset({"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az", "adl"})
 """Protocols of fsspec whose files appear when their upload is completed, and not before."""
-
-# s3fs passes unknown options on to S3; adlfs takes none for this.
-_CONTENT_TYPE_OPTIONS = {"ContentType": {"s3", "s3a", "s3n"}, "content_type": {"gs", "gcs"}}
 
 _LASTING_ERRORS = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
@@ -185,6 +179,17 @@ def _opened(output_path: str) -> tuple[AbstractFileSystem, str]:
         return path.fs, path.path.rstrip("/")
     except (ValueError, ImportError, AirflowNotFoundException) as error:
         raise ModelsLabArgumentError(f"output_path {output_path!r:.200} cannot be used: {error}") from error
+
+
+def _content_type_options(fs: AbstractFileSystem, name: str) -> dict[str, Any]:
+    """Return the options of a file system's ``open`` that say with which content type a file is served."""
+    content_type = content_type_of(name)
+    options: dict[str, dict[str, Any]] = {
+        "s3": {"ContentType": content_type},
+        "gs": {"content_type": content_type},
+        "abfs": {"content_settings": {"content_type": content_type}},  # adlfs before 2026.8 ignores it
+    }
+    return next((options[protocol] for protocol in options if protocol in _protocols(fs)), {})
 
 
 def _protocols(fs: AbstractFileSystem) -> set[str]:

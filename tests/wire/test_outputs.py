@@ -14,9 +14,16 @@ import time
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from fsspec.implementations.memory import MemoryFileSystem
+
+try:
+    from airflow.sdk.io import attach
+except ImportError:  # Airflow 2
+    from airflow.io.store import attach  # type: ignore[import-not-found, no-redef]
 
 from airflow_provider_modelslab._outputs.downloads import RetryPolicy
 from airflow_provider_modelslab._outputs.saving import save_outputs
@@ -541,15 +548,34 @@ def test_a_task_that_is_ended_ends_its_downloads(raw_server: RawServer, folder: 
     wait_until(lambda: files(folder) == {}, 60)
 
 
+CONTENT_TYPE_OPTIONS: dict[str, dict[str, object]] = {
+    "gs": {"content_type": "image/png"},
+    "abfs": {"content_settings": {"content_type": "image/png"}},
+}
+
+
+@pytest.mark.parametrize("kind", CONTENT_TYPE_OPTIONS)
+def test_object_stores_are_told_the_content_type(raw_server: RawServer, kind: str):
+    """S3's is tested with S3; of the others, that the option of their file system is used."""
+    opened = {}
+
+    class ObjectStore(MemoryFileSystem):  # type: ignore[misc]
+        protocol = kind
+        store: ClassVar[dict] = {}
+
+        def _open(self, path, mode="rb", block_size=None, **options):
+            opened[path] = options
+            return super()._open(path, mode, block_size)
+
+    attach(protocol=kind, fs=ObjectStore())
+    raw_server.answer(picture())
+    save_outputs([job(f"{raw_server.url}/a.png")], f"{kind}://bucket/day")
+    (options,) = (options for path, options in opened.items() if path.endswith(".png"))
+    assert options.items() >= CONTENT_TYPE_OPTIONS[kind].items()
+
+
 def test_a_store_of_another_kind(raw_server: RawServer):
     """One that knows neither atomic uploads nor local files: a temporary name, then a renaming."""
-    from fsspec.implementations.memory import MemoryFileSystem
-
-    try:
-        from airflow.sdk.io import attach
-    except ImportError:
-        from airflow.io.store import attach  # type: ignore[import-not-found, no-redef]
-
     memory = MemoryFileSystem()
     attach(protocol="memory", fs=memory)
     raw_server.answer(picture())
