@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
 
+from airflow_provider_modelslab._protocol.formatting import format_duration
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ _BY_VERDICT: dict[Verdict, tuple[type[AirflowException], str]] = {
     ),
     Verdict.RATE_LIMITED: (
         ModelsLabRateLimited,
-        "Try again in {retry_after:g} s: ModelsLab takes no further request for now: {message}; nothing was accepted",
+        "Try again in {pause}: ModelsLab takes no further request for now: {message}; nothing was accepted",
     ),
     Verdict.TRANSIENT: (
         ModelsLabTransientError,
@@ -200,7 +201,7 @@ def exception_for(verdict: Verdict, message: str, conn_id: str, retry_after: flo
     :param retry_after: seconds to stay away, where ModelsLab named them.
     """
     kind, template = _BY_VERDICT.get(verdict, _BY_VERDICT[Verdict.TRANSIENT])
-    text = template.format(message=message.rstrip(". "), conn_id=conn_id, retry_after=retry_after or 0.0)
+    text = template.format(message=message.rstrip(". "), conn_id=conn_id, pause=format_duration(retry_after or 0.0))
     if issubclass(kind, ModelsLabTransientError):
         return kind(text, retry_after=retry_after)
     return kind(text)

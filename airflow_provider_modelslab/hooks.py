@@ -175,7 +175,7 @@ class ModelsLabHook(BaseHook):
         self.wait_for(waits, deadline)
         (job,) = waits.jobs()
         if not job.finished:
-            raise ModelsLabTimeout(f"Job {job} was not done within {timeout:g} s", jobs=[job])
+            raise ModelsLabTimeout(f"Job {job} was not done within {format_duration(timeout)}", jobs=[job])
         if job.status == "failed":
             raise ModelsLabJobFailed(f"Job {job} failed: {job.message}", jobs=[job])
         return job

@@ -30,6 +30,7 @@ from airflow_provider_modelslab._http.outcomes import is_encoded
 from airflow_provider_modelslab._http.sync_transport import CONNECT_SECONDS, open_session
 from airflow_provider_modelslab._outputs.media_types import HEAD_BYTES, holds_base64, not_media
 from airflow_provider_modelslab._outputs.names import is_url
+from airflow_provider_modelslab._protocol.formatting import format_duration
 from airflow_provider_modelslab._protocol.outcomes import retry_after_seconds
 from airflow_provider_modelslab._protocol.shortening import described_digest
 
@@ -176,7 +177,7 @@ class Downloader:
         if self._stopping.is_set():
             raise DownloadCancelled("another output failed first")
         if self._left() <= 0:
-            raise DownloadCancelled(f"the {self._timeout:g} s for saving are over")
+            raise DownloadCancelled(f"the {format_duration(self._timeout)} for storing are over")
 
     def _left(self) -> float:
         return self._started + self._timeout - time.monotonic()

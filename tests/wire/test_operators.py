@@ -429,7 +429,7 @@ def test_a_retry_of_storing_generates_nothing(quick_sandbox: Sandbox, tmp_path):
     assert len(submissions_at(quick_sandbox)) == 1
 
 
-def test_where_a_retry_would_generate_again_a_failed_saving_is_not_retried(quick_sandbox: Sandbox, tmp_path):
+def test_storing_is_not_retried_where_a_retry_would_generate_again(quick_sandbox: Sandbox, tmp_path):
     outputs = tmp_path / "outputs"
     context = new_try()
     with (

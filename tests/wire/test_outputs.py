@@ -322,9 +322,9 @@ def test_the_proxy_has_it(raw_server: RawServer, folder: Path):
     ],
     ids=["body", "head", "chunk size"],
 )
-def test_a_trickle_ends_with_the_time_for_saving(raw_server: RawServer, folder: Path, start: bytes):
+def test_a_trickle_ends_with_the_time_for_storing(raw_server: RawServer, folder: Path, start: bytes):
     raw_server.answer(dripping(start))
-    with pytest.raises(ModelsLabSaveError, match="the 1 s for saving are over"):
+    with pytest.raises(ModelsLabSaveError, match="the 1 s for storing are over"):
         save_outputs([job(f"{raw_server.url}/a.png")], str(folder), timeout=1)
     assert files(folder) == {}
 
