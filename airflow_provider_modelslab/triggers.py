@@ -140,6 +140,7 @@ class ModelsLabJobTrigger(BaseTrigger):
                 if isinstance(error, ModelsLabArgumentError) and failures >= self.pacing.policy.connection_attempts:
                     raise
                 self.log.warning("Connection %r cannot be read now (%s)", self.modelslab_conn_id, type(error).__name__)
+            left = max(0.0, deadline - self.pacing.clock.monotonic())
             await asyncio.sleep(min(schedule.backoff_delay(failures, self.pacing.policy), left))
         return None
 

@@ -240,6 +240,14 @@ def test_a_connection_that_stays_away_ends_at_the_deadline(monkeypatch):
     assert event_of(make_trigger([{"id": "1", "endpoint": "v6/video"}], seconds=0.1))["status"] == "timeout"
 
 
+def test_a_look_up_that_hangs_ends_at_the_deadline(monkeypatch):
+    async def hanging(self):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ModelsLabHook, "aoptions", hanging)
+    assert event_of(make_trigger([{"id": "1", "endpoint": "v6/video"}], seconds=0.1))["status"] == "timeout"
+
+
 def test_a_defect_is_an_event_without_the_text_of_the_exception(sandbox: Sandbox, monkeypatch):
     async def broken(self, job):
         raise RuntimeError("the-api-key")
