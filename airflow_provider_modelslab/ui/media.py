@@ -187,16 +187,16 @@ def _read(file: Any, part: range) -> Iterator[bytes]:
         yield chunk
 
 
-def parse_range(header: str | None, size: int) -> range:
+def parse_range(header: str | None, size: int) -> range | None:
     """
-    Return which bytes a ``Range`` header asks for; all where it asks for several parts, or for something unknown.
+    Return which bytes a ``Range`` header asks for; nothing where it asks for several parts, or for something unknown.
 
     :raises ValueError: there are no such bytes.
     """
     unit, _, spec = (header or "").partition("=")
     first, dash, last = spec.strip().partition("-")
     if unit.strip() != "bytes" or not dash or not (first or last) or not f"{first}{last}".isdecimal():
-        return range(size)
+        return None
     start = int(first) if first else max(0, size - int(last))
     stop = min(size, int(last) + 1) if first and last else size
     if start >= stop:

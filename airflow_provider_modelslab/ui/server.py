@@ -101,9 +101,10 @@ if _KNOWS_VISITORS:
         if url := file.signed_url():
             return RedirectResponse(url, 307, headers={**_HEADERS, "Cache-Control": "no-store"})
         try:
-            part = media.parse_range(request.headers.get("Range"), file.size)
+            asked = media.parse_range(request.headers.get("Range"), file.size)
         except ValueError as error:
             raise HTTPException(416, headers={"Content-Range": f"bytes */{file.size}"}) from error
+        part = range(file.size) if asked is None else asked
         headers = {
             **_HEADERS,
             "Content-Security-Policy": _MEDIA_POLICY,
@@ -112,11 +113,10 @@ if _KNOWS_VISITORS:
             "Content-Length": str(len(part)),
             "Content-Disposition": media.disposition(path, download),
         }
-        if len(part) < file.size:
+        if asked is not None:
             headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{file.size}"
         chunks: Iterator[bytes] = file.read(part) if request.method == "GET" else iter(())
-        status = 206 if "Content-Range" in headers else 200
-        return StreamingResponse(chunks, status, headers=headers, media_type=media.media_type(path))
+        return StreamingResponse(chunks, 200 if asked is None else 206, headers=headers, media_type=media.media_type(path))
 
 
 @app.exception_handler(HTTPException)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,11 @@ def visit(site: str, token_of: Callable[[str], str]) -> Callable[..., requests.R
     """Ask for something of the plugin as one of the users, or as nobody."""
 
     def ask(
-        path: str, user: str | None = "viewer", headers: dict[str, str] | None = None, **query: Any
+        part: str, user: str | None = "viewer", headers: dict[str, str] | None = None, /, **query: Any
     ) -> requests.Response:
         cookies = {"_token": token_of(user)} if user else {}
         return requests.get(
-            f"{site}/modelslab/{path}",
+            f"{site}/modelslab/{part}",
             params=query,
             cookies=cookies,
             headers=headers,
@@ -134,6 +135,14 @@ def page_url(site: str, dag_id: str, run_id: str, task_id: str | None = None, ma
     """Return the address of the page "Outputs"."""
     query = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
     return f"{site}/modelslab/outputs?{urlencode({name: value for name, value in query.items() if value is not None})}"
+
+
+def wait_for(page: Any, expression: str) -> None:
+    """Wait until JavaScript returns something true; Playwright's own way needs an ``eval`` that the page forbids."""
+    deadline = time.monotonic() + 60
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"{expression} has not come true"
+        page.wait_for_timeout(100)
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,11 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+import requests
 
 from airflow_provider_modelslab._outputs.saving import save_outputs
 from airflow_provider_modelslab.exceptions import ModelsLabSaveError
+from airflow_provider_modelslab.ui.media import open_stored
 from tests.support.raw_server import RawServer, stalling
 from tests.support.storing import ENCODED, PNG, RESIGNED, job, picture, run_python, saving
 from tests.support.waiting import wait_until
@@ -125,3 +127,12 @@ def test_s3_without_the_bucket(bucket: Bucket):
     with pytest.raises(ModelsLabSaveError, match=r"no-such-bucket.*cannot be used"):
         save_outputs([job(ENCODED)], "s3://aws_default@no-such-bucket/x/", if_exists="overwrite")
     assert [b["Name"] for b in bucket.client.list_buckets()["Buckets"]] == ["bucket"]
+
+
+def test_the_page_sends_browsers_to_a_url_that_the_store_has_signed(bucket):
+    bucket.client.put_object(Bucket="bucket", Key="generated/fox.png", Body=PNG)
+    file = open_stored("s3://aws_default@bucket/generated/fox.png", ["s3://aws_default@bucket/generated"])
+    url = file.signed_url()
+    assert url is not None
+    assert requests.get(url, timeout=10).content == PNG == b"".join(file.read(range(file.size)))
+    assert "test-secret" not in url

@@ -2,25 +2,19 @@
 
 import { clockOffset } from "./api.js";
 import { element, mediaOf } from "./elements.js";
-import { duration, title } from "./records.js";
+import { age, duration, facts, label, title } from "./records.js";
 
 const template = document.getElementById("card-template").content;
 const shown = new Map(); // key of a card -> { node, card, media, text }
 
 export const now = () => Date.now() / 1000 + clockOffset;
 
-export function factsOf(card) {
-  const state = card.status === "waiting" ? "" : card.status;
-  const time = card.seconds === null ? "" : duration(card.seconds);
-  return [state, time, card.endpoint, card.id].filter(Boolean);
-}
-
 export function placeOf(card) {
   if (card.status !== "done" || card.output === null) return "";
   if (card.path !== null) return card.path;
   if (card.kind === "text") return "";
-  const age = card.submitted ?? card.pushed;
-  return `Not stored: the URL may expire${age ? ` (${duration(now() - age)} old)` : ""}`;
+  const since = card.submitted ?? card.pushed;
+  return `Not stored: the URL may expire${since ? ` (${age(now() - since)}\u00a0old)` : ""}`;
 }
 
 export function waitOf(card) {
@@ -42,7 +36,7 @@ function mediaNode(card, place) {
   if (card.status === "failed") return element("p", { class: "blank reason", text: card.message || "Failed without a reason" });
   if (card.status === "waiting") return waiting(card);
   if (card.output === null) return element("p", { class: "blank", text: "Done, without an output" });
-  return mediaOf(card, place, title(card), false);
+  return mediaOf(card, place, label(card), false);
 }
 
 function update(entry, card, place) {
@@ -54,14 +48,15 @@ function update(entry, card, place) {
     entry.node.dataset.kind = card.kind;
     entry.node.querySelector(".media").replaceChildren(mediaNode(card, place));
   }
-  const facts = factsOf(card).join(" · ");
-  const text = JSON.stringify([title(card), card.prompt, facts, placeOf(card), card.unsafe]);
+  const known = facts(card).join(" · ");
+  const text = JSON.stringify([title(card), card.prompt, known, placeOf(card), card.unsafe]);
   if (entry.text === text) return;
   entry.text = text;
   const open = entry.node.querySelector(".open");
   open.replaceChildren(element("b", { text: title(card) }));
+  open.setAttribute("aria-label", `Open ${label(card)}`);
   if (card.prompt && card.prompt !== title(card)) open.append(element("span", { text: card.prompt }));
-  entry.node.querySelector(".facts").textContent = facts;
+  entry.node.querySelector(".facts").textContent = known;
   if (card.unsafe) entry.node.querySelector(".facts").append(element("em", { text: "flagged as unsafe" }));
   const where = entry.node.querySelector(".place");
   where.textContent = placeOf(card);

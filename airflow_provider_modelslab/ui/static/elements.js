@@ -27,8 +27,9 @@ export function sourcesOf(card, place) {
   return url ? [...stored, url] : stored;
 }
 
+// Where the browser saves the file instead of showing it: of another site it does so for nobody.
 export function downloadUrl(card, place) {
-  return mediaServed && card.path !== null ? storedUrl(card, place, { download: true }) : webUrl(card.output);
+  return mediaServed && card.path !== null ? storedUrl(card, place, { download: true }) : null;
 }
 
 // A link that opens outside of the page. Airflow shows the page in a frame from which no link may open a tab, and

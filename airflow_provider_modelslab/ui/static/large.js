@@ -1,8 +1,8 @@
 // One output large, with all that is known of it. Arrow keys lead to the others, Escape leads back.
 
-import { factsOf, focusOn, placeOf, waitOf } from "./cards.js";
+import { focusOn, placeOf, waitOf } from "./cards.js";
 import { copy, downloadUrl, element, mediaOf, outsideLink } from "./elements.js";
-import { title, webUrl } from "./records.js";
+import { duration, label, numbered, title, webUrl } from "./records.js";
 
 const dialog = document.getElementById("large");
 const find = (selector) => dialog.querySelector(selector);
@@ -72,14 +72,16 @@ function stage() {
   if (current.status === "failed") return element("p", { class: "blank reason", text: current.message || "Failed without a reason" });
   if (current.status === "waiting") return element("p", { class: "blank", text: waitOf(current).left });
   if (current.output === null) return element("p", { class: "blank", text: "Done, without an output" });
-  return mediaOf(current, place, title(current), true);
+  return mediaOf(current, place, label(current), true);
 }
 
 function details() {
   const rows = [
-    ["State", factsOf(current).slice(0, current.seconds === null ? 1 : 2).join(" · ") || "waiting"],
+    ["State", current.status === "waiting" ? waitOf(current).left : current.status],
+    ["Time", current.seconds === null ? "" : duration(current.seconds)],
     ["Endpoint", current.endpoint],
     ["Job", current.id],
+    ["Output", numbered(current)],
     ["Task", current.mapIndex < 0 ? current.taskId : `${current.taskId} [${current.mapIndex}]`],
     [current.path === null ? "Storage" : "Stored at", placeOf(current)],
     ["Message", current.status === "failed" ? "" : current.message],

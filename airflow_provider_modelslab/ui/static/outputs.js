@@ -104,7 +104,7 @@ function cardsOfInstance(instance) {
     key,
     taskId: instance.task_id,
     mapIndex: instance.map_index,
-    mapLabel: instance.map_index < 0 ? "" : (instance.rendered_map_index ?? `[${instance.map_index}]`),
+    mapLabel: instance.rendered_map_index,
     started: seconds(instance.start_date),
     finished: isFinal(instance),
     jobs: jobs?.value,
@@ -204,17 +204,18 @@ function applyFilter() {
 function renderWhere() {
   const airflow = `../dags/${encodeURIComponent(place.dagId)}/runs/${encodeURIComponent(place.runId)}`;
   const whole = new URLSearchParams({ dag_id: place.dagId, run_id: place.runId });
-  const items = [place.dagId, place.runId];
   const node = document.getElementById("where");
-  // In its frame the page stands on the page of the task already.
-  const link = (text, href) => (parent === window ? element("a", { text, href }) : element("span", { text }));
-  node.append(link(items[0], `../dags/${encodeURIComponent(place.dagId)}`), link(items[1], airflow));
+  const link = (text, href, name = "up") => node.append(element("a", { text, href, class: name }));
+  link(place.dagId, `../dags/${encodeURIComponent(place.dagId)}`);
+  link(place.runId, airflow);
   if (place.taskId !== null) {
     const mapped = place.mapIndex < 0 ? "" : `/mapped/${place.mapIndex}`;
     const label = place.mapIndex < 0 ? place.taskId : `${place.taskId} [${place.mapIndex}]`;
-    node.append(link(label, `${airflow}/tasks/${encodeURIComponent(place.taskId)}${mapped}`));
-    node.append(element("a", { text: "All outputs of this run", href: `outputs?${whole}`, class: "whole" }));
+    link(label, `${airflow}/tasks/${encodeURIComponent(place.taskId)}${mapped}`);
+    link("All outputs of this run", `outputs?${whole}`, "whole");
   }
+  // Airflow's own page around the frame says where it is.
+  document.documentElement.classList.toggle("framed", parent !== window);
   document.title = `Outputs – ${place.taskId ?? place.runId} – ${place.dagId}`;
 }
 

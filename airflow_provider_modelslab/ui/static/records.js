@@ -94,7 +94,7 @@ export function cardsOf({ key, taskId, mapIndex, mapLabel, started, finished, jo
       taskId,
       mapIndex,
       // A name that is only a position says nothing.
-      name: /^\d*$/.test(text(item.name)) ? text(mapLabel) : text(item.name),
+      name: [item.name, mapLabel].map(text).find((name) => /\D/.test(name)) ?? "",
       prompt: [payload.prompt, meta.prompt, payload.text, meta.text].map(text).find(Boolean) ?? "",
       endpoint: text(job.endpoint),
       id: text(job.id) || text(item.job_id),
@@ -130,13 +130,28 @@ export function cardsOf({ key, taskId, mapIndex, mapLabel, started, finished, jo
 
 export function duration(seconds) {
   const whole = Math.max(0, Math.round(seconds));
-  if (whole < 60) return `${whole} s`;
+  if (whole < 60) return seconds > 0 && seconds < 9.95 && seconds % 1 ? `${seconds.toFixed(1)} s` : `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")} min`;
   if (whole < 172800) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
   return `${Math.floor(whole / 86400)} days`;
 }
 
-export function title(card) {
-  const name = card.name || card.prompt || `${card.endpoint} ${card.id}`.trim() || "Output";
-  return card.count > 1 ? `${name} (${card.index + 1} of ${card.count})` : name;
+export function age(seconds) {
+  if (seconds < 90) return "a minute";
+  if (seconds < 5400) return `${Math.round(seconds / 60)}\u00a0min`;
+  return seconds < 172800 ? `${Math.round(seconds / 3600)}\u00a0h` : `${Math.round(seconds / 86400)}\u00a0days`;
+}
+
+export const title = (card) => card.name || card.prompt || `${card.endpoint} ${card.id}`.trim() || "Output";
+
+export const numbered = (card) => (card.count > 1 ? `${card.index + 1} of ${card.count}` : "");
+
+// What a screen reader calls it.
+export const label = (card) => [title(card), numbered(card)].filter(Boolean).join(", ");
+
+export function facts(card) {
+  const state = card.status === "waiting" ? "" : card.status;
+  const time = card.seconds === null ? "" : duration(card.seconds);
+  const mapped = card.mapIndex < 0 ? "" : `[${card.mapIndex}]`;
+  return [mapped, numbered(card), state, time, card.endpoint, card.id].filter(Boolean);
 }
