@@ -8,7 +8,7 @@ OLDEST_VENV := .venv-airflow-2.11
 NEWEST_VENV := .venv-airflow-3.4
 LOCK_VENV := .venv-lock
 # What no other Airflow can change, or what starts the Airflow of .venv.
-VERSION_INDEPENDENT := system sandbox project/test_packaging.py unit/test_properties.py
+VERSION_INDEPENDENT := system ui sandbox project/test_packaging.py unit/test_properties.py
 # The first of some Pythons that is there and within the versions that an Airflow supports.
 FIRST_PYTHON = $(shell for p in $(2) $(PYTHON); do \
   $$p -c 'import sys; sys.exit(not $(1))' 2>/dev/null && echo $$p && break; done)
@@ -22,12 +22,13 @@ ON_ANOTHER_AIRFLOW := $(PARALLEL) $(VERSION_INDEPENDENT:%=--ignore=tests/%)
 # Airflow's many processes start several seconds later each where Python may not keep compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint types unit system system-oldest system-newest oldest matrix matrix-system airflow sandbox \
+.PHONY: help demo test lint types unit system ui pictures system-oldest system-newest oldest matrix matrix-system airflow sandbox \
   lock clean
 
 help:
 	@echo "make demo      run an example DAG on a real Airflow against the sandbox; FAULTS=failed=1 shows it failing"
 	@echo "make test      lint, types and all tests"
+	@echo "make ui        the page \"Outputs\" in a real Chromium, on a real Airflow; make pictures takes those of docs/ again"
 	@echo "make airflow   Airflow's UI with the provider, the sandbox and the example DAGs, until Ctrl-C; PORT=8080"
 	@echo "make sandbox   the sandbox alone"
 	@echo "make oldest    what must hold on the oldest supported Airflow, in an environment of its own"
@@ -42,7 +43,7 @@ help:
 demo: $(VENV)/installed
 	@$(RUN) dev/demo.py --faults "$(FAULTS)"
 
-test: lint types unit system
+test: lint types unit system ui
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
@@ -52,10 +53,16 @@ types: $(VENV)/installed
 	$(RUN) -m mypy
 
 unit: $(VENV)/installed
-	$(RUN) -m pytest $(PARALLEL) --cov --ignore=tests/system
+	$(RUN) -m pytest $(PARALLEL) --cov --ignore=tests/system --ignore=tests/ui
 
 system: $(VENV)/installed
 	$(RUN) -m pytest tests/system
+
+ui: $(VENV)/installed
+	$(RUN) -m pytest tests/ui
+
+pictures: $(VENV)/installed
+	PICTURES=docs/pictures REQUIRE_BROWSER=1 $(RUN) -m pytest tests/ui -k pictures
 
 system-oldest: $(OLDEST_VENV)/installed
 	$(OLDEST_VENV)/bin/python -m pytest tests/system -m selection
