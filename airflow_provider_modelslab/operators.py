@@ -57,7 +57,7 @@ from airflow_provider_modelslab.exceptions import (
 )
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
-from airflow_provider_modelslab.links import ModelsLabOutputLink
+from airflow_provider_modelslab.links import OUTPUT_LINKS
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("endpoint", "payload", "payloads", "modelslab_conn_id", "output_path")
     template_fields_renderers: ClassVar[dict[str, str]] = {"payload": "json", "payloads": "json"}
-    operator_extra_links = (ModelsLabOutputLink(),)
+    operator_extra_links = OUTPUT_LINKS
     ui_color = "#e7e3ff"
 
     def __init__(

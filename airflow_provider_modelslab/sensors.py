@@ -38,7 +38,7 @@ from airflow_provider_modelslab.endpoints import ForeignHostError
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, argument_errors
 from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
-from airflow_provider_modelslab.links import ModelsLabOutputLink
+from airflow_provider_modelslab.links import OUTPUT_LINKS
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("jobs", "endpoint", "modelslab_conn_id", "output_path")
-    operator_extra_links = (ModelsLabOutputLink(),)
+    operator_extra_links = OUTPUT_LINKS
     ui_color = "#e7e3ff"
 
     def __init__(
@@ -150,6 +150,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
                 return self._finish(context, hook, waits.jobs())
             if time.time() >= deadline:
                 self._time_out(context, waits.jobs())
+        push_jobs(context, waits.jobs())  # The page "Outputs" shows what is awaited.
         self.log.info("Deferring: %s", waits.summary())
         trigger = ModelsLabJobTrigger(
             modelslab_conn_id=self.modelslab_conn_id,

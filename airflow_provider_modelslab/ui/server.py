@@ -116,7 +116,8 @@ if _KNOWS_VISITORS:
         if asked is not None:
             headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{file.size}"
         chunks: Iterator[bytes] = file.read(part) if request.method == "GET" else iter(())
-        return StreamingResponse(chunks, 200 if asked is None else 206, headers=headers, media_type=media.media_type(path))
+        status = 200 if asked is None else 206
+        return StreamingResponse(chunks, status, headers=headers, media_type=media.media_type(path))
 
 
 @app.exception_handler(HTTPException)

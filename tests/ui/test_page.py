@@ -379,7 +379,10 @@ def test_the_pictures_of_the_documentation(open_page, site, tell, tmp_path, held
     folder = Path(os.environ.get("PICTURES", tmp_path))
     until = tmp_path / "until"
     jobs = [
-        *(generated(held, "image", prompt) for prompt in ("poster for a winter fair, flat colours", "the same poster, no text")),
+        *(
+            generated(held, "image", prompt)
+            for prompt in ("poster for a winter fair, flat colours", "the same poster, no text")
+        ),
         *all_kinds[1:4],
         job(
             "30000871",
@@ -393,11 +396,8 @@ def test_the_pictures_of_the_documentation(open_page, site, tell, tmp_path, held
     run_id = tell(wait=False, xcoms={"jobs": jobs}, until=str(until))
     address = page_url(site, "told", run_id, "tell")
     try:
-        for name, options in {
-            "outputs": {"viewport": {"width": 1200, "height": 760}},
-            "outputs-dark": {"viewport": {"width": 1200, "height": 760}, "color_scheme": "dark"},
-        }.items():
-            page = open_page(address, **options)
+        for name, theme in {"outputs": "light", "outputs-dark": "dark"}.items():
+            page = open_page(address, viewport={"width": 1200, "height": 760}, color_scheme=theme)
             expect(cards(page)).to_have_count(8, timeout=60_000)
             wait_for(page, "[...document.querySelectorAll('.card img')].every((image) => image.naturalWidth > 0)")
             wait_for(page, "document.querySelector('.card video').readyState === 4")
