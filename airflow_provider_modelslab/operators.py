@@ -32,7 +32,7 @@ from airflow_provider_modelslab._protocol.shortening import shorten
 from airflow_provider_modelslab._protocol.submissions import refuse_key
 from airflow_provider_modelslab._protocol.templates import refuse_task
 from airflow_provider_modelslab._protocol.verdicts import Verdict
-from airflow_provider_modelslab._tasks.arguments import judge_storing, rendered_for, without_path_types
+from airflow_provider_modelslab._tasks.arguments import is_mapped, judge_storing, rendered_for, without_path_types
 from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, remember, restore
 from airflow_provider_modelslab._tasks.events import job_record, read_event
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelsLabGenerateOperator"]
 
 DEFAULT_TIMEOUT = 86_400.0
-"""Seconds that an operator waits when it is not told otherwise."""
+"""Seconds that an operator waits by default."""
 
 DEFAULT_MAX_IN_FLIGHT = 5
 """Queue slots of the smallest account."""
@@ -229,7 +229,9 @@ class ModelsLabGenerateOperator(BaseOperator):
     def _judge(self) -> None:
         """Refuse at parse time what is wrong whatever the connection, the upstreams and the templates hold."""
         is_final = rendered_for(self)
-        if (self.payload is None) == (self.payloads is None):
+        # In a mapped task, None comes from a skipped upstream.
+        neither = self.payload is None and self.payloads is None and not is_mapped(self)
+        if neither or (self.payload is not None and self.payloads is not None):
             raise ValueError("payload or payloads must be given, and not both")
         if is_final(self.endpoint):
             parse_generation_endpoint(self.endpoint)

@@ -30,7 +30,7 @@ from airflow_provider_modelslab._protocol.arguments import (
     parse_seconds,
 )
 from airflow_provider_modelslab._protocol.templates import refuse_task
-from airflow_provider_modelslab._tasks.arguments import judge_storing, rendered_for, without_path_types
+from airflow_provider_modelslab._tasks.arguments import is_mapped, judge_storing, rendered_for, without_path_types
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, remember, restore
 from airflow_provider_modelslab._tasks.events import job_record, read_event
 from airflow_provider_modelslab._tasks.results import push_jobs, push_results, store, timeout_error, with_whole_outputs
@@ -221,8 +221,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
             parse_family(self.endpoint)
         for item in self.jobs if isinstance(self.jobs, (list, tuple)) else [self.jobs]:
             refuse_task(item, "jobs")
-        # What a mapped task gets only when it runs is judged then: an empty list is no mistake there.
-        if not is_final(self.jobs) or getattr(self, "_BaseOperator__from_mapped", False):
+        # An empty list is no mistake in a mapped task, nor is None.
+        if not is_final(self.jobs) or is_mapped(self):
             return
         if self.jobs is None or (isinstance(self.jobs, Collection) and not self.jobs):
             raise ValueError("jobs is empty: pass at least one job id or submission reply")

@@ -20,7 +20,7 @@ STATE_KEY = "modelslab_jobs"
 """The first part of the keys in the task state store; their number follows."""
 
 ITEMS_PER_KEY = 100
-"""So that no value gets long: it is written anew with every submission."""
+"""So that no value gets long: it is written again with every submission."""
 
 
 class StateStore(Protocol):

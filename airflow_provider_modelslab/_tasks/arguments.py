@@ -26,6 +26,11 @@ def rendered_for(operator: BaseOperator) -> Callable[[Any], bool]:
     return partial(is_rendered, delimiters=delimiters)
 
 
+def is_mapped(operator: BaseOperator) -> bool:
+    """Whether a task is one instance of a mapped task: then it is made when it runs, with values of upstreams."""
+    return bool(getattr(operator, "_BaseOperator__from_mapped", False))
+
+
 def without_path_types(output_path: Any) -> Any:
     """Return a path object as text: Airflow renders templates in texts, and its database stores them."""
     return str(output_path) if isinstance(output_path, os.PathLike) or hasattr(output_path, "fs") else output_path

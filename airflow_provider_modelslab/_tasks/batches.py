@@ -1,7 +1,7 @@
 """
 What is to be generated, one thing or many, and the manifest of what became of it.
 
-An item keeps its name, its payload and its digest all the way: no result is told apart by its position in something
+An item keeps its name, its payload and its digest all the way: no result is identified by its position in something
 that Airflow renders again. Pure.
 """
 

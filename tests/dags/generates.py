@@ -47,3 +47,29 @@ with DAG("rendered_again", schedule=None, start_date=START, catchup=False) as re
         poke_interval=0.2,
         timeout=60,
     )
+
+with DAG("mapped_over_files", schedule=None, start_date=START, catchup=False, params={"folder": ""}):
+
+    @task
+    def prompts():
+        return [{"prompt": "an owl"}, None, {"prompt": "a hare"}]
+
+    @task
+    def received_one(path):
+        return path
+
+    drawn = ModelsLabGenerateOperator.partial(
+        task_id="draw_each", endpoint=PATH, deferrable=True, poke_interval=0.2, timeout=60
+    ).expand(payload=prompts())
+
+    batch = ModelsLabGenerateOperator(
+        task_id="draw",
+        endpoint=PATH,
+        payloads=prompts.override(task_id="more_prompts")(),
+        output_path="{{ params.folder }}",
+        return_files=True,
+        deferrable=True,
+        poke_interval=0.2,
+        timeout=60,
+    )
+    received_one.expand(path=batch.output)

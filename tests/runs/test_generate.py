@@ -65,3 +65,10 @@ def test_a_task_goes_on_with_what_was_rendered_when_it_began(dags, quick_sandbox
     items = run.xcom("draw", "manifest")["items"]
     assert [item["name"] for item in items] == ["owl", "hare"]
     assert [item["payload"]["prompt"] for item in items] == [prompts[item["job_id"]] for item in items]
+
+
+def test_a_skipped_payload_is_left_out_and_files_can_be_mapped_over(dags, tmp_path):
+    run = Run(dags["mapped_over_files"], {"folder": str(tmp_path)})
+    assert [run.states["draw_each", index] for index in range(3)] == ["success", "skipped", "success"]
+    files = run.xcom("draw")
+    assert [run.xcom("received_one", map_index=index) for index in range(2)] == files == run.xcom("draw", "files")

@@ -1,4 +1,4 @@
-"""The operator's own steps: submission, memory, queue places, batches, errors. Waiting itself is tested with the sensor."""
+"""The operator's own steps: submission, memory, queue slots, batches, errors. Waiting itself is tested with the sensor."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def context() -> Any:
 
 @pytest.fixture
 def quick_sandbox(monkeypatch):
-    """A sandbox with two places in its queue, whose jobs are done after half a second."""
+    """A sandbox with two queue slots, whose jobs finish after half a second."""
     with Sandbox(duration=0.5, queue_limit=2, retry_after=1) as quick:
         monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", unhurried(quick.connection))
         yield quick
@@ -268,7 +268,7 @@ def test_a_store_that_cannot_be_written_loses_no_job(sandbox: Sandbox, context):
     assert context["ti"].xcoms["jobs"]
 
 
-# --- places in the queue ---
+# --- queue slots ---
 
 
 @BOTH_WAYS
