@@ -36,6 +36,19 @@ with DAG("with_outlet", schedule=None, start_date=START, catchup=False) as with_
         outlets=[Asset("gallery"), AssetAlias("gallery_alias")],
     )
 
+for name, deferrable in {"deferrable": True, "blocking": False}.items():
+    with DAG(f"pictures_as_data_{name}", schedule=None, start_date=START, catchup=False) as dag:
+
+        @task.modelslab(
+            endpoint="v6/images/img2img", deferrable=deferrable, max_in_flight=1, poke_interval=0.2, timeout=60
+        )
+        def draw_over():
+            picture = "data:image/png;base64," + "A" * 5_000_000
+            return [{"prompt": "small"}, {"prompt": "large", "init_image": picture}]
+
+        draw_over()
+    globals()[f"pictures_as_data_{name}"] = dag
+
 # What these templates give changes while the task is deferred.
 with DAG("rendered_again", schedule=None, start_date=START, catchup=False) as rendered_again:
     ModelsLabGenerateOperator(

@@ -72,3 +72,28 @@ def test_a_skipped_payload_is_left_out_and_files_can_be_mapped_over(dags, tmp_pa
     assert [run.states["draw_each", index] for index in range(3)] == ["success", "skipped", "success"]
     files = run.xcom("draw")
     assert [run.xcom("received_one", map_index=index) for index in range(2)] == files == run.xcom("draw", "files")
+
+
+def long_values() -> set[str]:
+    """Return the columns of Airflow's database that hold a value of more than 100,000 characters."""
+    from airflow.utils.session import create_session
+    from sqlalchemy import inspect, text
+
+    with create_session() as session:
+        return {
+            f"{table}.{name}"
+            for table in inspect(session.get_bind()).get_table_names()
+            for row in session.execute(text(f'SELECT * FROM "{table}"')).mappings()
+            for name, value in row.items()
+            if len(value if isinstance(value, bytes) else str(value)) > 100_000
+        }
+
+
+@pytest.mark.parametrize("outcome", ["success", "failed"])
+@pytest.mark.parametrize("name", ["deferrable", "blocking"])
+def test_pictures_do_not_reach_the_database(dags, quick_sandbox: Sandbox, name, outcome):
+    quick_sandbox.set_faults({"failed": 1.0} if outcome == "failed" else {})
+    run = Run(dags[f"pictures_as_data_{name}"])
+    assert run.state == outcome, run.states
+    assert max(len(request.body) for request in quick_sandbox.requests) > 5_000_000
+    assert not long_values()
