@@ -131,7 +131,7 @@ def test_a_cleared_generation_goes_on_with_its_job(airflow: AirflowInstance, hel
     assert wait_for_end(airflow, DAG, run.id, "generation")["state"] == "success"
     assert airflow.xcom(DAG, run.id, "generation") == urls_of(held_sandbox, jobs[-1:])
     log = airflow.task_log(DAG, run.id, "generation", try_number=2)
-    assert ("with jobs of an earlier try" in log) == REMEMBERS
+    assert ("Re-attaching to jobs of an earlier try" in log) == REMEMBERS
 
 
 @pytest.mark.selection
