@@ -185,6 +185,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         if len(waits.unfinished()) < unfinished:
             self.log.info("Still waiting: %s", waits.summary())
         if self.mode == "reschedule":
+            push_jobs(context, waits.jobs())  # Airflow evaluates the links of a task whenever its process ends.
             self._keep(context, waits)
         else:
             self._running = hook, waits
