@@ -33,7 +33,7 @@ from airflow_provider_modelslab._protocol.submissions import refuse_key
 from airflow_provider_modelslab._protocol.templates import refuse_task
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab._tasks.arguments import is_mapped, judge_storing, rendered_for, without_path_types
-from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest
+from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest, refuse_keys
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, remember, restore
 from airflow_provider_modelslab._tasks.events import job_record, read_event
 from airflow_provider_modelslab._tasks.progress import Progress
@@ -239,8 +239,9 @@ class ModelsLabGenerateOperator(BaseOperator):
         if self.output_path is not None and not self.wait_for_completion:
             raise ValueError("output_path needs wait_for_completion=True: outputs are stored when jobs are finished")
         refuse_task(self.payload, "payload")
-        refuse_key(self.payload)
         refuse_task(self.payloads, "payloads")
+        refuse_key(self.payload)
+        refuse_keys(self.payloads)
         is_known = not isinstance(self.payload, type(SET_DURING_EXECUTION))
         if is_known and is_final(self.payload) and is_final(self.payloads):
             items_of(self.payload, self.payloads)

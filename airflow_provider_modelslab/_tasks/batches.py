@@ -81,6 +81,15 @@ def items_of(payload: Any, payloads: Any) -> list[Item | None]:
     return [_item(str(index), item, f"payloads[{index}]") for index, item in enumerate(payloads)]
 
 
+def refuse_keys(payloads: Any) -> None:
+    """Refuse payloads that bring an API key along, as far as they are known; see :func:`refuse_key`."""
+    if isinstance(payloads, (list, tuple)):
+        payloads = dict(enumerate(payloads))
+    if isinstance(payloads, Mapping):
+        for name, payload in payloads.items():
+            refuse_key(payload, f"payloads[{name!r}]")
+
+
 def manifest(items: Sequence[Item], jobs: Sequence[Job], files: Sequence[str] | None = None) -> dict[str, Any]:
     """
     Return what became of a batch.

@@ -117,7 +117,9 @@ def test_the_form_that_the_hook_makes(providers_manager):
         if info.hook_class_name.endswith("ModelsLabHook")
     }
     assert set(widgets) == {"request_timeout", "retries", "requests_per_second", "ca_bundle"}
-    form = type("ConnectionForm", (Form,), widgets)(data={"retries": 5, "requests_per_second": 0.5, "ca_bundle": "/etc/ca.pem"})
+    form = type("ConnectionForm", (Form,), widgets)(
+        data={"retries": 5, "requests_per_second": 0.5, "ca_bundle": "/etc/ca.pem"}
+    )
     assert 'value="/etc/ca.pem"' in form.ca_bundle.widget(form.ca_bundle)
     assert form.retries.label.text == "Retries of a fetch"
     assert 'value="5"' in form.retries.widget(form.retries)

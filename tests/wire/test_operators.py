@@ -600,6 +600,10 @@ def test_an_error_in_the_triggerer_fails_the_task_and_keeps_the_jobs(sandbox: Sa
         ({"output_path": "/tmp/out", "wait_for_completion": False}, "output_path needs wait_for_completion"),
         ({"return_files": True}, "return_files needs an output_path"),
         ({"payload": None, "payloads": [{"key": "abc"}]}, "payloads[0] must not hold 'key'"),
+        (
+            {"payload": None, "payloads": {"fox": {"prompt": "{{ x }}", "key": "a"}}},
+            "payloads['fox'] must not hold 'key'",
+        ),
         ({"payload": None, "payloads": ({} for _ in range(2))}, "payloads is an iterator"),
         ({"payload": None, "payloads": {"a": {}, 1: {}}}, "names of several types"),
         ({"payload": {"prompt": b"x"}}, "payload['prompt'] is a bytes"),
