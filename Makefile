@@ -15,6 +15,7 @@ FIRST_PYTHON = $(shell for p in $(2) $(PYTHON); do \
 OLDEST_PYTHON ?= $(call FIRST_PYTHON,(3, 10) <= sys.version_info < (3, 13),python3.11 python3.12 python3.10)
 NEWEST_PYTHON ?= $(call FIRST_PYTHON,sys.version_info >= (3, 11),python3.12 python3.13 python3.14 python3.11)
 SYSTEM_PYTHON ?= 3.12
+SYSTEM_TESTS ?= tests/system
 
 PARALLEL := -n 2 --dist loadfile
 ON_ANOTHER_AIRFLOW := $(PARALLEL) $(VERSION_INDEPENDENT:%=--ignore=tests/%)
@@ -36,7 +37,8 @@ help:
 	@echo "make system-oldest, make system-newest"
 	@echo "               a selection of the tests with a real scheduler and triggerer on Airflow 2.11 and 3.4"
 	@echo "make matrix-system"
-	@echo "               all tests with a real scheduler and triggerer on every supported Airflow; ONLY='--airflow 3.0'"
+	@echo "               all tests with a real scheduler and triggerer on every supported Airflow; ONLY='--airflow 3.0',"
+	@echo "               SYSTEM_PYTHON=3.11, SYSTEM_TESTS='tests/system -m selection'"
 	@echo "make lock      pin the development environment again"
 	@echo "make clean     remove what these targets have made"
 
@@ -78,7 +80,7 @@ matrix: $(LOCK_VENV)/bin/uv
 	@$(LOCK_VENV)/bin/python dev/matrix.py $(ONLY) -- $(ON_ANOTHER_AIRFLOW)
 
 matrix-system: $(LOCK_VENV)/bin/uv
-	@$(LOCK_VENV)/bin/python dev/matrix.py --python $(SYSTEM_PYTHON) $(ONLY) -- tests/system
+	@$(LOCK_VENV)/bin/python dev/matrix.py --python $(SYSTEM_PYTHON) $(ONLY) -- $(SYSTEM_TESTS)
 
 airflow: $(VENV)/installed
 	@$(RUN) dev/standalone.py --port $(or $(PORT),8080)
