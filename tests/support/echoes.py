@@ -135,7 +135,7 @@ class EchoServer:
 
     def success(self) -> dict[str, object]:
         url = f"https://cdn.example/a.png?key={quote(self.key, safe='')}"
-        return self.document("success", id=1, output=[url, "https://cdn.example/b.png"])
+        return self.document("success", output=[url, "https://cdn.example/b.png"])
 
     def _respond(self, request: bytes) -> bytes:
         path = request.split(b" ", 2)[1]
