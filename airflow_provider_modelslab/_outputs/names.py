@@ -52,18 +52,18 @@ def redact_url(output: str) -> str:
 
 
 def _job_stem(job: Job) -> str:
-    job_id = _bounded(_escaped(job.id), job.id) if job.id else _digest("\n".join(job.outputs))
     endpoint = ".".join(_escaped(segment) for segment in job.endpoint.split("/") if segment)
-    return ".".join(filter(None, [_bounded(endpoint, job.endpoint), job_id]))
+    job_id = _escaped(job.id) or _digest("\n".join(job.outputs))
+    return ".".join(
+        part if len(part) <= _LONGEST_PART else part[: _LONGEST_PART // 2] + _digest(original)
+        for part, original in ((endpoint, job.endpoint), (job_id, job.id))
+        if part
+    )
 
 
 def _escaped(text: str) -> str:
     """Return a text made of letters, digits, ``-``, ``_`` and ``~`` only, a different one for each text."""
     return re.sub(r"[^A-Za-z0-9_-]", lambda match: "".join(f"~{byte:02x}" for byte in _utf8(match[0])), text)
-
-
-def _bounded(part: str, original: str) -> str:
-    return part if len(part) <= _LONGEST_PART else part[: _LONGEST_PART // 2] + _digest(original)
 
 
 def _digest(text: str) -> str:

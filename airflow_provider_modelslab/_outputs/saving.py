@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from airflow_provider_modelslab._http.tls import create_ssl_context
 from airflow_provider_modelslab._outputs.downloads import (
-    Download,
     DownloadCancelled,
     Downloader,
     DownloadError,
@@ -85,7 +85,11 @@ def save_outputs(
     with argument_errors():
         parse_if_exists(if_exists)
     succeeded = [job for job in jobs if job.status == "success"]
-    by_record = job_files_of(succeeded)
+    by_record: dict[str, JobFiles] = {}
+    for job in succeeded:  # a job that is given twice is stored once
+        job_files = by_record.setdefault(record_name(job), JobFiles(job))
+        if len(job_files.job.outputs) != len(job.outputs):
+            raise ModelsLabArgumentError(f"job {job} is given twice, with different outputs: pass it once")
     if not by_record:
         return []
     store = Store(output_path)
@@ -96,7 +100,7 @@ def save_outputs(
         _Saver(store, downloader, if_exists, log).save(list(by_record.values()))
     finally:
         downloader.close()
-    return [store.url(name) for job in succeeded for name, _ in by_record[record_name(job)].stored()]
+    return [store.url + name for job in succeeded for name, _ in by_record[record_name(job)].stored()]
 
 
 @dataclass(slots=True)
@@ -106,18 +110,11 @@ class JobFiles:
     job: Job
     files: dict[int, Stored] = field(default_factory=dict)
 
-    @property
-    def complete(self) -> bool:
-        return len(self.files) == len(self.job.outputs)
+    def missing(self) -> list[int]:
+        return [index for index in range(len(self.job.outputs)) if index not in self.files]
 
     def stored(self) -> list[Stored]:
-        return [self.files[index] for index in range(len(self.job.outputs))]
-
-    def sources(self, index: int) -> list[str]:
-        """Return where an output can be had: itself, and the proxy's copy where there is one for each output."""
-        outputs, links = self.job.outputs, self.job.proxy_links
-        sources = [outputs[index], *([links[index]] if len(links) == len(outputs) else [])]
-        return list(dict.fromkeys(sources))
+        return [self.files[index] for index in sorted(self.files)]
 
     def describe(self, index: int) -> str:
         return f"output {index} of job {self.job} ({redact_url(self.job.outputs[index])})"
@@ -140,66 +137,56 @@ class Failure:
         return f"{self.job_files.describe(self.index)}: {self.error}"
 
 
-def job_files_of(jobs: Sequence[Job]) -> dict[str, JobFiles]:
-    """Return the jobs by the name of their record: a job that is given twice is stored once."""
-    found: dict[str, JobFiles] = {}
-    for job in jobs:
-        job_files = found.setdefault(record_name(job), JobFiles(job))
-        if len(job_files.job.outputs) != len(job.outputs):
-            raise ModelsLabArgumentError(f"job {job} is given twice, with different outputs: pass it once")
-    return found
-
-
+@dataclass(frozen=True, slots=True)
 class _Saver:
     """Stores the outputs of jobs, several at a time."""
 
-    def __init__(self, store: Store, downloader: Downloader, if_exists: IfExists, log: logging.Logger) -> None:
-        self._store = store
-        self._downloader = downloader
-        self._if_exists = if_exists
-        self._log = log
+    store: Store
+    downloader: Downloader
+    if_exists: IfExists
+    log: logging.Logger
 
     def save(self, batch: Sequence[JobFiles]) -> None:
         started = time.monotonic()
-        self._store.prepare()
+        self.store.prepare()
         pool = ThreadPoolExecutor(FILES_AT_A_TIME, thread_name_prefix="modelslab-output")
         try:
-            if self._if_exists != "overwrite":
+            if self.if_exists != "overwrite":
                 list(pool.map(self._recall, batch))
-            failures = self._save_missing(pool, [job_files for job_files in batch if not job_files.complete])
+            failures = self._save_missing(pool, [job_files for job_files in batch if job_files.missing()])
         except BaseException:
             # Airflow ends a task by an exception in its main thread, which must not wait for the others: each removes
             # what it has half written at its next byte, or when its connection has been silent for too long.
-            self._downloader.stop()
+            self.downloader.stop()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         pool.shutdown()
         if failures:
             raise _save_error(failures, sum(len(job_files.job.outputs) for job_files in batch))
-        self._log.info(
+        self.log.info(
             "Stored %d outputs of %d jobs, %.1f MB, within %.1f s: %s",
             sum(len(job_files.files) for job_files in batch),
             len(batch),
             sum(size for job_files in batch for _, size in job_files.files.values()) / 1e6,
             time.monotonic() - started,
-            self._store.url(""),
+            self.store.url,
         )
 
     def _recall(self, job_files: JobFiles) -> None:
         """Find what an earlier call has stored, by the record."""
-        content = self._store.read(record_name(job_files.job))
+        content = self.store.read(record_name(job_files.job))
         if content is None:
             return
-        if self._if_exists == "error":
+        if self.if_exists == "error":
             raise ModelsLabOutputExists(
                 f"The outputs of job {job_files.job} are stored already: "
-                f"{self._store.url(record_name(job_files.job))} is there. "
+                f"{self.store.url}{record_name(job_files.job)} is there. "
                 "Name another output_path, or if_exists='skip' or 'overwrite'"
             )
         with suppress(ValueError, RecursionError):
             files = recorded_files(job_files.job, json.loads(content)) or []
             job_files.files = {
-                index: (name, size) for index, (name, size) in enumerate(files) if self._store.size(name) == size
+                index: (name, size) for index, (name, size) in enumerate(files) if self.store.size(name) == size
             }
 
     def _save_missing(self, pool: ThreadPoolExecutor, batch: Sequence[JobFiles]) -> list[Failure]:
@@ -208,8 +195,7 @@ class _Saver:
         running = {
             pool.submit(self._save_output, job_files, index): (job_files, index)
             for job_files in batch
-            for index in range(len(job_files.job.outputs))
-            if index not in job_files.files
+            for index in job_files.missing()
         }
         for future in as_completed(running):
             job_files, index = running[future]
@@ -217,52 +203,43 @@ class _Saver:
                 job_files.files[index] = future.result()
             except (DownloadError, DownloadCancelled) as error:
                 failures.append(Failure(job_files, index, error))
-            if job_files.complete and self._if_exists != "error":
+            if not job_files.missing() and self.if_exists != "error":
                 self._write_record(job_files)
-        if self._if_exists == "error" and not failures:
+        if self.if_exists == "error" and not failures:
             # Only now: the record of one job would make the repetition for another one fail.
             for job_files in batch:
                 self._write_record(job_files)
         return failures
 
     def _save_output(self, job_files: JobFiles, index: int) -> Stored:
-        """Store one output from the first source that has it."""
+        """Store one output from the first source that has it: itself, or the proxy's copy where each output has one."""
+        outputs, links = job_files.job.outputs, job_files.job.proxy_links
+        sources = [outputs[index], *([links[index]] if len(links) == len(outputs) else [])]
         errors: list[DownloadError] = []
-        for source in job_files.sources(index):
-            stored = self._save_from(source, job_files, index)
-            if not isinstance(stored, DownloadError):
-                return stored
-            errors.append(stored)
+        for source in dict.fromkeys(sources):
+            log_pause = partial(self.log.debug, "%s: %s, asking again in %.1f s", redact_url(source))
+            try:
+                return self.downloader.repeat(partial(self._store_from, source, job_files, index), log_pause)
+            except DownloadError as error:
+                self.log.warning("Not available: %s: %s: %s", job_files.describe(index), redact_url(source), error)
+                errors.append(error)
         raise errors[0]
 
-    def _save_from(self, source: str, job_files: JobFiles, index: int) -> Stored | DownloadError:
-        def attempt() -> Stored:
-            with self._downloader.open(source) as download:
-                return self._store_download(job_files, index, download)
-
-        def log_pause(error: DownloadError, seconds: float) -> None:
-            self._log.debug("%s: %s, asking again in %.1f s", redact_url(source), error, seconds)
-
-        try:
-            return self._downloader.repeat(attempt, log_pause)
-        except DownloadError as error:
-            self._log.warning("Not available: %s: %s: %s", job_files.describe(index), redact_url(source), error)
-            return error
+    def _store_from(self, source: str, job_files: JobFiles, index: int) -> Stored:
+        with self.downloader.open(source) as download:
+            # The output itself tells the kind where the bytes do not, whichever source they come from.
+            output = job_files.job.outputs[index]
+            name = f"{output_stem(job_files.job, index)}.{kind_of(output, download.head, download.content_type)}"
+            if self.if_exists != "overwrite" and (there := self.store.size(name)) is not None:
+                if there == download.size:
+                    return name, there
+                if self.if_exists == "error":
+                    raise ModelsLabOutputExists(f"{self.store.url}{name} is there, and not what would be stored")
+            return name, self.store.write(name, download.chunks)
 
     def _write_record(self, job_files: JobFiles) -> None:
         record = json.dumps(job_record(job_files.job, job_files.stored()), indent=2, ensure_ascii=False)
-        self._store.write(record_name(job_files.job), iter([record.encode("utf-8", "replace")]))
-
-    def _store_download(self, job_files: JobFiles, index: int, download: Download) -> Stored:
-        # The output itself tells the kind where the bytes do not, whichever source they come from.
-        output = job_files.job.outputs[index]
-        name = f"{output_stem(job_files.job, index)}.{kind_of(output, download.head, download.content_type)}"
-        if self._if_exists != "overwrite" and (there := self._store.size(name)) is not None:
-            if there == download.size:
-                return name, there
-            if self._if_exists == "error":
-                raise ModelsLabOutputExists(f"{self._store.url(name)} is there, and not what would be stored")
-        return name, self._store.write(name, download.chunks)
+        self.store.write(record_name(job_files.job), iter([record.encode("utf-8", "replace")]))
 
 
 def _save_error(failures: Sequence[Failure], total: int) -> ModelsLabSaveError:

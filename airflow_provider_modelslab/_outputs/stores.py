@@ -7,11 +7,11 @@ here.
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_modelslab._outputs.media_types import content_type_of
@@ -32,27 +32,40 @@ class Store:
     """
     The folder that files are stored in.
 
-    :param output_path: see :func:`save_outputs`.
+    :param output_path: see :func:`save_outputs`. ``url`` is the same with a slash at its end: the user's own way to
+        name the folder.
     """
 
     def __init__(self, output_path: str) -> None:
+        # Imported when files are stored: operators and sensors that store none need not wait for it.
+        from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
+
+        with argument_errors():
+            parse_output_path(output_path)
+        try:
+            # The connection is looked up here, in the task's own thread: Airflow's supervisor is spoken to by one only.
+            path = ObjectStoragePath(output_path)
+            self._fs: AbstractFileSystem = path.fs
+        except (ValueError, ImportError, AirflowNotFoundException) as error:
+            raise ModelsLabArgumentError(f"output_path {output_path!r:.200} cannot be used: {error}") from error
         self._output_path = output_path
-        self._fs, self._root = _opened(output_path)
+        self._folder = path.path.rstrip("/") + "/"
+        self.url = output_path.rstrip("/") + "/"
+        self._protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
+        self._is_object_store = not _OBJECT_STORES.isdisjoint(self._protocols)
         # File systems are shared within a process, and remember listings.
         self._fs.invalidate_cache()
 
-    def url(self, name: str) -> str:
-        """Return where a file is, in the user's own way to name the folder."""
-        return f"{self._output_path.rstrip('/')}/{name}"
-
     def prepare(self) -> None:
         """Make the folder, and remove what killed workers have left in it half written."""
-        if self._object_store:
+        if self._is_object_store:
             return  # Has no folders; and a bucket that does not exist is a mistake, not a wish.
         with _store_errors(self._output_path):
-            self._fs.makedirs(self._root or "/", exist_ok=True)
-            if self._local:
-                _remove_abandoned(self._root or "/")
+            self._fs.makedirs(self._folder.rstrip("/") or "/", exist_ok=True)
+            for partial in Path(self._folder).glob(f".*{_PARTIAL}") if "file" in self._protocols else ():
+                with suppress(OSError):
+                    if partial.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                        partial.unlink()
 
     def probe(self) -> None:
         """
@@ -74,22 +87,22 @@ class Store:
                 raise ModelsLabArgumentError(f"{message}. Nothing was submitted") from cause
             raise ModelsLabSaveError(f"Try again later: {message}. Nothing was submitted") from cause
         with suppress(Exception):
-            self._fs.rm_file(self._path(name))
+            self._fs.rm_file(self._folder + name)
 
     def size(self, name: str) -> int | None:
         """Return the size of a file, or ``None`` where it is not there."""
-        with _store_errors(self.url(name)):
+        with _store_errors(self.url + name):
             try:
-                size: int = self._fs.info(self._path(name))["size"]
+                size: int = self._fs.info(self._folder + name)["size"]
                 return size
             except FileNotFoundError:
                 return None
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a file, or ``None`` where it is not there."""
-        with _store_errors(self.url(name)):
+        with _store_errors(self.url + name):
             try:
-                content: bytes = self._fs.cat_file(self._path(name))
+                content: bytes = self._fs.cat_file(self._folder + name)
                 return content
             except FileNotFoundError:
                 return None
@@ -100,40 +113,29 @@ class Store:
 
         An object store serves it with the content type of its extension.
         """
-        open_file = self._uploaded if self._object_store else self._renamed
+        open_file = self._uploaded if self._is_object_store else self._renamed
         size = 0
         with open_file(name) as write:
             for chunk in chunks:
-                with _store_errors(self.url(name)):
+                with _store_errors(self.url + name):
                     write(chunk)
                 size += len(chunk)
         return size
 
-    @property
-    def _local(self) -> bool:
-        return "file" in _protocols(self._fs)
-
-    @property
-    def _object_store(self) -> bool:
-        return not _OBJECT_STORES.isdisjoint(_protocols(self._fs))
-
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
-
     @contextmanager
     def _renamed(self, name: str) -> Iterator[Callable[[bytes], object]]:
         """Write under a name that nobody else uses, and rename at the end."""
-        partial = self._path(f".{name}.{uuid.uuid4().hex}{_PARTIAL}")
+        partial = f"{self._folder}.{name}.{uuid.uuid4().hex}{_PARTIAL}"
         try:
-            with _store_errors(self.url(name)):
+            with _store_errors(self.url + name):
                 handle = self._fs.open(partial, "wb")
             try:
                 yield handle.write
             finally:
-                with _store_errors(self.url(name)):
+                with _store_errors(self.url + name):
                     handle.close()
-            with _store_errors(self.url(name)):
-                self._fs.mv(partial, self._path(name))
+            with _store_errors(self.url + name):
+                self._fs.mv(partial, self._folder + name)
         except BaseException:
             with suppress(Exception):
                 self._fs.rm_file(partial)
@@ -142,13 +144,18 @@ class Store:
     @contextmanager
     def _uploaded(self, name: str) -> Iterator[Callable[[bytes], object]]:
         """Write under the final name, which an object store shows only once the upload is completed."""
-        with _store_errors(self.url(name)):
-            handle = self._fs.open(
-                self._path(name), "wb", block_size=BLOCK_BYTES, **_content_type_options(self._fs, name)
-            )
+        content_type = content_type_of(name)
+        options: dict[str, dict[str, Any]] = {
+            "s3": {"ContentType": content_type},
+            "gs": {"content_type": content_type},
+            "abfs": {"content_settings": {"content_type": content_type}},  # adlfs before 2026.8 ignores it
+        }
+        told = next((options[protocol] for protocol in options if protocol in self._protocols), {})
+        with _store_errors(self.url + name):
+            handle = self._fs.open(self._folder + name, "wb", block_size=BLOCK_BYTES, **told)
         try:
             yield handle.write
-            with _store_errors(self.url(name)):
+            with _store_errors(self.url + name):
                 handle.close()
         except BaseException:
             # Closing completes the upload with what there is: when a block ends, and when the object is deleted.
@@ -164,45 +171,6 @@ _OBJECT_STORES = frozenset({"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "a
 _LASTING_ERRORS = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 _PARTIAL = ".part"
-
-
-def _opened(output_path: str) -> tuple[AbstractFileSystem, str]:
-    """Return the file system of a path, and the path as that knows it, without a slash at its end."""
-    # Imported when files are stored: operators and sensors that store none need not wait for it.
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
-
-    with argument_errors():
-        parse_output_path(output_path)
-    try:
-        # The connection is looked up here, in the task's own thread: Airflow's supervisor is spoken to by one only.
-        path = ObjectStoragePath(output_path)
-        return path.fs, path.path.rstrip("/")
-    except (ValueError, ImportError, AirflowNotFoundException) as error:
-        raise ModelsLabArgumentError(f"output_path {output_path!r:.200} cannot be used: {error}") from error
-
-
-def _content_type_options(fs: AbstractFileSystem, name: str) -> dict[str, Any]:
-    """Return the options of a file system's ``open`` that say with which content type a file is served."""
-    content_type = content_type_of(name)
-    options: dict[str, dict[str, Any]] = {
-        "s3": {"ContentType": content_type},
-        "gs": {"content_type": content_type},
-        "abfs": {"content_settings": {"content_type": content_type}},  # adlfs before 2026.8 ignores it
-    }
-    return next((options[protocol] for protocol in options if protocol in _protocols(fs)), {})
-
-
-def _protocols(fs: AbstractFileSystem) -> set[str]:
-    return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-
-
-def _remove_abandoned(folder: str) -> None:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") and entry.name.endswith(_PARTIAL):
-                with suppress(OSError):
-                    if entry.stat().st_mtime < time.time() - ABANDONED_SECONDS:
-                        os.remove(entry)
 
 
 @contextmanager
