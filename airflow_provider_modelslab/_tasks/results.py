@@ -49,8 +49,10 @@ _LISTED_OUTPUTS = 20
 
 
 def push_jobs(context: Context, jobs: Sequence[Job]) -> None:
-    """Push one record per job, failed ones included."""
+    """Push one record per job, failed ones included; the task then knows that there is something to link to."""
     context["ti"].xcom_push(key=JOBS_KEY, value=[shorten(job.to_dict()) for job in jobs])
+    if "task" in context:
+        context["task"].has_pushed_jobs = True  # type: ignore[union-attr]  # a task that runs is mapped no more
 
 
 def outputs_of(jobs: Sequence[Job]) -> list[str]:

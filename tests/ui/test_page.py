@@ -8,11 +8,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from airflow import __version__ as airflow_version
+from playwright.sync_api import expect
 
 from tests.ui.conftest import page_url, wait_for
 from tests.ui.records import failed, generated, job, waiting
 
-expect = pytest.importorskip("playwright.sync_api").expect
+SELECTS_OPERATORS = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 4)
+"""Whether this Airflow can show a tab on the tasks of some operators only."""
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
@@ -354,16 +357,36 @@ def test_the_link_of_a_task_leads_to_its_page(open_page, site, draws):
     assert page.url.startswith(f"{site}/modelslab/outputs?")
 
 
-def test_the_tab_shows_the_page_in_airflow(open_page, site, finished):
-    page = open_page(f"{site}/dags/told/runs/{quote(finished)}/tasks/tell")
-    page.get_by_role("link", name="Outputs", exact=True).first.click()
+def test_a_task_without_jobs_links_quietly(open_page, site, airflow):
+    run_id = airflow.trigger("refused")
+    assert airflow.wait_for_run("refused", run_id) == "failed"
+    log = airflow.task_log("refused", run_id, "wait")
+    assert "ModelsLabArgumentError" in log
+    assert "XCom not found" not in log
+    page = open_page(f"{site}/dags/refused/runs/{quote(run_id)}/tasks/wait/details")
+    page.locator("a[href^='modelslab/outputs?']").click()
+    expect(page.locator(".hint")).to_have_text("No outputs: the task has ended without any job.")
+
+
+def test_the_tab_shows_the_page_in_airflow(open_page, site, draws):
+    page = open_page(f"{site}/dags/draws/runs/{quote(draws)}/tasks/draw")
+    page.get_by_role("link", name="Outputs", exact=True).click()
     frame = page.frame_locator("iframe")
-    expect(frame.locator(".card")).to_have_count(7)
-    expect(frame.get_by_role("link", name="told")).to_be_hidden()
-    frame.get_by_role("button", name="Open a lighthouse at dusk").click()
+    expect(frame.locator(".card")).to_have_count(2)
+    expect(frame.get_by_role("link", name="draws", exact=True)).to_be_hidden()
+    frame.get_by_role("button", name="Open lighthouse").click()
     with page.context.expect_page() as opened:
         frame.get_by_role("link", name="Open URL").click()
     assert opened.value.evaluate("document.referrer") == ""
+    with page.expect_download():
+        frame.get_by_role("link", name="Download").click()
+
+
+def test_tasks_of_others_have_no_tab_where_airflow_can_tell(open_page, site, finished):
+    page = open_page(f"{site}/dags/told/runs/{quote(finished)}/tasks/tell")
+    expect(page.get_by_role("link", name="Details")).to_be_visible()
+    tabs = page.get_by_role("link", name="Outputs", exact=True)
+    expect(tabs).to_have_count(0 if SELECTS_OPERATORS else 1)
 
 
 def test_the_tab_of_a_run_shows_its_page(open_page, site, draws):
@@ -375,7 +398,7 @@ def test_the_tab_of_a_run_shows_its_page(open_page, site, draws):
 # --- pictures for the documentation -----------------------------------------------------------------------
 
 
-def test_the_pictures_of_the_documentation(open_page, site, tell, tmp_path, held, all_kinds):
+def test_the_pictures_of_the_documentation(open_page, site, tell, draws, tmp_path, held, all_kinds):
     folder = Path(os.environ.get("PICTURES", tmp_path))
     until = tmp_path / "until"
     jobs = [
@@ -406,10 +429,11 @@ def test_the_pictures_of_the_documentation(open_page, site, tell, tmp_path, held
         page.get_by_role("button", name="Open poster for a winter fair, flat colours").click()
         wait_for(page, "document.querySelector('dialog img').naturalWidth > 0")
         assert len(page.screenshot(path=folder / "output-large.png")) < 200_000
-        page = open_page(f"{site}/dags/told/runs/{quote(run_id)}/tasks/tell", viewport={"width": 1400, "height": 860})
-        page.get_by_role("link", name="Outputs", exact=True).first.click()
-        expect(page.frame_locator("iframe").locator(".card")).to_have_count(8)
-        page.frame_locator("iframe").locator("img").last.evaluate("(image) => image.decode()")
+        page = open_page(f"{site}/dags/draws/runs/{quote(draws)}", viewport={"width": 1400, "height": 860})
+        page.get_by_role("link", name="Outputs", exact=True).click()
+        frame = page.frame_locator("iframe")
+        expect(frame.locator(".card")).to_have_count(4)
+        frame.locator("img").last.evaluate("(image) => image.decode()")
         assert len(page.screenshot(path=folder / "outputs-tab.png")) < 200_000
     finally:
         until.touch()

@@ -71,6 +71,11 @@ def draws():
     )
 
 
+@dag(schedule=None, start_date=START)
+def refused():
+    ModelsLabJobSensor(task_id="wait", jobs="{{ 'no id' }}", endpoint="v6/video")
+
+
 @dag(schedule=None, start_date=START, tags=["modelslab"])
 def waits():
     ModelsLabJobSensor(
@@ -87,4 +92,5 @@ told()
 private_told()
 told_mapped()
 draws()
+refused()
 waits()
