@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-from urllib.parse import urlencode
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
 
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
+from airflow_provider_modelslab._outputs.names import is_url
 from airflow_provider_modelslab._tasks.results import JOBS_KEY
 from airflow_provider_modelslab.ui import PAGE
 
@@ -33,10 +35,32 @@ class ModelsLabOutputLink(BaseOperatorLink):
         # Airflow 3 asks in the task's own process, and logs an error when an XCom is not there.
         if not (_AIRFLOW_2 or getattr(operator, "has_pushed_jobs", False)):
             return ""
-        records = XCom.get_value(ti_key=ti_key, key=JOBS_KEY) or []
-        urls = [url for record in records for url in record["outputs"]]
-        announced = [url for record in records for url in record["proxy_links"]]
-        return next((url for url in urls + announced if url.startswith(("https://", "http://"))), "")
+        return first_address(XCom.get_value(ti_key=ti_key, key=JOBS_KEY))
+
+
+def first_address(records: Any) -> str:
+    """
+    Return the first address in job records that a click may lead to; empty where there is none.
+
+    :param records: what stands in the XCom, of any shape: a task may push what it likes.
+    """
+    addresses = [*_texts(records, "outputs"), *_texts(records, "proxy_links")]
+    return next(filter(_may_be_opened, addresses), "")
+
+
+def _texts(records: Any, field: str) -> Iterator[str]:
+    for record in records if isinstance(records, list) else ():
+        values = record.get(field) if isinstance(record, Mapping) else None
+        yield from (value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
+
+
+def _may_be_opened(address: str) -> bool:
+    """Whether a text is a URL whose host is the one that it seems to have: none with a name before an ``@``."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return False
+    return is_url(address) and bool(parts.hostname) and not set("@\\") & set(parts.netloc)
 
 
 class ModelsLabOutputsLink(BaseOperatorLink):

@@ -11,6 +11,7 @@ import hashlib
 import re
 from urllib.parse import urlsplit, urlunsplit
 
+from airflow_provider_modelslab._protocol.formatting import one_line
 from airflow_provider_modelslab.jobs import Job
 
 _LONGEST_PART = 80
@@ -33,17 +34,17 @@ def record_name(job: Job) -> str:
 
 
 def is_url(output: str) -> bool:
-    """Whether an output is the address of a file, and not the file itself."""
-    return re.match(r"https?://", output, re.IGNORECASE) is not None
+    """Whether an output is the address of a file, and not the file itself; no address has blanks in it."""
+    return output.isprintable() and re.fullmatch(r"https?://\S+", output, re.IGNORECASE) is not None
 
 
 def redact_url(output: str) -> str:
     """Return an output for a person: without the query and the credentials of a URL, and never data."""
     if not is_url(output):
-        return f"{output[:10]}… ({len(output)} characters)" if len(output) > 10 else repr(output)
+        return f"{one_line(output[:10])}… ({len(output)} characters)" if len(output) > 10 else repr(output)
     try:
         parts = urlsplit(output)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        return one_line(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")))
     except ValueError:
         return "a malformed URL"
 

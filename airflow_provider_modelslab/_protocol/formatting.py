@@ -1,15 +1,34 @@
 """
-Durations and moments as people read them, in log lines, errors and results.
+Durations, moments and foreign texts as people read them, in log lines, errors and results.
 
 The caller says what time it is. All moments are in UTC, since workers and triggerer may stand in different zones.
 """
 
 from __future__ import annotations
 
+import re
+
 import pendulum
 
 _LONGEST = 1e9
 """Seconds, some thirty years; a longer time is a mistake, and need not be exact."""
+
+_LOG_GROUP = re.compile(r"(?:::|##\[)((?:end)?group)(?:::|\])", re.IGNORECASE)
+"""What Airflow's log view folds lines by."""
+
+
+def one_line(text: str) -> str:
+    """
+    Return a foreign text as one line that does nothing to a terminal, a log file or Airflow's log view.
+
+    Control and format characters become blanks, among them line breaks, the escapes of terminals, and what turns the
+    direction of writing; the markers of log groups become plain words.
+
+    :param text: the text.
+    """
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return _LOG_GROUP.sub(r"(\1)", " ".join(text.split()))
 
 
 def format_duration(seconds: float) -> str:

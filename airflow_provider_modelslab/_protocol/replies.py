@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from airflow_provider_modelslab._protocol.formatting import one_line
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
 from airflow_provider_modelslab._protocol.phrases import complains_of_parameters, pause_in, verdict_of
 from airflow_provider_modelslab._protocol.sanitizing import parse_json, sanitize
@@ -221,7 +222,7 @@ def _submission_verdict(http_status: int, document: dict[str, Any]) -> Verdict:
 
 
 def _status_word(document: dict[str, Any]) -> str:
-    return _text(document.get("status")).strip().lower()
+    return _text(document.get("status")).lower()
 
 
 def _error_verdict(word: str, document: dict[str, Any]) -> Verdict:
@@ -330,7 +331,7 @@ def _other_id(document: dict[str, Any], job: Job) -> str:
 
 def _about(job: Job, message: str, key: str) -> Job:
     """Return the job unchanged but for the words that go with this look at it."""
-    return replace(job, message=sanitize(message, key)[:MAX_MESSAGE_LENGTH])
+    return replace(job, message=one_line(sanitize(message, key))[:MAX_MESSAGE_LENGTH])
 
 
 def _reply(verdict: Verdict, job: Job, received: HttpReply, document: dict[str, Any]) -> Reply:
@@ -367,19 +368,24 @@ def _error_text(document: dict[str, Any]) -> str:
 
 def _texts(document: dict[str, Any], names: Iterable[str]) -> list[str]:
     """Return what stands in some fields, without those that hold no words."""
-    return [text for name in names if (text := _text(document.get(name)).strip())]
+    return [text for name in names if (text := _text(document.get(name)))]
 
 
 def _text(value: Any) -> str:
-    """Flatten a text, or lists and dicts of texts, into one line: ``{"prompt": ["none"]}`` is ``prompt: none``."""
+    """Return a text, or lists and dicts of texts, as one harmless line, as people read them."""
+    return one_line(_flat(value))
+
+
+def _flat(value: Any) -> str:
+    """Flatten lists and dicts of texts: ``{"prompt": ["none"]}`` is ``prompt: none``."""
     if value is None or isinstance(value, bool):
         return ""
     if isinstance(value, str):
         return value[:MAX_MESSAGE_LENGTH]
     if isinstance(value, dict):
-        flat = "; ".join(f"{name}: {text}" for name, item in value.items() if (text := _text(item)))
+        flat = "; ".join(f"{name}: {text}" for name, item in value.items() if (text := _flat(item)))
     elif isinstance(value, list):
-        flat = " ".join(filter(None, map(_text, value)))
+        flat = " ".join(filter(None, map(_flat, value)))
     else:
         flat = str(value)
     return flat[:MAX_MESSAGE_LENGTH]

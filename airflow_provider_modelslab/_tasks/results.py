@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
 from airflow_provider_modelslab._protocol.arguments import IfExists
+from airflow_provider_modelslab._protocol.formatting import one_line
 from airflow_provider_modelslab._protocol.shortening import is_long, is_shortened, shorten
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
@@ -137,7 +138,7 @@ def push_results(
     log.info("%d of %d jobs succeeded, with %d outputs", len(jobs) - len(failed), len(jobs), len(outputs))
     results = list(files or outputs)
     for result in results[:_LISTED_OUTPUTS]:
-        log.info("Output: %s", shorten(result))
+        log.info("Output: %s", one_line(shorten(result)))
     if len(results) > _LISTED_OUTPUTS:
         log.info("%d more outputs are in the XComs", len(results) - _LISTED_OUTPUTS)
     if failed:

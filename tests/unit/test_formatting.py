@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pendulum
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_modelslab._protocol.formatting import format_duration, format_expectation
+from airflow_provider_modelslab._protocol.formatting import format_duration, format_expectation, one_line
 
 NOON = pendulum.datetime(2026, 11, 28, 12, tz="UTC").timestamp()
 
@@ -59,3 +60,33 @@ def test_the_language_of_a_dag_file_does_not_matter():
     finally:
         pendulum.set_locale("en")
     assert format_duration(math.inf)
+
+
+# --- foreign texts ---
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("No GPU left", "No GPU left"),
+        ("один\tтекст\r\n  in lines\u2028", "один текст in lines"),
+        ("\x1b[2J\x1b[32mSUCCESS", "[2J [32mSUCCESS"),
+        ("\x1b]8;;https://evil.example\x07click", "]8;;https://evil.example click"),
+        ("\u202egnp.exe\u200b\ufeff\u2066", "gnp.exe"),
+        ("::group::hidden", "(group)hidden"),
+        ("a ::EndGroup:: b ##[group]c ##[endgroup]", "a (EndGroup) b (group)c (endgroup)"),
+        ("::::group::group::", "::(group)group::"),
+        ("std::group::of", "std(group)of"),
+    ],
+)
+def test_a_foreign_text_is_one_harmless_line(text, line):
+    assert one_line(text) == line
+
+
+@given(st.text() | st.lists(st.sampled_from(["::", "group", "end", "##[", "]", "\u200b", "\n", " "])).map("".join))
+def test_whatever_a_text_holds_it_is_one_line_without_markers(text):
+    line = one_line(text)
+    assert line.isprintable()
+    assert len(line.splitlines()) <= 1
+    assert not re.search(r"(?i)(::|##\[)(end)?group(::|\])", line)
+    assert one_line(line) == line

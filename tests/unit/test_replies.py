@@ -180,6 +180,29 @@ def test_numbers_and_nesting_that_xcoms_cannot_hold_are_tamed():
     assert json.dumps(job.to_dict()).count('"a"') < 50
 
 
+EVIL = "bad\n::endgroup::\n[2026-11-28] INFO - Task exited with return code 0\r\x1b[32mSUCCESS\x1b[0m \u202egnp.exe"
+HARMLESS = "bad (endgroup) [2026-11-28] INFO - Task exited with return code 0 [32mSUCCESS [0m gnp.exe"
+
+
+@pytest.mark.parametrize("message", [EVIL, {"prompt": [EVIL]}, [EVIL]], ids=["text", "dict", "list"])
+@pytest.mark.parametrize("field", ["message", "messege", "error", "tips"])
+def test_what_people_see_of_a_reply_is_one_harmless_line(message, field):
+    body = {"status": "failed", field: message, "output": ""}
+    words = {
+        read_fetch_reply(http(200, body), JOB).job.message,
+        read_submission_reply(http(200, body), "v6/video/text2video").job.message,
+        read_balance_reply(http(200, body)).message,
+        job_of_reply({**body, "id": 5}, "v6/video").message,
+    }
+    assert words == {f"prompt: {HARMLESS}" if isinstance(message, dict) else HARMLESS}
+
+
+def test_what_the_network_says_is_one_harmless_line():
+    assert read_fetch_reply(NoReply(EVIL, sent=False), JOB).job.message == HARMLESS
+    address = {"status": "success", "data": {"balance": 1, "currency": "\x1b[31m"}}
+    assert read_balance_reply(http(200, address)).message == "1 [31m"
+
+
 def test_long_messages_are_cut():
     assert len(read_fetch_reply(http(200, {"status": "failed", "message": "x" * 10**6}), JOB).job.message) == 2000
 
