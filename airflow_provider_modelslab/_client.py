@@ -78,7 +78,10 @@ class Client:
         return self._send(_balance(self.options))
 
     def _send(self, call: _Call[_Read]) -> _Read:
-        return call.read(self._transport.post(self._session, call.url, call.body, self.options.request_timeout))
+        timeout = self.options.request_timeout
+        return call.read(
+            self._transport.post(self._session, call.url, call.body, timeout, cut_running=call.cut_running)
+        )
 
 
 class AsyncClient:
@@ -124,7 +127,7 @@ class AsyncClient:
         await self.close()
 
     async def _send(self, call: _Call[_Read]) -> _Read:
-        received = await self._session.post(call.url, call.body)
+        received = await self._session.post(call.url, call.body, cut_running=call.cut_running)
         if isinstance(received, HttpReply) and len(received.body) > LONG_BODY:
             return await asyncio.to_thread(call.read, received)
         return call.read(received)
@@ -147,6 +150,7 @@ class _Call(Generic[_Read]):
     url: str
     body: Mapping[str, object]
     read: Callable[[HttpReply | NoReply], _Read]
+    cut_running: bool = False
 
 
 def _poll(job: Job, options: ClientOptions) -> _Call[Reply]:
@@ -155,7 +159,7 @@ def _poll(job: Job, options: ClientOptions) -> _Call[Reply]:
         _log.debug("Polled job %s: %s", job, reply.verdict.value)
         return reply
 
-    return _Call(*fetch_request(job.endpoint, job.id, options.key, options.base_url), read)
+    return _Call(*fetch_request(job.endpoint, job.id, options.key, options.base_url), read, cut_running=True)
 
 
 def _submit(submission: Submission, options: ClientOptions) -> _Call[Reply]:

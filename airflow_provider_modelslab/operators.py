@@ -435,7 +435,7 @@ class ModelsLabGenerateOperator(BaseOperator):
                 progress.jobs(),
                 output_path=self.output_path,
                 if_exists=self.if_exists,
-                ca_bundle=hook.options.ca_bundle,
+                download_options=hook.options.download_options,
                 log=self.log,
             )
         except (ModelsLabSaveError, ModelsLabTransientError) as error:

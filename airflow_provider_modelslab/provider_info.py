@@ -33,6 +33,12 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "with a certificate of its own. The usual ones when empty.",
         "schema": {"type": ["string", "null"]},
     },
+    "output_hosts": {
+        "label": "Hosts of outputs",
+        "description": "Hosts, separated by commas, from which outputs may be downloaded though their addresses are "
+        "private: minio.internal, or 10.1.2.3:9000 for one port. The host above may always be.",
+        "schema": {"type": ["string", "null"]},
+    },
 }
 
 FIELD_BEHAVIOUR: dict[str, Any] = {

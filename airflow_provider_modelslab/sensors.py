@@ -294,7 +294,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
             jobs,
             output_path=self.output_path,
             if_exists=self.if_exists,
-            ca_bundle=self.output_path and hook.options.ca_bundle,
+            download_options=hook.options.download_options if self.output_path else None,
             log=self.log,
         )
         return push_results(

@@ -11,7 +11,9 @@ import json
 import ssl
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import aiohttp
 import requests
@@ -36,6 +38,8 @@ class Session:
         self._proxy_of = lru_cache(_proxy_of)
         # Shorter than the whole, so that it comes first: it tells that nothing has been sent.
         self.connect_timeout = 0.9 * timeout
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_headers_sent.append(_note_sent)
         self.client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=ssl_context or True),
             # Above its threshold, aiohttp rounds both up to the same whole second.
@@ -43,30 +47,41 @@ class Session:
             headers={**outcomes.HEADERS, "Content-Type": "application/json"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            trace_configs=[tracing],
         )
 
-    async def post(self, url: str, body: Mapping[str, object]) -> HttpReply | NoReply:
+    async def post(self, url: str, body: Mapping[str, object], *, cut_running: bool = False) -> HttpReply | NoReply:
         """
         Send one request and return its whole reply.
 
         :param url: where to.
         :param body: the JSON body.
+        :param cut_running: see :class:`~airflow_provider_modelslab._http.outcomes.IncomingBody`.
         """
+        sent: list[bool] = []
+        received = await self._exchange(url, body, sent, outcomes.IncomingBody(cut_running))
+        if isinstance(received, NoReply) and not sent:
+            return replace(received, sent=False)
+        return received
+
+    async def _exchange(
+        self, url: str, body: Mapping[str, object], sent: list[bool], incoming: outcomes.IncomingBody
+    ) -> HttpReply | NoReply:
         try:
             proxy = self._proxy_of(url[: url.index("/", len("https://"))])
             data = json.dumps(body).encode()
-            async with self.client.post(url, data=data, allow_redirects=False, proxy=proxy) as response:
+            async with self.client.post(
+                url, data=data, allow_redirects=False, proxy=proxy, trace_request_ctx=sent
+            ) as response:
                 if outcomes.is_encoded(response.headers):
                     response.close()
                     return outcomes.ENCODED
-                chunks = bytearray()
                 while not response.content.at_eof():
-                    chunks += await response.content.readany()
-                    if len(chunks) > outcomes.MAX_REPLY_BYTES:
+                    if incoming.add(await response.content.readany()):
                         response.close()
-                        return outcomes.TOO_LONG
+                        break
                 retry_after = retry_after_seconds(response.headers.get("Retry-After"), time.time())
-                return HttpReply(response.status, bytes(chunks), retry_after)
+                return incoming.reply(response.status, retry_after)
         except aiohttp.ClientSSLError:
             return outcomes.UNTRUSTED
         except aiohttp.ConnectionTimeoutError:
@@ -75,6 +90,8 @@ class Session:
             return outcomes.reply_timeout(self.timeout)
         except aiohttp.ClientConnectorError:
             return outcomes.NOT_CONNECTED
+        except aiohttp.ClientHttpProxyError:
+            return outcomes.REFUSED_BY_PROXY
         except (aiohttp.ClientConnectionError, ConnectionError, ssl.SSLError):
             return outcomes.CONNECTION_LOST
         except (aiohttp.InvalidURL, UnicodeError) as error:
@@ -91,6 +108,11 @@ class Session:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+async def _note_sent(session: object, context: Any, params: object) -> None:
+    """Note that a request has been sent, in the list that came with it."""
+    context.trace_request_ctx.append(True)
 
 
 def _proxy_of(site: str) -> str | None:

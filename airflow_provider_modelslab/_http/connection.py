@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from airflow_provider_modelslab._http.addresses import Host, bare
 from airflow_provider_modelslab.endpoints import MODELSLAB, OFFICIAL_HOSTS
 from airflow_provider_modelslab.provider_info import CONNECTION_FIELDS
 
@@ -43,6 +44,19 @@ class ConnectionFields(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadOptions:
+    """
+    What a download of outputs needs to know of the connection; the key is not among it.
+
+    :param ca_bundle: the file of the certificate authorities to trust; ``None`` for those of the environment.
+    :param allowed_hosts: hosts that may have private addresses.
+    """
+
+    ca_bundle: str | None = None
+    allowed_hosts: frozenset[Host] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class ClientOptions:
     """
     What a client needs to know of its connection.
@@ -53,6 +67,7 @@ class ClientOptions:
     :param retries: how many times a request that failed for a passing reason is repeated.
     :param requests_per_second: how many requests all waits of a triggerer may send together.
     :param ca_bundle: the file of the certificate authorities to trust; ``None`` for those of the environment.
+    :param output_hosts: hosts, besides the connection's own, whose outputs are downloaded from private addresses.
     """
 
     key: str = field(repr=False)
@@ -61,6 +76,13 @@ class ClientOptions:
     retries: int = DEFAULT_RETRIES
     requests_per_second: float = DEFAULT_REQUESTS_PER_SECOND
     ca_bundle: str | None = None
+    output_hosts: frozenset[Host] = frozenset()
+
+    @property
+    def download_options(self) -> DownloadOptions:
+        """What downloads of outputs need to know."""
+        own = {_host_of(self.base_url)} if self.base_url else set()
+        return DownloadOptions(self.ca_bundle, self.output_hosts | own)
 
     @property
     def uses_tls(self) -> bool:
@@ -86,6 +108,7 @@ def read_connection(connection: ConnectionFields) -> ClientOptions:
         retries=int(_number(extra, "retries", DEFAULT_RETRIES)),
         requests_per_second=_number(extra, "requests_per_second", DEFAULT_REQUESTS_PER_SECOND),
         ca_bundle=_path(extra, "ca_bundle"),
+        output_hosts=_hosts(extra, "output_hosts"),
     )
 
 
@@ -184,3 +207,29 @@ def _path(extra: Mapping[str, Any], name: str) -> str | None:
     if not isinstance(value, str) or "\0" in value:
         raise ValueError(f"its extra field {name!r} must be the path of a file")
     return value.strip() or None
+
+
+def _hosts(extra: Mapping[str, Any], name: str) -> frozenset[Host]:
+    """Return the hosts of a field that lists them, separated by commas or blanks."""
+    value = extra.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"its extra field {name!r} must be a text: hosts, separated by commas")
+    return frozenset(_listed_host(each, name) for each in re.split(r"[,\s]+", value or "") if each)
+
+
+def _listed_host(text: str, name: str) -> Host:
+    try:
+        parts = urlsplit(f"//[{text}]" if text.count(":") > 1 and "[" not in text else f"//{text}")
+        host, port = bare(parts.hostname or ""), parts.port
+    except ValueError:
+        host, port = "", None
+    if not host or not _is_plain(text) or set("/@?#*%") & set(text):
+        raise ValueError(
+            f"its extra field {name!r} holds {text!r:.200}, which is no host: write 'minio.internal' or '10.1.2.3:9000'"
+        )
+    return host, port
+
+
+def _host_of(url: str) -> Host:
+    parts = urlsplit(url)
+    return bare(parts.hostname or ""), parts.port or (443 if parts.scheme == "https" else 80)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from airflow_provider_modelslab import __version__
-from airflow_provider_modelslab._protocol.outcomes import NoReply
+from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply, running_reply
 
 MAX_REPLY_BYTES = 32 * 2**20
 """A longer body is no reply of ModelsLab's; base64 images fit in."""
+
+MAX_RUNNING_BYTES = 2**20
+"""Bytes that are read of the reply to a poll that says at its beginning that the job is running."""
 
 HEADERS = {
     "User-Agent": f"airflow-provider-modelslab/{__version__}",
@@ -21,6 +25,7 @@ NOT_CONNECTED = NoReply("no connection to ModelsLab", sent=False)
 UNTRUSTED = NoReply(
     "no trusted TLS connection to ModelsLab (the connection's extra field 'ca_bundle' says whom to trust)", sent=False
 )
+REFUSED_BY_PROXY = NoReply("the proxy made no connection to ModelsLab", sent=False)
 CONNECTION_LOST = NoReply("the connection to ModelsLab broke before a reply", sent=True)
 TOO_LONG = NoReply(f"the reply is longer than {MAX_REPLY_BYTES // 2**20} MiB", sent=True)
 ENCODED = NoReply("the reply is compressed, though the request refused that", sent=True)
@@ -53,3 +58,33 @@ def is_encoded(headers: Mapping[str, str]) -> bool:
     :param headers: its headers, whatever their letters' case.
     """
     return headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
+
+
+@dataclass(slots=True)
+class IncomingBody:
+    """
+    The body of a reply as it arrives.
+
+    :param cut_running: whether a long reply that says that a job is running stands for its beginning: of a poll, all
+        else is an echo of the request. A reply to a submission is read whole, since the job's id is in it.
+    """
+
+    cut_running: bool
+    _body: bytearray = field(default_factory=bytearray)
+    _running: bytes | None = None
+
+    def add(self, chunk: bytes) -> bool:
+        """Take the next part, and return whether the rest need not be read."""
+        checked = len(self._body) > MAX_RUNNING_BYTES
+        self._body += chunk
+        if self.cut_running and not checked and len(self._body) > MAX_RUNNING_BYTES:
+            self._running = running_reply(self._body)
+        return self._running is not None or len(self._body) > MAX_REPLY_BYTES
+
+    def reply(self, status: int, retry_after: float | None) -> HttpReply | NoReply:
+        """Return the reply with this body."""
+        if self._running is not None:
+            return HttpReply(status, self._running, retry_after)
+        if len(self._body) > MAX_REPLY_BYTES:
+            return TOO_LONG
+        return HttpReply(status, bytes(self._body), retry_after)

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import http.client
 import io
+import os
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -24,9 +26,11 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.exceptions import InvalidSchema, InvalidURL
 from urllib3 import Timeout
-from urllib3.exceptions import LocationValueError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import LocationValueError, NewConnectionError, ProxyError, ReadTimeoutError
+from urllib3.util import parse_url
 
 from airflow_provider_modelslab._http import outcomes
+from airflow_provider_modelslab._http.addresses import AddressGuard
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply, retry_after_seconds
 
@@ -36,13 +40,30 @@ CONNECT_SECONDS = 10.0
 CHUNK_BYTES = 64 * 2**10
 
 
-def open_session(ssl_context: ssl.SSLContext | None = None, deadline: float | None = None) -> requests.Session:
+@dataclass(frozen=True, slots=True)
+class DownloadRules:
     """
-    Return a session; :data:`MAX_CONNECTIONS` threads may use it at a time.
+    What holds for downloads, whose replies are long and whose URLs are a stranger's.
+
+    :param deadline: when the last reply must have been read, by the monotonic clock. The timeout of a request then
+        bounds the silence before each byte; without rules, it bounds the whole reply.
+    :param least_speed: bytes a second that must come.
+    :param slow_after: seconds of waiting for bytes over which the speed is taken.
+    :param guard: the addresses that may be connected to.
+    """
+
+    deadline: float
+    least_speed: float
+    slow_after: float
+    guard: AddressGuard
+
+
+def open_session(ssl_context: ssl.SSLContext | None = None, downloads: DownloadRules | None = None) -> _Session:
+    """
+    Return a session; :data:`MAX_CONNECTIONS` threads may use it at a time. It keeps no connection across a fork.
 
     :param ssl_context: see :func:`~airflow_provider_modelslab._http.tls.create_ssl_context`; not needed without TLS.
-    :param deadline: when the last reply must have been read, by the monotonic clock; the timeout of a request then
-        bounds the silence before each byte. Without a deadline, it bounds the whole reply.
+    :param downloads: the rules of downloads, if the session is for these.
     """
     session = _Session()
     # What a server echoes in a cookie must not travel in a header of the next request.
@@ -51,20 +72,32 @@ def open_session(ssl_context: ssl.SSLContext | None = None, deadline: float | No
     # Without this, requests adds what ~/.netrc holds for the host as an Authorization header.
     session.auth = lambda request: request
     for scheme in ("http://", "https://"):
-        session.mount(scheme, _Adapter(ssl_context, deadline))
+        session.mount(scheme, _Adapter(ssl_context, downloads, session))
     return session
 
 
-def post(session: requests.Session, url: str, body: Mapping[str, object], timeout: float) -> HttpReply | NoReply:
+def post(
+    session: _Session, url: str, body: Mapping[str, object], timeout: float, *, cut_running: bool = False
+) -> HttpReply | NoReply:
     """
     Send one request and return its whole reply.
 
-    :param session: a session of :func:`open_session`, without a deadline.
+    :param session: a session of :func:`open_session`, without rules of downloads.
     :param url: where to.
     :param body: the JSON body.
     :param timeout: seconds for the whole exchange. Two things are not in it: the operating system resolves the name
         of the host in its own time, and each of the host's addresses has up to :data:`CONNECT_SECONDS`.
+    :param cut_running: see :class:`~airflow_provider_modelslab._http.outcomes.IncomingBody`.
     """
+    received = _exchange(session, url, body, timeout, outcomes.IncomingBody(cut_running))
+    if isinstance(received, NoReply) and not session.connected:
+        return replace(received, sent=False)
+    return received
+
+
+def _exchange(
+    session: _Session, url: str, body: Mapping[str, object], timeout: float, incoming: outcomes.IncomingBody
+) -> HttpReply | NoReply:
     connecting = min(timeout, CONNECT_SECONDS)
     limits: Any = Timeout(total=timeout, connect=connecting)
     try:
@@ -75,19 +108,17 @@ def post(session: requests.Session, url: str, body: Mapping[str, object], timeou
                 return outcomes.CONNECTION_LOST
             if outcomes.is_encoded(response.headers):
                 return outcomes.ENCODED
-            chunks = bytearray()
             for chunk in response.iter_content(CHUNK_BYTES):
-                chunks += chunk
-                if len(chunks) > outcomes.MAX_REPLY_BYTES:
-                    return outcomes.TOO_LONG
+                if incoming.add(chunk):
+                    break
             retry_after = retry_after_seconds(response.headers.get("Retry-After"), time.time())
-            return HttpReply(response.status_code, bytes(chunks), retry_after)
+            return incoming.reply(response.status_code, retry_after)
     except requests.exceptions.ConnectTimeout:
         return outcomes.connect_timeout(connecting)
     except requests.exceptions.Timeout:
         return outcomes.reply_timeout(timeout)
     except requests.exceptions.ConnectionError as error:
-        return _reason_of(error, timeout)
+        return _reason_of(error, timeout, session.connected)
     except (InvalidURL, InvalidSchema, LocationValueError, UnicodeError) as error:
         return outcomes.unaddressable(error)
     except Exception as error:  # http.client and urllib3 let some of their own through
@@ -95,7 +126,13 @@ def post(session: requests.Session, url: str, body: Mapping[str, object], timeou
 
 
 class _Session(requests.Session):
-    """Follows no redirect; requests would read its body whole, and prepare the next request, even if told not to."""
+    """
+    Follows no redirect; requests would read its body whole, and prepare the next request, even if told not to.
+
+    :ivar connected: whether any connection has come about, through a proxy and TLS: before, no request was sent.
+    """
+
+    connected = False
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         return None
@@ -103,15 +140,17 @@ class _Session(requests.Session):
 
 class _Adapter(HTTPAdapter):
     """
-    Gives all connections the same TLS context, and all replies a deadline.
+    Gives all connections the same TLS context, and all replies their limits.
 
     requests would make a context for each connection, and trust its own file besides.
     """
 
-    def __init__(self, ssl_context: ssl.SSLContext | None, deadline: float | None) -> None:
+    def __init__(self, ssl_context: ssl.SSLContext | None, downloads: DownloadRules | None, session: _Session) -> None:
         self._ssl_context = ssl_context
-        self._deadline = deadline
-        super().__init__(pool_maxsize=MAX_CONNECTIONS)
+        self._downloads = downloads
+        self._session = session
+        self._process = os.getpid()
+        super().__init__(_HOSTS, MAX_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs, ssl_context=self._ssl_context)
@@ -126,25 +165,58 @@ class _Adapter(HTTPAdapter):
         pool.ConnectionCls = partial(self._connection, type(pool).ConnectionCls)
         return pool
 
-    def _connection(self, kind: type[http.client.HTTPConnection], **options: Any) -> http.client.HTTPConnection:
-        connection = kind(**options)
-        connection.response_class = partial(_Reply, deadline=self._deadline)  # type: ignore[assignment]
+    def _connection(self, kind: type[http.client.HTTPConnection], **options: Any) -> Any:
+        connection: Any = kind(**options)
+        connection.response_class = partial(_Reply, downloads=self._downloads)
+        connection.connect = partial(self._connect, connection.connect)
+        if self._downloads and connection.proxy is None:
+            connection._new_conn = partial(_guarded_socket, self._downloads.guard, connection, connection._new_conn)
         return connection
 
-    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+    def _connect(self, connect: Callable[[], None]) -> None:
+        connect()
+        self._session.connected = True
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        if self._downloads:
+            # A proxy resolves names itself: behind one, this is all that can be judged.
+            url = parse_url(str(request.url))
+            self._downloads.guard.check(url.host or "", url.port or _PORTS[str(url.scheme)])
+        if self._process != os.getpid():
+            # Two processes that read from one connection would get each other's replies.
+            self.proxy_manager.clear()
+            self.init_poolmanager(_HOSTS, MAX_CONNECTIONS)
+            self._process = os.getpid()
         # What the environment names must not come on top of what the context has.
-        return super().send(*args, **{**kwargs, "verify": True})
+        return super().send(request, *args, **{**kwargs, "verify": True})
 
     def cert_verify(self, *args: Any) -> None:
         """Add nothing: the context has all that is to be trusted, and checks it."""
 
 
+_HOSTS = 10
+"""To which a session keeps connections."""
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def _guarded_socket(guard: AddressGuard, connection: Any, open_socket: Callable[[], socket.socket]) -> socket.socket:
+    """Return a connected socket whose address has been judged: no name, and no change of one, gets round that."""
+    sock = open_socket()
+    try:
+        guard.check(connection.host, connection.port, sock.getpeername()[0])
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 class _Reply(http.client.HTTPResponse):
     """A reply that is whole at its deadline or fails, however slowly its bytes come."""
 
-    def __init__(self, sock: socket.socket, *args: Any, deadline: float | None, **kwargs: Any) -> None:
+    def __init__(self, sock: socket.socket, *args: Any, downloads: DownloadRules | None, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Reader(sock, self.fp.detach(), deadline))
+        self.fp = io.BufferedReader(_Reader(sock, self.fp.detach(), downloads))
 
     def begin(self) -> None:
         super().begin()
@@ -154,37 +226,52 @@ class _Reply(http.client.HTTPResponse):
 
 
 class _Reader(io.RawIOBase):
-    """Reads a socket until a deadline; the timeout of a socket bounds only the silence before each byte."""
+    """
+    Reads a socket until a deadline, and not too slowly.
 
-    def __init__(self, sock: socket.socket, raw: io.RawIOBase, deadline: float | None) -> None:
+    The timeout of a socket bounds only the silence before each byte.
+    """
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase, downloads: DownloadRules | None) -> None:
         self._sock = sock
         self._raw = raw
         self._silence = sock.gettimeout() or 0.0
-        self._deadline = time.monotonic() + self._silence if deadline is None else deadline
+        self._downloads = downloads
+        self._deadline = downloads.deadline if downloads else time.monotonic() + self._silence
+        self._size = 0
+        self._waited = 0.0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
+        started = time.monotonic()
+        left = self._deadline - started
         if left <= 0:
             raise TimeoutError("the deadline of the reply has passed")
         self._sock.settimeout(min(left, self._silence))
-        return self._raw.readinto(buffer)
+        size = self._raw.readinto(buffer)
+        if self._downloads and size:
+            self._check_speed(self._downloads, size, time.monotonic() - started)
+        return size
+
+    def _check_speed(self, rules: DownloadRules, size: int, waited: float) -> None:
+        """Raise where too few bytes have come; the time that a store takes for them does not count."""
+        self._size += size
+        self._waited += waited
+        if self._waited >= rules.slow_after:
+            if self._size < rules.least_speed * self._waited:
+                raise TimeoutError(f"slower than {rules.least_speed:g} bytes/s")
+            self._size, self._waited = 0, 0.0
 
     def close(self) -> None:
         self._raw.close()
         super().close()
 
 
-def _reason_of(error: requests.exceptions.ConnectionError, timeout: float) -> NoReply:
-    """
-    Return the outcome behind a connection error of requests, which wraps the reason several times over.
-
-    Only a connection that was never made, or whose certificate was refused, has certainly sent nothing.
-    """
-    reason: object = error
-    while reason is not None:
+def _reason_of(error: requests.exceptions.ConnectionError, timeout: float, connected: bool) -> NoReply:
+    """Return the outcome behind a connection error of requests, which wraps the reason several times over."""
+    for reason in _reasons(error):
         if isinstance(reason, NewConnectionError):
             return outcomes.NOT_CONNECTED
         if isinstance(reason, ssl.SSLCertVerificationError):
@@ -193,14 +280,18 @@ def _reason_of(error: requests.exceptions.ConnectionError, timeout: float) -> No
             return outcomes.UNTRUSTED
         if isinstance(reason, ReadTimeoutError):
             return outcomes.reply_timeout(timeout)
-        reason = next((deeper for deeper in _reasons(reason) if isinstance(deeper, BaseException)), None)
-    return outcomes.CONNECTION_LOST
+    # urllib3 says this of a proxy that passes requests on, too, and that may have done so.
+    refused = not connected and any(isinstance(reason, ProxyError) for reason in _reasons(error))
+    return outcomes.REFUSED_BY_PROXY if refused else outcomes.CONNECTION_LOST
 
 
 # What OpenSSL says of a server that answers the handshake with something else.
 _NO_TLS_AT_ALL = frozenset({"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 
 
-def _reasons(error: object) -> tuple[object, ...]:
-    first_argument = (getattr(error, "args", ()) or (None,))[0]
-    return getattr(error, "reason", None), getattr(error, "original_error", None), first_argument
+def _reasons(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        first_argument = (error.args or (None,))[0]
+        deeper = (getattr(error, "reason", None), getattr(error, "original_error", None), first_argument)
+        error = next((each for each in deeper if isinstance(each, BaseException)), None)

@@ -2,7 +2,8 @@
 How outputs come to a worker: the bytes behind a URL, or in it, as a stream that ends well or raises.
 
 Here lives what is known of CDNs: which answers mean "not yet", "later" or "never", and when a body is whole. Only
-``http`` and ``https`` are fetched, and no server learns who asks: neither the API key nor any other credential is sent.
+``http`` and ``https`` are fetched, from public addresses and those that the connection allows, and no server learns who
+asks: neither the API key nor any other credential is sent.
 What is done with the bytes is not known here.
 """
 
@@ -24,10 +25,11 @@ from urllib.parse import unquote_to_bytes, urljoin
 import requests
 import tenacity
 from requests.sessions import SessionRedirectMixin
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from airflow_provider_modelslab._http.addresses import AddressGuard, ForeignAddressError
 from airflow_provider_modelslab._http.outcomes import is_encoded
-from airflow_provider_modelslab._http.sync_transport import CONNECT_SECONDS, open_session
+from airflow_provider_modelslab._http.sync_transport import CONNECT_SECONDS, DownloadRules, open_session
 from airflow_provider_modelslab._outputs.media_types import HEAD_BYTES, holds_base64, not_media
 from airflow_provider_modelslab._outputs.names import is_url
 from airflow_provider_modelslab._protocol.formatting import format_duration
@@ -51,7 +53,9 @@ class RetryPolicy:
     :param faults: how long to ask again while connections break and servers have trouble, for each source of a file.
     :param pause: before the first repetition; it doubles from there, unless the server names a time.
     :param longest_pause: what it doubles up to.
-    :param silence: after which a connection counts as lost.
+    :param silence: after which a connection counts as stalled.
+    :param least_speed: bytes a second below which it does, too.
+    :param slow_after: over which that is taken; what a store takes to write does not count.
     :param max_bytes: a longer file is refused: no generation comes near it, and a stream without an end must not fill
         a store.
     """
@@ -61,6 +65,8 @@ class RetryPolicy:
     pause: float = 1.0
     longest_pause: float = 15.0
     silence: float = 30.0
+    least_speed: float = 2.0 * 2**10
+    slow_after: float = 30.0
     max_bytes: int = 10 * 2**30
 
 
@@ -69,6 +75,8 @@ class Retryability(Enum):
 
     ABSENT = "there may be a file later"
     FAULT = "trouble that passes"
+    STALLED = "another source, or this one later, may be quicker"
+    FORBIDDEN = "there may be a file where nothing is fetched from"
     NEVER = "asking again is pointless"
 
 
@@ -116,14 +124,19 @@ class Downloader:
     :param timeout: seconds until all must have ended.
     :param retry_policy: when to give up on one file.
     :param ssl_context: whom to trust, as for requests to ModelsLab.
+    :param guard: the addresses that may be fetched from.
     """
 
-    def __init__(self, timeout: float, retry_policy: RetryPolicy, ssl_context: ssl.SSLContext) -> None:
+    def __init__(
+        self, timeout: float, retry_policy: RetryPolicy, ssl_context: ssl.SSLContext, guard: AddressGuard
+    ) -> None:
         self._timeout = timeout
         self._policy = retry_policy
         self._started = time.monotonic()
         self._stopping = threading.Event()
-        self._session = open_session(ssl_context, deadline=self._started + timeout)
+        deadline = self._started + timeout
+        rules = DownloadRules(deadline, retry_policy.least_speed, retry_policy.slow_after, guard)
+        self._session = open_session(ssl_context, rules)
         self._session.headers["Accept"] = "*/*"
 
     def stop(self) -> None:
@@ -211,9 +224,11 @@ class Downloader:
             return self._session.get(url, stream=True, timeout=limits, allow_redirects=False)
         except ValueError as error:  # requests raises it for a malformed URL
             raise DownloadError(f"not a URL that can be fetched ({type(error).__name__})", Retryability.NEVER) from None
+        except ForeignAddressError as error:
+            raise DownloadError(str(error), Retryability.FORBIDDEN) from None
         except _BROKEN as error:
             self._check()
-            raise DownloadError(f"no reply ({type(error).__name__})", Retryability.FAULT) from None
+            raise DownloadError(f"no reply ({type(error).__name__})", _of_break(error)) from None
 
     def _body(self, response: requests.Response) -> Iterator[bytes]:
         """Return the bytes of a body; it ends only where the body ends that the headers promised."""
@@ -228,7 +243,7 @@ class Downloader:
             except _BROKEN as error:
                 self._check()
                 raise DownloadError(
-                    f"broke off after {size} bytes ({type(error).__name__})", Retryability.FAULT
+                    f"broke off after {size} bytes ({type(error).__name__})", _of_break(error)
                 ) from None
             if not chunk:
                 break
@@ -266,12 +281,25 @@ class Downloader:
 _BROKEN = (requests.exceptions.RequestException, HTTPError, OSError)
 
 
+_TIMEOUTS = (requests.exceptions.Timeout, ReadTimeoutError, TimeoutError)
+
+
+def _of_break(error: BaseException) -> Retryability:
+    """Return what a broken connection means; a stalled one has waited long enough in its place."""
+    return Retryability.STALLED if isinstance(error, _TIMEOUTS) else Retryability.FAULT
+
+
 def _redirect_target(response: requests.Response) -> str | None:
-    target = SessionRedirectMixin().get_redirect_target(response)
+    redirect = SessionRedirectMixin().get_redirect_target(response)
+    if not redirect:
+        return None
     try:
-        return target and urljoin(response.url, target)
+        target = urljoin(response.url, redirect)
     except ValueError:
         raise DownloadError("a redirect to what is no URL", Retryability.NEVER) from None
+    if response.url.lower().startswith("https:") and target.lower().startswith("http:"):
+        raise DownloadError("a redirect from https to http, which is not followed", Retryability.FORBIDDEN)
+    return target
 
 
 def _retryability(status: int) -> Retryability:
@@ -293,7 +321,7 @@ def _failure(state: tenacity.RetryCallState) -> DownloadError:
 
 
 def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, DownloadError) and error.retryability is not Retryability.NEVER
+    return isinstance(error, DownloadError) and error.retryability in (Retryability.ABSENT, Retryability.FAULT)
 
 
 # --- base64 -----------------------------------------------------------------------------------------------

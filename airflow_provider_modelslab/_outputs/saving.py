@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from airflow_provider_modelslab._http.addresses import AddressGuard
+from airflow_provider_modelslab._http.connection import DownloadOptions
 from airflow_provider_modelslab._http.tls import create_ssl_context
 from airflow_provider_modelslab._outputs.downloads import (
     DownloadCancelled,
@@ -57,7 +59,7 @@ def save_outputs(
     if_exists: IfExists = "skip",
     timeout: float = SAVE_TIMEOUT,
     retry_policy: RetryPolicy | None = None,
-    ca_bundle: str | None = None,
+    download_options: DownloadOptions | None = None,
     log: logging.Logger = logging.getLogger(__name__),  # noqa: B008
 ) -> list[str]:
     """
@@ -75,7 +77,7 @@ def save_outputs(
         nothing, and fails where a record is there; without a record, they are what an interrupted task left.
     :param timeout: seconds for all.
     :param retry_policy: when to give up on a file.
-    :param ca_bundle: the certificate authorities to trust, as the connection names them.
+    :param download_options: what the connection says of downloads; by default that is nothing.
     :param log: where to tell about it, for example the task's.
     :return: where the files are, one per output, in the order of the jobs and their outputs.
     :raises ModelsLabSaveError: some could not be stored.
@@ -94,8 +96,10 @@ def save_outputs(
         return []
     store = Store(output_path)
     with argument_errors("Outputs cannot be downloaded by this connection: "):
-        ssl_context = create_ssl_context(ca_bundle)
-    downloader = Downloader(timeout, retry_policy or RetryPolicy(), ssl_context)
+        options = download_options or DownloadOptions()
+        ssl_context = create_ssl_context(options.ca_bundle)
+    guard = AddressGuard(options.allowed_hosts)
+    downloader = Downloader(timeout, retry_policy or RetryPolicy(), ssl_context, guard)
     try:
         _Saver(store, downloader, if_exists, log).save(list(by_record.values()))
     finally:
@@ -131,7 +135,10 @@ class Failure:
     @property
     def is_final(self) -> bool:
         """Whether the servers have no such file, which no repetition mends."""
-        return isinstance(self.error, DownloadError) and self.error.retryability is not Retryability.FAULT
+        return isinstance(self.error, DownloadError) and self.error.retryability in (
+            Retryability.ABSENT,
+            Retryability.NEVER,
+        )
 
     def __str__(self) -> str:
         return f"{self.job_files.describe(self.index)}: {self.error}"

@@ -7,6 +7,7 @@ Transports return these two and raise nothing for what a network can do. What a 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from datetime import timezone
 from email.utils import parsedate_to_datetime
@@ -38,6 +39,19 @@ class NoReply:
 
     reason: str
     sent: bool
+
+
+_RUNNING = re.compile(rb'\s*\{\s*"status"\s*:\s*"(?:processing|queued)"', re.IGNORECASE)
+
+
+def running_reply(body: bytes | bytearray) -> bytes | None:
+    """
+    Return a whole body for the beginning of one that says first that its job is running; ``None`` for all others.
+
+    :param body: the beginning of a body.
+    """
+    running = _RUNNING.match(body)
+    return running and bytes(running[0]) + b"}"
 
 
 def retry_after_seconds(header: str | None, now: float) -> float | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
+from airflow_provider_modelslab._http.connection import DownloadOptions
 from airflow_provider_modelslab._protocol.arguments import IfExists
 from airflow_provider_modelslab._protocol.formatting import one_line
 from airflow_provider_modelslab._protocol.shortening import is_long, is_shortened, shorten
@@ -85,7 +86,7 @@ def store(
     *,
     output_path: str | None,
     if_exists: IfExists,
-    ca_bundle: str | None,
+    download_options: DownloadOptions | None,
     log: Any,
 ) -> list[str] | None:
     """
@@ -95,7 +96,7 @@ def store(
     :param jobs: the jobs; those that failed have no outputs.
     :param output_path: the folder; ``None`` stores nothing and returns ``None``.
     :param if_exists: what happens to files that are there.
-    :param ca_bundle: the certificate authorities that the connection names.
+    :param download_options: what the connection says of downloads.
     :param log: the task's log.
     :raises ModelsLabSaveError: some outputs could not be stored; repeating the task repeats only that.
     """
@@ -104,7 +105,7 @@ def store(
     from airflow_provider_modelslab._outputs.saving import save_outputs  # fsspec is not for those who only parse DAGs
 
     push_jobs(context, jobs)
-    files = save_outputs(jobs, output_path, if_exists=if_exists, ca_bundle=ca_bundle, log=log)
+    files = save_outputs(jobs, output_path, if_exists=if_exists, download_options=download_options, log=log)
     context["ti"].xcom_push(key=FILES_KEY, value=files)
     return files
 

@@ -103,6 +103,7 @@ def test_the_form_as_the_ui_gets_it():
         "retries": "Retries of a fetch",
         "requests_per_second": "Requests per second",
         "ca_bundle": "CA bundle",
+        "output_hosts": "Hosts of outputs",
     }
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_modelslab._http.connection import DownloadOptions
+from airflow_provider_modelslab._outputs import saving as saving_module
 from airflow_provider_modelslab._outputs.downloads import RetryPolicy
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sandbox.media import make
@@ -16,6 +19,12 @@ from tests.support.raw_server import reply
 PNG = make("png", "a lighthouse") + bytes(5000)  # longer than the head by which files are judged
 ENCODED = base64.b64encode(PNG).decode()
 RESIGNED = RetryPolicy(absent=0, faults=0, pause=0.001, longest_pause=0.01)
+
+
+LOOPBACK = DownloadOptions(allowed_hosts=frozenset({("127.0.0.1", None), ("localhost", None)}))
+
+save_outputs = partial(saving_module.save_outputs, download_options=LOOPBACK)
+"""As a connection does that lists this machine in ``output_hosts``."""
 
 
 def picture(content: bytes = PNG, **headers: str) -> bytes:
@@ -30,7 +39,7 @@ def saving(url: str, output_path: str) -> str:
     """Return the code of a worker that stores one file."""
     return f"""
 from airflow_provider_modelslab.jobs import Job
-from airflow_provider_modelslab._outputs.saving import (save_outputs)
+from tests.support.storing import save_outputs
 save_outputs([Job("147", "v6/images", "success", [{url!r}])], {output_path!r})
 """
 

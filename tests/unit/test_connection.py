@@ -134,6 +134,40 @@ def test_the_form_and_the_reader_agree(name, value):
             read_connection(fields)
 
 
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        (None, set()),
+        ("", set()),
+        ("minio.internal", {("minio.internal", None)}),
+        (" MinIO.internal., 10.1.2.3:9000 ", {("minio.internal", None), ("10.1.2.3", 9000)}),
+        ("[::1]:80, fd00::1", {("::1", 80), ("fd00::1", None)}),
+    ],
+)
+def test_hosts_of_outputs(text, hosts):
+    options = read_connection(connection(extra=json.dumps({"output_hosts": text})))
+    assert options.download_options.allowed_hosts == hosts
+
+
+@pytest.mark.parametrize("text", ["https://x", "x/y", "me@x", "x:0x50", "x:99999", "*.x", "10.0.0.0/8", ["x"], 7])
+def test_what_is_no_host_of_outputs_is_refused_by_name(text):
+    with pytest.raises(ValueError, match="'output_hosts'"):
+        read_connection(connection(extra=json.dumps({"output_hosts": text})))
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("http://127.0.0.1:8787", {("127.0.0.1", 8787)}),
+        ("https://Gateway.internal/lab", {("gateway.internal", 443)}),
+        ("http://[::1]", {("::1", 80)}),
+        ("", set()),
+    ],
+)
+def test_downloads_may_come_from_the_own_host(host, allowed):
+    assert read_connection(connection(host=host)).download_options.allowed_hosts == allowed
+
+
 def test_the_limits_are_named():
     with pytest.raises(ValueError, match="'request_timeout' must be a number above 0 up to 86400"):
         read_connection(connection(extra='{"request_timeout": 0}'))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import socket
 import ssl
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.support.pacing import FAST, set_policy
-from tests.support.raw_server import RESET, RawServer, reply, ssl_context_of
+from tests.support.raw_server import RESET, RawServer, Stream, reply, ssl_context_of
 from tests.support.reply_table import REPLIES
 from tests.support.tasks import RecordingTaskInstance
 from tests.support.transport_faults import EARLY_HINTS, MIB, ODD_SUCCESSES, SUCCESS, TRANSPORT_FAULTS
@@ -155,10 +157,10 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     wire = Wire()
     post, apost = sync_transport.post, async_transport.Session.post
 
-    async def recorded(*args):
-        return wire.take(await apost(*args))
+    async def recorded(*args, **options):
+        return wire.take(await apost(*args, **options))
 
-    monkeypatch.setattr(sync_transport, "post", lambda *args: wire.take(post(*args)))
+    monkeypatch.setattr(sync_transport, "post", lambda *args, **options: wire.take(post(*args, **options)))
     monkeypatch.setattr(async_transport.Session, "post", recorded)
     return wire
 
@@ -397,6 +399,37 @@ def test_a_proxy_that_drips(server: RawServer, poll, monkeypatch):
     assert request.startswith(b"CONNECT gateway.invalid:443 ")
 
 
+REFUSALS = {
+    **{f"HTTP {status}": reply(b"denied", status) for status in (400, 403, 407, 502, 503)},
+    "nothing": b"",
+    "reset": RESET,
+    "no HTTP": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "a tunnel that ends at once": b"HTTP/1.1 200 OK\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("submit", [submit, asubmit])
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+def test_a_proxy_that_makes_no_connection_has_sent_nothing(server: RawServer, submit, refusal, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", server.url)
+    connect(monkeypatch, "https://gateway.invalid")
+    server.answer(refusal)
+    assert submit() == "ModelsLabTransientError"
+    assert len(server.requests) == 6  # with the retries that the connection grants
+    assert all(request.startswith(b"CONNECT gateway.invalid:443 ") for request in server.requests)
+    assert b"the-api-key" not in b"".join(server.requests)
+
+
+@pytest.mark.parametrize("submit", [submit, asubmit])
+def test_a_proxy_that_passes_requests_on_may_have_sent_one(server: RawServer, submit, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, server.url)
+    connect(monkeypatch, "http://gateway.invalid")
+    server.answer(RESET)
+    assert submit() == "ModelsLabAmbiguousSubmission"
+    assert len(server.requests) == 1
+
+
 @anyhow
 @pytest.mark.usefixtures("trusted")
 def test_a_fault_inside_tls(raw_server: RawServer, wire: Wire, authority, ask, monkeypatch):
@@ -405,6 +438,51 @@ def test_a_fault_inside_tls(raw_server: RawServer, wire: Wire, authority, ask, m
     connect(monkeypatch, raw_server.url)
     assert ask() == "success"
     assert [isinstance(each, NoReply) and each.sent for each in wire.received] == [True, True, True, False]
+
+
+# --- processes ---
+
+
+def test_a_fork_keeps_no_connection_of_its_parent(server: RawServer):
+    """Or else parent and child would read each other's replies."""
+    client = ModelsLabHook().client
+    assert client.poll(JOB).verdict is Verdict.PROCESSING
+    assert server.connections == 1
+    child = os.fork()
+    if not child:
+        os._exit(0 if client.poll(JOB).verdict is Verdict.PROCESSING else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert server.connections == 2
+    assert client.poll(JOB).verdict is Verdict.PROCESSING
+    assert server.connections == 2
+
+
+# --- long replies ---
+
+ECHO = b"x" * (2 * MIB)
+
+
+@polls
+def test_a_long_reply_about_a_running_job_is_not_read_to_its_end(server: RawServer, poll):
+    head = b'{"status": "processing", "meta": {"init_image": "'
+    server.answer(
+        Stream(lambda: chain([b"HTTP/1.1 200 X\r\nContent-Length: 30000000\r\n\r\n" + head], repeat(ECHO, 14)))
+    )
+    assert poll().verdict is Verdict.PROCESSING
+    wait_until(lambda: bool(server.sent))
+    assert server.sent[0] < 16 * MIB
+
+
+@pytest.mark.parametrize("submit", [submit, asubmit])
+def test_a_long_reply_to_a_submission_is_read_whole(server: RawServer, submit):
+    server.answer(reply({"status": "processing", "meta": {"init_image": ECHO.decode()}, "id": 1}))
+    assert submit() == "processing"
+
+
+@polls
+def test_a_long_reply_about_a_finished_job_is_read_whole(server: RawServer, poll):
+    server.answer(reply({"status": "success", "output": [ECHO.decode()]}))
+    assert len(poll().job.outputs[0]) == len(ECHO)
 
 
 # --- submissions ---

@@ -26,7 +26,6 @@ except ImportError:  # Airflow 2
     from airflow.io.store import attach  # type: ignore[import-not-found, no-redef]
 
 from airflow_provider_modelslab._outputs.downloads import RetryPolicy
-from airflow_provider_modelslab._outputs.saving import save_outputs
 from airflow_provider_modelslab._outputs.stores import ABANDONED_SECONDS
 from airflow_provider_modelslab._protocol.shortening import shorten
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabOutputExists, ModelsLabSaveError
@@ -34,7 +33,7 @@ from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.support.raw_server import RESET, RawServer, Stream, by_path, dripping, path_of, reply, stalling
-from tests.support.storing import ENCODED, PNG, RESIGNED, job, picture, run_python, saving
+from tests.support.storing import ENCODED, PNG, RESIGNED, job, picture, run_python, save_outputs, saving
 from tests.support.waiting import wait_until
 
 HURRIED = RetryPolicy(absent=60, faults=60, pause=0.001, longest_pause=0.01)

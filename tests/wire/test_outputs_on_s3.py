@@ -9,11 +9,10 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from airflow_provider_modelslab._outputs.saving import save_outputs
 from airflow_provider_modelslab.exceptions import ModelsLabSaveError
 from airflow_provider_modelslab.ui.media import open_stored
 from tests.support.raw_server import RawServer, stalling
-from tests.support.storing import ENCODED, PNG, RESIGNED, job, picture, run_python, saving
+from tests.support.storing import ENCODED, PNG, RESIGNED, job, picture, run_python, save_outputs, saving
 from tests.support.waiting import wait_until
 
 

@@ -13,7 +13,6 @@ import pytest
 import trustme
 
 from airflow_provider_modelslab._http import tls
-from airflow_provider_modelslab._outputs.saving import save_outputs
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabSaveError, ModelsLabTransientError
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
@@ -21,7 +20,7 @@ from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.support.pacing import FAST, set_policy
 from tests.support.raw_server import RawServer, reply, ssl_context_of
-from tests.support.storing import PNG, RESIGNED, picture
+from tests.support.storing import PNG, RESIGNED, picture, save_outputs
 from tests.support.tasks import RecordingTaskInstance
 from tests.support.triggers import event_of, make_trigger
 
