@@ -366,7 +366,7 @@ class AirflowInstance:
             f"task {task_id!r} of run {run_id!r} of DAG {dag_id!r} is not {state}",
         )
 
-    def is_parked(self, task: Mapping[str, Any]) -> bool:
+    def is_parked(self, task: Mapping[str, Any], deferrals: int = 1) -> bool:
         """
         Tell whether a task instance waits without a worker, and the scheduler has heard that the worker has ended.
 
@@ -374,10 +374,12 @@ class AirflowInstance:
         ("finished with state success, but the task instance's state attribute is queued").
 
         :param task: the task instance, as :meth:`task_instance` describes it.
+        :param deferrals: how many times its worker has ended by then.
         """
         heard = "Received executor event with state success for task instance"
         lines = self.component_log("scheduler").splitlines()
-        return task["state"] in PARKED_STATES and any(heard in line and _key(task) in line for line in lines)
+        ends = sum(heard in line and _key(task) in line for line in lines)
+        return task["state"] in PARKED_STATES and ends >= deferrals
 
     def failures(self, dag_id: str, run_id: str) -> str:
         """Return why tasks of a run have failed: their logs, and the scheduler's lines about them."""

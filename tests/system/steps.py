@@ -52,12 +52,14 @@ def wait_until_asked_for(airflow: AirflowInstance, sandbox: Sandbox, ids: Iterab
     airflow.wait_until(lambda: asked_for(sandbox, since) >= set(ids), PATIENCE, "not all jobs are asked for")
 
 
-def wait_until_parked(airflow: AirflowInstance, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> None:
-    """Wait until a try of a task waits without a worker, and may go on."""
+def wait_until_parked(
+    airflow: AirflowInstance, dag_id: str, run_id: str, task_id: str, try_number: int = 1, deferrals: int = 1
+) -> None:
+    """Wait until a try of a task waits without a worker, so many times deferred, and may go on."""
 
     def parked() -> bool:
         task = airflow.task_instance(dag_id, run_id, task_id)
-        return task["try_number"] == try_number and airflow.is_parked(task)
+        return task["try_number"] == try_number and airflow.is_parked(task, deferrals)
 
     problem = f"try {try_number} of task {task_id!r} of run {run_id!r} of DAG {dag_id!r} does not wait"
     airflow.wait_until(parked, PATIENCE, problem)
