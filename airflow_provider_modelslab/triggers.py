@@ -18,6 +18,7 @@ from airflow_provider_modelslab._polling.poller import ConnectionMoved, News, Po
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab._tasks.events import job_record, write_error, write_event
+from airflow_provider_modelslab._tasks.results import apush_jobs
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
@@ -25,6 +26,9 @@ from airflow_provider_modelslab.jobs import Job
 __all__ = ["ModelsLabJobTrigger"]
 
 _NAMED_IN_A_LINE = 5
+
+_MOST_WATCHED = 100
+"""Jobs up to which a wait updates its task's XCom: more are more to write each time than watching is worth."""
 
 
 class ModelsLabJobTrigger(BaseTrigger):
@@ -151,9 +155,11 @@ class ModelsLabJobTrigger(BaseTrigger):
         """Wait until enough jobs have finished, or the deadline has come, and return the event."""
         clock, progress = self.pacing.clock, _Progress(self.log, waits, self.pacing)
         unfinished, end = len(waits.unfinished()), subscription.deadline
+        changed, updated = False, clock.monotonic()
         while True:
             news = subscription.drain()
             unfinished -= len(news.finished)
+            changed |= bool(news.finished) and len(waits.jobs()) <= _MOST_WATCHED
             for wait in news.finished:
                 self._explain(wait, poller)
             progress.add(news)
@@ -164,7 +170,11 @@ class ModelsLabJobTrigger(BaseTrigger):
             progress.write(flush=over)
             if over:
                 break
-            await subscription.wait(min(end, progress.due) - now)
+            if changed and now >= updated + self.pacing.policy.update_gap:
+                await apush_jobs(self.task_instance, waits.jobs())
+                changed, updated = False, now
+            update_due = updated + self.pacing.policy.update_gap if changed else end
+            await subscription.wait(min(end, progress.due, update_due) - now)
         records = [job_record(job) for job in waits.jobs()]
         if news.account_reply is not None:
             return write_error(news.account_reply.job.message, records, self.state, news.account_reply.verdict)

@@ -9,10 +9,11 @@ goes whole only into files, or, up to :data:`MAX_RETURNED`, into the ``return_va
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import Asset, AssetAlias
+from airflow.providers.common.compat.sdk import Asset, AssetAlias, XCom
 
 from airflow_provider_modelslab._http.connection import DownloadOptions
 from airflow_provider_modelslab._protocol.arguments import IfExists
@@ -52,9 +53,34 @@ _LISTED_OUTPUTS = 20
 
 def push_jobs(context: Context, jobs: Sequence[Job]) -> None:
     """Push one record per job, failed ones included; the task then knows that there is something to link to."""
-    context["ti"].xcom_push(key=JOBS_KEY, value=[shorten(job.to_dict()) for job in jobs])
+    context["ti"].xcom_push(key=JOBS_KEY, value=_records(jobs))
     if "task" in context:
         context["task"].has_pushed_jobs = True  # type: ignore[union-attr]  # a task that runs is mapped no more
+
+
+async def apush_jobs(ti: Any, jobs: Sequence[Job]) -> None:
+    """
+    Update the records of a deferred task's jobs, for those who watch; where that cannot be done, nothing happens.
+
+    Airflow lets triggers write XComs from 3.3 on. A custom XCom backend might block the triggerer, and is left alone.
+
+    :param ti: the trigger's task instance; ``None`` outside a triggerer.
+    """
+    if ti is None or not hasattr(XCom, "aset") or XCom.__name__ != "BaseXCom":
+        return
+    with suppress(Exception):  # Whatever it is, it must not end the wait: the worker pushes the records anyway.
+        await XCom.aset(
+            JOBS_KEY,
+            _records(jobs),
+            dag_id=ti.dag_id,
+            task_id=ti.task_id,
+            run_id=ti.run_id,
+            map_index=ti.map_index,
+        )
+
+
+def _records(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    return [shorten(job.to_dict()) for job in jobs]
 
 
 def outputs_of(jobs: Sequence[Job]) -> list[str]:

@@ -222,7 +222,10 @@ def test_a_deferred_task_counts_down_and_ends_without_flicker(open_page, site, a
     assert before.startswith("waited ")
     expect(first.locator(".waiting span")).not_to_have_text(before)
     page.evaluate("document.querySelector('.card').marked = true; document.querySelector('.open').focus()")
-    for each in ids:
+    held.finish(ids[1])
+    expect(page.locator("#summary")).to_have_text("1 of 3 jobs done · 2 unfinished", timeout=60_000)
+    assert airflow.task_instance("waits", run_id, "wait")["state"] == "deferred"
+    for each in (ids[0], ids[2]):
         held.finish(each)
     expect(cards(page, status="done")).to_have_count(3, timeout=60_000)
     expect(page.locator("#summary")).to_have_text("3 of 3 jobs done")

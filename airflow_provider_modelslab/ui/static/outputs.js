@@ -153,7 +153,7 @@ function renderTask(taskId, task, index) {
   }
   section.querySelector("h2").hidden = place.taskId !== null;
   section.querySelector(".state").textContent = stateOf(task.instances);
-  section.style.setProperty("--cards", Math.max(task.cards.length, 2));
+  section.style.setProperty("--cards", Math.max(task.cards.length, 1));
   const hint = section.querySelector(".hint");
   const text = task.cards.length ? "" : emptyText(task.instances);
   if (hint.textContent !== text) hint.textContent = text;
