@@ -169,7 +169,8 @@ def learned(scenario: Scenario, seconds_per_request: float) -> schedule.Duration
         before = 0.0
         for moment in provider(durations, seconds_per_request)(eta):
             if moment >= duration:
-                durations.observe(eta, schedule.duration_between(before, moment))
+                if (taught := schedule.duration_between(before, moment)) is not None:
+                    durations.observe(eta, taught)
                 break
             before = moment
     return durations

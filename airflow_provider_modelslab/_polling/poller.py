@@ -9,6 +9,7 @@ all. :mod:`airflow_provider_modelslab._polling.waits` says what a reply means fo
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
@@ -29,6 +30,8 @@ from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, argume
 
 TIMER_RESOLUTION = 0.001
 """Seconds to which an event loop's timers are good: a shorter pause is not slept, but counts for the next request."""
+
+_log = logging.getLogger(__name__)
 
 LookUp = Callable[[], Awaitable[ClientOptions]]
 """Looks the connection up."""
@@ -254,10 +257,16 @@ class Poller:
         if not wait.job.finished:
             self._set_timer(wait, subscription)
             return
-        if wait.duration is not None:
-            self.durations_of(wait.job.endpoint).observe(wait.first_eta, wait.duration)
         subscription.news.finished.append(wait)
         subscription.notify()
+        self._learn(wait)
+
+    def _learn(self, wait: JobWait) -> None:
+        try:
+            if wait.duration is not None:
+                self.durations_of(wait.job.endpoint).observe(wait.first_eta, wait.duration)
+        except Exception:  # a job that is done and paid for does not depend on what it teaches
+            _log.exception("Nothing was learned from job %s", wait.job)
 
     async def _has_other_key_than(self, refused: str) -> bool:
         """Whether there is another key than the one refused; the connection is looked up for it now and then."""
@@ -340,5 +349,7 @@ _POLLERS: WeakKeyDictionary[asyncio.AbstractEventLoop, Pollers] = WeakKeyDiction
 
 
 def pollers() -> Pollers:
-    """Return the pollers of the running event loop."""
+    """Return the pollers of the running event loop; what was learned on others is forgotten once they are closed."""
+    for loop in [loop for loop in _POLLERS if loop.is_closed()]:
+        del _POLLERS[loop]
     return _POLLERS.setdefault(asyncio.get_running_loop(), Pollers())

@@ -32,6 +32,18 @@ _LEAST_SPREAD = 0.1
 
 _LONGEST = 1e9
 
+_WIDEST_GAP = 3.0
+"""How many times as late as the poll before it a poll may be that still tells a duration."""
+
+_EARLINESS = 1.6
+"""
+Spreads before the expected end at which the first poll comes.
+
+The jobs that it finds done teach nothing, because nobody has seen them in progress. The later it came, the more of the
+quick jobs would be missing, which would move it later still. Here that settles with one job in seven; from 1.3 on, it
+ends with every third one, and twice the latency.
+"""
+
 
 class DurationModel:
     """
@@ -91,15 +103,17 @@ PRIOR = DurationModel()
 """What is known before any job has finished."""
 
 
-def duration_between(last_poll: float, poll: float) -> float:
+def duration_between(last_poll: float, poll: float) -> float | None:
     """
-    Return the likely duration of a job that one poll found in progress and the next one done.
+    Return the likely duration of a job that one poll found in progress and a later one done.
 
-    :param last_poll: seconds from the start to the poll that found it in progress; 0 where there was none. Such jobs
-        must count, too: without them, only the slow ones would be learned from.
-    :param poll: seconds from the start to the poll that found it done.
+    :param last_poll: seconds from the submission to the last poll that found it in progress.
+    :param poll: seconds from the submission to the poll that found it done.
+    :return: seconds; ``None`` where the polls are too far apart to tell, as after a pause or an outage.
     """
-    return math.sqrt(max(last_poll, poll / 2) * poll)
+    if not 0 < last_poll <= poll <= _WIDEST_GAP * last_poll:
+        return None
+    return math.sqrt(last_poll * poll)
 
 
 def first_delay(eta: float | None, durations: DurationModel = PRIOR, policy: PollingPolicy = DEFAULT_POLICY) -> float:
@@ -111,7 +125,7 @@ def first_delay(eta: float | None, durations: DurationModel = PRIOR, policy: Pol
     :param policy: the bounds.
     """
     median, spread = durations.expected_duration(eta)
-    return min(max(policy.min_delay, median * math.exp(-1.3 * spread)), policy.max_first_delay)
+    return min(max(policy.min_delay, median * math.exp(-_EARLINESS * spread)), policy.max_first_delay)
 
 
 def next_delay(

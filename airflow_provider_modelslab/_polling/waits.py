@@ -48,7 +48,7 @@ class JobWait:
     ) -> None:
         self.job = job
         self.first_eta = job.eta
-        self.duration: float | None = None
+        self.duration: float | None = None  # once it is done, and where that can be told
         self.last_verdict: Verdict | None = None
         self._pacing = pacing
         self._poke_interval = poke_interval
@@ -57,7 +57,7 @@ class JobWait:
         # A moment in the future is the mistake of a clock.
         self._started = now - max(0.0, wall - started)
         self._submitted = self._started if job.submitted is None else now - max(0.0, wall - job.submitted)
-        self._last_poll = self._started
+        self._in_progress: float | None = None
         self._faults = 0
         self._inconclusive_replies = 0
         self._inconclusive_since = now
@@ -164,11 +164,17 @@ class JobWait:
         self._inconclusive_replies += 1
 
     def _measure(self, verdict: Verdict, now: float) -> None:
-        """Estimate how long the job took: it got ready between two polls, of which the first found it in progress."""
+        """
+        Estimate how long the job took: it got ready between two polls, of which the first found it in progress.
+
+        A job that was done when it was first polled, or that was submitted long before, tells nothing: it may have been
+        done for days, and the moment of its submission stands in a record that may hold anything.
+        """
+        recent = self._started - self._submitted <= self._pacing.policy.max_first_delay
         if verdict is Verdict.PROCESSING:
-            self._last_poll = now
-        elif verdict is Verdict.SUCCESS:
-            self.duration = schedule.duration_between(self._last_poll - self._submitted, now - self._submitted)
+            self._in_progress = now
+        elif verdict is Verdict.SUCCESS and self._in_progress is not None and recent:
+            self.duration = schedule.duration_between(self._in_progress - self._submitted, now - self._submitted)
 
     def _failure_reason(self, now: float) -> str:
         """Return why an inconclusive verdict now counts as a failure; empty while it does not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import time
@@ -15,7 +16,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_modelslab._http import async_transport
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
-from airflow_provider_modelslab._polling.poller import pollers
+from airflow_provider_modelslab._polling.poller import Poller, Pollers, pollers
+from airflow_provider_modelslab._polling.schedule import DurationModel
 from airflow_provider_modelslab._protocol.outcomes import HttpReply
 from airflow_provider_modelslab._tasks.events import read_event
 from airflow_provider_modelslab.hooks import ModelsLabHook
@@ -259,6 +261,55 @@ def test_durations_are_learned(sandbox: Sandbox):
 
     before, after = asyncio.run(scenario())
     assert after < before
+
+
+@pytest.mark.parametrize("known", [{}, {"submitted": 1}, {"submitted": time.time() - 86_400}])
+def test_jobs_that_were_done_before_teach_nothing(sandbox: Sandbox, known: dict):
+    jobs = [{**job, "eta": 20.0, **known} for job in submitted(sandbox, 20)]
+    sandbox.finish_all()
+
+    async def scenario() -> tuple[tuple[float, float], tuple[float, float]]:
+        async with pollers().joined(DEFAULT, None, ModelsLabHook().aoptions, DEFAULT_PACING) as poller:
+            before = poller.durations_of("v6/video").expected_duration(20.0)
+            assert (await outcome(jobs))["status"] == "finished"
+            return before, poller.durations_of("v6/video").expected_duration(20.0)
+
+    before, after = asyncio.run(scenario())
+    assert after == before
+
+
+def test_a_job_is_done_even_if_nothing_can_be_learned_from_it(sandbox: Sandbox, log, monkeypatch):
+    def broken(*_: object) -> None:
+        raise ValueError("math domain error")
+
+    monkeypatch.setattr(DurationModel, "observe", broken)
+    jobs = submitted(sandbox, 2)
+
+    async def scenario() -> dict:
+        running = asyncio.create_task(outcome(jobs))
+        await await_until(lambda: fetches(sandbox) > 10)
+        sandbox.finish_all()
+        return await running
+
+    event = asyncio.run(scenario())
+    assert (event["status"], [job["status"] for job in event["jobs"]]) == ("finished", ["success"] * 2)
+    assert "Nothing was learned from job v6/video" in log.text
+
+
+def test_pollers_and_closed_event_loops_are_forgotten(sandbox: Sandbox):
+    jobs = submitted(sandbox, 2)
+    sandbox.finish_all()
+    loops = []
+
+    async def scenario() -> None:
+        loops.append(asyncio.get_running_loop())  # as Airflow keeps them, too
+        assert (await outcome(jobs))["status"] == "finished"
+
+    for _ in range(3):
+        asyncio.run(scenario())
+    gc.collect()
+    left = [type(each) for each in gc.get_objects() if isinstance(each, (Poller, Pollers))]
+    assert left == [Pollers]
 
 
 # --- a wait belongs to the connection that it was started with ---
