@@ -137,9 +137,9 @@ def departures(monkeypatch) -> list[float]:
     sent: list[float] = []
     original = async_transport.Session.post
 
-    async def record(*args):
+    async def record(*args, **options):
         sent.append(time.monotonic())
-        return await original(*args)
+        return await original(*args, **options)
 
     monkeypatch.setattr(async_transport.Session, "post", record)
     return sent
@@ -168,9 +168,9 @@ def test_a_rate_limit_amid_500_waits_pauses_every_trigger_of_the_connection(monk
     limited: list[float] = []
     original = async_transport.Session.post
 
-    async def record(*args):
+    async def record(*args, **options):
         sent.append(time.monotonic())
-        received = await original(*args)
+        received = await original(*args, **options)
         if isinstance(received, HttpReply) and b"Rate limit" in received.body:
             limited.append(time.monotonic())
         return received
