@@ -46,6 +46,9 @@ SAVE_TIMEOUT = 3600.0
 FILES_AT_A_TIME = 3
 """Downloads, and with them uploads, under way together: an S3 client holds four times a block for each."""
 
+STALLED_TURNS = 3
+"""How often an output is tried from whose sources the bytes stop or trickle; in between, all others have their turn."""
+
 _LISTED_FAILURES = 10
 
 Stored = tuple[str, int]
@@ -140,6 +143,11 @@ class Failure:
             Retryability.NEVER,
         )
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the output is worth another turn at the end of the queue."""
+        return isinstance(self.error, DownloadError) and self.error.retryability is Retryability.STALLED
+
     def __str__(self) -> str:
         return f"{self.job_files.describe(self.index)}: {self.error}"
 
@@ -198,12 +206,21 @@ class _Saver:
 
     def _save_missing(self, pool: ThreadPoolExecutor, batch: Sequence[JobFiles]) -> list[Failure]:
         """Store the missing files, and the record of a job as soon as it is complete; return what failed."""
+        failures = self._save_turn(pool, [(job_files, index) for job_files in batch for index in job_files.missing()])
+        for _ in range(STALLED_TURNS - 1):
+            stalled = [failure for failure in failures if failure.is_stalled]
+            others = [failure for failure in failures if not failure.is_stalled]
+            failures = others + self._save_turn(pool, [(each.job_files, each.index) for each in stalled])
+        if self.if_exists == "error" and not failures:
+            # Only now: the record of one job would make the repetition for another one fail.
+            for job_files in batch:
+                self._write_record(job_files)
+        return failures
+
+    def _save_turn(self, pool: ThreadPoolExecutor, outputs: Sequence[tuple[JobFiles, int]]) -> list[Failure]:
+        """Store some outputs, in their order; return what failed."""
         failures: list[Failure] = []
-        running = {
-            pool.submit(self._save_output, job_files, index): (job_files, index)
-            for job_files in batch
-            for index in job_files.missing()
-        }
+        running = {pool.submit(self._save_output, *output): output for output in outputs}
         for future in as_completed(running):
             job_files, index = running[future]
             try:
@@ -211,10 +228,6 @@ class _Saver:
             except (DownloadError, DownloadCancelled) as error:
                 failures.append(Failure(job_files, index, error))
             if not job_files.missing() and self.if_exists != "error":
-                self._write_record(job_files)
-        if self.if_exists == "error" and not failures:
-            # Only now: the record of one job would make the repetition for another one fail.
-            for job_files in batch:
                 self._write_record(job_files)
         return failures
 
@@ -230,7 +243,7 @@ class _Saver:
             except DownloadError as error:
                 self.log.warning("Not available: %s: %s: %s", job_files.describe(index), redact_url(source), error)
                 errors.append(error)
-        raise errors[0]
+        raise next((error for error in errors if error.retryability is Retryability.STALLED), errors[0])
 
     def _store_from(self, source: str, job_files: JobFiles, index: int) -> Stored:
         with self.downloader.open(source) as download:

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import zlib
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
@@ -26,6 +28,7 @@ except ImportError:  # Airflow 2
     from airflow.io.store import attach  # type: ignore[import-not-found, no-redef]
 
 from airflow_provider_modelslab._outputs.downloads import RetryPolicy
+from airflow_provider_modelslab._outputs.saving import STALLED_TURNS
 from airflow_provider_modelslab._outputs.stores import ABANDONED_SECONDS
 from airflow_provider_modelslab._protocol.shortening import shorten
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabOutputExists, ModelsLabSaveError
@@ -326,6 +329,66 @@ def test_a_trickle_ends_with_the_time_for_storing(raw_server: RawServer, folder:
     with pytest.raises(ModelsLabSaveError, match="the 1 s for storing are over"):
         save_outputs([job(f"{raw_server.url}/a.png")], str(folder), timeout=1)
     assert files(folder) == {}
+
+
+QUICK_TO_JUDGE = replace(RESIGNED, silence=2.0, slow_after=0.5)
+
+
+@pytest.mark.parametrize(
+    "answer", [dripping(HALF[:300]), stalling(HALF[:300]), stalling()], ids=["drip", "stop", "silence"]
+)
+def test_outputs_that_trickle_do_not_hold_up_the_others(raw_server: RawServer, folder: Path, answer: Stream):
+    """They come to their turn again when all others are stored, and are named in the error in the end."""
+    raw_server.answer_to = lambda request: answer if b"/slow" in request else picture()
+    outputs = [f"{raw_server.url}/{'slow' if number < 3 else 'quick'}-{number}.png" for number in range(40)]
+    with pytest.raises(ModelsLabSaveError, match="3 of 40 outputs could not be stored") as caught:
+        save_outputs([job(*outputs)], str(folder), retry_policy=QUICK_TO_JUDGE)
+    assert len(pictures(folder)) == 37
+    assert all(f"/slow-{number}.png" in str(caught.value) for number in range(3))
+    assert not caught.value.without_files
+    asked = list(map(path_of, raw_server.requests))
+    assert len(asked) == 37 + 3 * STALLED_TURNS
+    assert all("slow" in path for path in [*asked[:3], *asked[40:]])
+
+
+def test_outputs_that_trickle_come_from_the_proxy(raw_server: RawServer, folder: Path):
+    raw_server.answer_to = lambda request: dripping(HALF[:300]) if b"/slow" in request else picture()
+    outputs = [f"{raw_server.url}/{'slow' if number < 3 else 'quick'}-{number}.png" for number in range(40)]
+    links = [f"{raw_server.url}/copy-{number}.png" for number in range(40)]
+    stored = save_outputs([job(*outputs, proxy_links=links)], str(folder), retry_policy=QUICK_TO_JUDGE)
+    assert len(stored) == 40
+    asked = list(map(path_of, raw_server.requests))
+    assert [sum(kind in path for path in asked) for kind in ("slow", "copy", "quick")] == [3, 3, 37]
+
+
+def test_a_slow_store_is_no_slow_source(raw_server: RawServer):
+    class SlowStore(MemoryFileSystem):  # type: ignore[misc]
+        protocol = "hdfs"
+        store: ClassVar[dict] = {}
+
+        def _open(self, path, mode="rb", block_size=None, **options):
+            time.sleep(1)  # longer than it takes to judge a source
+            return super()._open(path, mode, block_size)
+
+    attach(protocol="hdfs", fs=SlowStore())
+    raw_server.answer(picture(PNG + bytes(100_000)))
+    policy = replace(RESIGNED, slow_after=0.5, least_speed=50_000)
+    assert save_outputs([job(f"{raw_server.url}/a.png")], "hdfs://bucket/slow", retry_policy=policy)
+
+
+def test_a_redirect_with_a_packed_body_is_followed_without_reading_it(raw_server: RawServer, folder: Path):
+    """200 MiB in 200 kB."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    packed = b"".join([*(packer.compress(bytes(2**20)) for _ in range(200)), packer.flush()])
+    redirect = reply(packed, 302, {"Location": "/b.png", "Content-Encoding": "gzip"})
+    raw_server.answer_to = by_path({"/a.png": redirect, "/b.png": picture()})
+    tracemalloc.start()
+    try:
+        (stored,) = save_outputs([job(f"{raw_server.url}/a.png")], str(folder), retry_policy=RESIGNED)
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert Path(stored).read_bytes() == PNG
 
 
 def test_a_redirect_with_a_body_without_end_is_followed(raw_server: RawServer, folder: Path):
