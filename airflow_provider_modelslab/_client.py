@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from airflow_provider_modelslab._http.connection import ClientOptions
@@ -106,7 +107,8 @@ class AsyncClient:
 
         :raises ValueError: see :func:`create_ssl_context`.
         """
-        return cls(options, await asyncio.to_thread(_prepare, options))
+        await asyncio.to_thread(import_module, f"{__package__}._http.async_transport")  # aiohttp takes long
+        return cls(options, await asyncio.to_thread(create_ssl_context, options))
 
     async def poll(self, job: Job) -> Reply:
         """Ask for a job with one request."""
@@ -131,13 +133,6 @@ class AsyncClient:
         if isinstance(received, HttpReply) and len(received.body) > LONG_BODY:
             return await asyncio.to_thread(call.read, received)
         return call.read(received)
-
-
-def _prepare(options: ClientOptions) -> ssl.SSLContext | None:
-    """Do what takes long: import aiohttp, read the certificates."""
-    from airflow_provider_modelslab._http import async_transport  # noqa: F401
-
-    return create_ssl_context(options)
 
 
 # --- the calls ------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -20,7 +19,6 @@ from asgiref.sync import sync_to_async
 
 from airflow_provider_modelslab._client import AsyncClient, Client
 from airflow_provider_modelslab._http.connection import ClientOptions, read_connection
-from airflow_provider_modelslab._http.fingerprint import Fingerprint, fingerprint_of
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
 from airflow_provider_modelslab._polling.policy import Pacing
@@ -84,6 +82,7 @@ class ModelsLabHook(BaseHook):
     def __init__(self, modelslab_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.modelslab_conn_id = modelslab_conn_id
+        self._unusable = f"Connection {modelslab_conn_id!r} cannot be used: "
         self._options: ClientOptions | None = None
 
     # --- requests about jobs ----------------------------------------------------------------------------
@@ -170,7 +169,7 @@ class ModelsLabHook(BaseHook):
         """
         job = job_id if isinstance(job_id, Job) else self._one_job(job_id, endpoint)
         deadline = self.pacing.clock.wall() + timeout
-        waits = self.waits([job], poke_interval)
+        waits = JobWaits([job], self.pacing, poke_interval)
         self.poll_waits(waits.unfinished())
         self.wait_for(waits, deadline)
         (job,) = waits.jobs()
@@ -179,15 +178,6 @@ class ModelsLabHook(BaseHook):
         if job.status == "failed":
             raise ModelsLabJobFailed(f"Job {job} failed: {job.message}", jobs=[job])
         return job
-
-    def waits(self, jobs: Sequence[Job], poke_interval: float | None = None) -> JobWaits:
-        """
-        Return waits for jobs, which :meth:`wait_for` and :meth:`poll_waits` serve.
-
-        :param jobs: the jobs, in the user's order; finished ones may be among them.
-        :param poke_interval: a fixed number of seconds between two polls; ``None`` lets the schedule decide.
-        """
-        return JobWaits(jobs, self.pacing, poke_interval)
 
     def wait_for(self, waits: JobWaits, deadline: float, max_pending: int | None = 0) -> None:
         """
@@ -228,7 +218,8 @@ class ModelsLabHook(BaseHook):
             if reply.verdict not in ACCOUNT_VERDICTS and (remark := wait.take(reply)):
                 self.log.warning("Job %s %s", wait.job, remark)
         for reply in replies:
-            self._raise_of_account(reply)
+            if reply.verdict in ACCOUNT_VERDICTS:
+                raise exception_for(reply.verdict, reply.job.message, self.modelslab_conn_id)
 
     # --- the connection ---------------------------------------------------------------------------------
 
@@ -237,7 +228,9 @@ class ModelsLabHook(BaseHook):
         """The client options of the connection, looked up once."""
         if self._options is None:
             try:
-                self._options = self._read_connection(self.get_connection(self.modelslab_conn_id))
+                connection = self.get_connection(self.modelslab_conn_id)
+                with argument_errors(self._unusable):
+                    self._options = read_connection(connection)
             except AirflowNotFoundException:
                 self._options = self._options_from_environment()
                 mask_secret(self._options.key)
@@ -245,26 +238,31 @@ class ModelsLabHook(BaseHook):
 
     async def aoptions(self) -> ClientOptions:
         """Return the client options of the connection, looked up once, without blocking the event loop."""
-        if self._options is None:
-            self._options = await self._alook_up()
+        if self._options is not None:
+            return self._options
+        try:
+            try:
+                connection = await get_async_connection(self.modelslab_conn_id, hook=self)
+            except AirflowNotFoundException:
+                # It finds no connections of the database in a trigger that "airflow dags test" runs.
+                connection = await sync_to_async(self.get_connection)(self.modelslab_conn_id)
+            with argument_errors(self._unusable):
+                self._options = read_connection(connection)
+        except AirflowNotFoundException:
+            self._options = self._options_from_environment()
         return self._options
 
     @cached_property
     def client(self) -> Client:
         """The client of the connection, for worker code."""
-        with self._connection_errors():
+        with argument_errors(self._unusable):
             return Client(self.options)
 
     async def open_async_client(self) -> AsyncClient:
         """Return a client of the connection for an event loop, which the caller closes."""
         options = await self.aoptions()
-        with self._connection_errors():
+        with argument_errors(self._unusable):
             return await AsyncClient.open(options)
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """What tells this connection from another; the key cannot be guessed from it."""
-        return fingerprint_of(self.options)
 
     def balance(self) -> float:
         """
@@ -322,24 +320,6 @@ class ModelsLabHook(BaseHook):
 
     # --- inside -----------------------------------------------------------------------------------------
 
-    async def _alook_up(self) -> ClientOptions:
-        try:
-            connection = await get_async_connection(self.modelslab_conn_id, hook=self)
-        except AirflowNotFoundException:
-            # It finds no connections of the database in a trigger that "airflow dags test" runs.
-            try:
-                connection = await sync_to_async(self.get_connection)(self.modelslab_conn_id)
-            except AirflowNotFoundException:
-                return self._options_from_environment()
-        return self._read_connection(connection)
-
-    def _read_connection(self, connection: Any) -> ClientOptions:
-        with self._connection_errors():
-            return read_connection(connection)
-
-    def _connection_errors(self) -> AbstractContextManager[None]:
-        return argument_errors(f"Connection {self.modelslab_conn_id!r} cannot be used: ")
-
     def _options_from_environment(self) -> ClientOptions:
         """Return the options where the connection is not defined; only the default one has a stand-in."""
         key = os.environ.get(API_KEY_VARIABLE, "").strip()
@@ -367,15 +347,9 @@ class ModelsLabHook(BaseHook):
         with argument_errors():
             return Submission.parse(path, payload)
 
-    def _raise_of_account(self, reply: Reply) -> None:
-        """Raise what a reply means that is about the account."""
-        if reply.verdict in ACCOUNT_VERDICTS:
-            raise exception_for(reply.verdict, reply.job.message, self.modelslab_conn_id)
-
     def _fetched(self, reply: Reply) -> Job:
         """Return the job of a poll, or raise where the reply is not about the job."""
-        self._raise_of_account(reply)
-        if reply.verdict in (Verdict.TRANSIENT, Verdict.REFUSED):
+        if reply.verdict in (*ACCOUNT_VERDICTS, Verdict.TRANSIENT, Verdict.REFUSED):
             raise exception_for(reply.verdict, reply.job.message, self.modelslab_conn_id, reply.retry_after)
         return reply.job.failed() if reply.verdict is Verdict.NOT_FOUND else reply.job
 

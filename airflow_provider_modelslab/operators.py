@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -18,8 +19,10 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_modelslab._http.fingerprint import fingerprint_of
 from airflow_provider_modelslab._ledger.ledger import Ledger
 from airflow_provider_modelslab._polling import schedule
+from airflow_provider_modelslab._polling.waits import JobWaits
 from airflow_provider_modelslab._protocol.arguments import (
     IfExists,
     parse_amount,
@@ -263,7 +266,7 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _ledger(self, context: Context, hook: ModelsLabHook, items: Sequence[Item]) -> Ledger:
         store = context.get("task_state_store") if self.durable else None
-        fingerprint = hook.fingerprint
+        fingerprint = fingerprint_of(hook.options)
         account = f"{fingerprint.host}#{fingerprint.key}"
         return Ledger(self.endpoint, [item.digest for item in items], store, account)
 
@@ -379,13 +382,13 @@ class ModelsLabGenerateOperator(BaseOperator):
         jobs = list(progress.ledger.jobs.values())
         if not progress.resumed:
             context["ti"].xcom_push(key=ITEMS_KEY, value=progress.item_records())
-        self.log.info("Deferring: %s", hook.waits(jobs).summary())
+        self.log.info("Deferring: %s", JobWaits(jobs, hook.pacing).summary())
         trigger = ModelsLabJobTrigger(
             modelslab_conn_id=self.modelslab_conn_id,
             jobs=list(map(job_record, jobs)),
             started=time.time(),
             deadline=deadline,
-            fingerprint=hook.fingerprint.to_dict(),
+            fingerprint=asdict(fingerprint_of(hook.options)),
             poke_interval=self.poke_interval,
             max_pending=max_pending,
             state={"arguments": remember(self, _REMEMBERED), **progress.to_state()},
@@ -395,7 +398,7 @@ class ModelsLabGenerateOperator(BaseOperator):
     def _wait_here(
         self, context: Context, hook: ModelsLabHook, progress: Progress, max_pending: int | None, deadline: float
     ) -> None:
-        waits = hook.waits(list(progress.ledger.jobs.values()), self.poke_interval)
+        waits = JobWaits(list(progress.ledger.jobs.values()), hook.pacing, self.poke_interval)
         self.log.info("Waiting for jobs: %s", waits.summary())
         try:
             hook.wait_for(waits, deadline, max_pending)
@@ -464,7 +467,7 @@ class ModelsLabGenerateOperator(BaseOperator):
 
 def _poll_until_known(hook: ModelsLabHook, jobs: Sequence[Job], deadline: float) -> list[Job]:
     """Poll jobs once; those that ModelsLab seems to have forgotten, until that is certain."""
-    clock, waits = hook.pacing.clock, hook.waits(jobs)
+    clock, waits = hook.pacing.clock, JobWaits(jobs, hook.pacing)
     polled = waits.unfinished()
     while polled:
         hook.poll_waits(polled)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +21,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_modelslab._http.fingerprint import fingerprint_of
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits
 from airflow_provider_modelslab._protocol.arguments import (
     IfExists,
@@ -157,7 +159,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
             jobs=list(map(job_record, waits.jobs())),
             started=started,
             deadline=deadline,
-            fingerprint=hook.fingerprint.to_dict(),
+            fingerprint=asdict(fingerprint_of(hook.options)),
             poke_interval=self.poke_interval if self.paced_by_user else None,
             state={"arguments": remember(self, _REMEMBERED)},
         )
@@ -245,7 +247,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
             raise AirflowSkipException("No jobs to wait for: the upstream tasks of all jobs were skipped")
         if len(jobs) < len(given):
             self.log.info("Left out %d of %d jobs: skipped upstream tasks", len(given) - len(jobs), len(given))
-        waits = hook.waits(jobs)
+        waits = JobWaits(jobs, hook.pacing)
         self._recall(context, waits)
         return hook, waits
 

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_modelslab._http.connection import ClientOptions
 from airflow_provider_modelslab._http.fingerprint import Fingerprint
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
@@ -49,7 +48,7 @@ class ModelsLabJobTrigger(BaseTrigger):
     :param started: when the wait began, in seconds since the epoch.
     :param deadline: when it ends at the latest, in seconds since the epoch. Absolute, so that a restart of the
         triggerer does not prolong it. A trigger that starts later polls once more.
-    :param fingerprint: what the connection was when the wait began: ``ModelsLabHook(...).fingerprint.to_dict()``. The
+    :param fingerprint: what the connection was when the wait began: the fields of its :class:`Fingerprint`. The
         wait goes on with another key or other options of the same host, but never on another host.
     :param poke_interval: a fixed number of seconds between two polls at a job; ``None`` lets the schedule decide.
     :param max_pending: the wait is over (``"partial"``) when no more than so many jobs are unfinished: an
@@ -122,19 +121,22 @@ class ModelsLabJobTrigger(BaseTrigger):
             if poller is None:
                 return write_event("timeout", self.jobs, self.state)
             jobs = [Job.from_dict(record) for record in self.jobs]
-            waits = JobWaits(jobs, self.pacing, self.poke_interval, self.started, poller.durations_of)
+            waits = JobWaits(jobs, self.pacing, self.poke_interval, self.started, poller.durations)
             self.log.info("Waiting for jobs: %s", waits.summary())
-            subscription = Subscription(deadline)
-            stack.callback(poller.unsubscribe, subscription)
-            poller.subscribe(subscription, waits.unfinished())
+            subscription = stack.enter_context(poller.subscribed(waits.unfinished(), deadline))
             return await self._follow(poller, subscription, waits)
 
     async def _join(self, stack: AsyncExitStack, deadline: float) -> Poller | None:
         """Join the poller of the connection; return ``None`` if that could not be looked up until the deadline."""
-        started_with = None if self.fingerprint is None else Fingerprint.from_dict(self.fingerprint)
+        started_with = None if self.fingerprint is None else Fingerprint(**self.fingerprint)
         failures = 0
         while (left := deadline - self.pacing.clock.monotonic()) > 0:
-            joining = pollers().joined(self.modelslab_conn_id, started_with, self._look_up, self.pacing)
+            joining = pollers().joined(
+                self.modelslab_conn_id,
+                started_with,
+                lambda: ModelsLabHook(self.modelslab_conn_id).aoptions(),  # a new hook: the old one has read it already
+                self.pacing,
+            )
             try:
                 return await asyncio.wait_for(stack.enter_async_context(joining), left)
             except Exception as error:
@@ -148,33 +150,28 @@ class ModelsLabJobTrigger(BaseTrigger):
             await asyncio.sleep(min(schedule.backoff_delay(failures, self.pacing.policy), left))
         return None
 
-    async def _look_up(self) -> ClientOptions:
-        return await ModelsLabHook(self.modelslab_conn_id).aoptions()
-
     async def _follow(self, poller: Poller, subscription: Subscription, waits: JobWaits) -> dict[str, Any]:
         """Wait until enough jobs have finished, or the deadline has come, and return the event."""
         clock, progress = self.pacing.clock, _Progress(self.log, waits, self.pacing)
         unfinished, end = len(waits.unfinished()), subscription.deadline
-        changed, updated = False, clock.monotonic()
+        news, changed, updated = News(), False, clock.monotonic()
         while True:
-            news = subscription.drain()
             unfinished -= len(news.finished)
             changed |= bool(news.finished) and len(waits.jobs()) <= _MOST_WATCHED
             for wait in news.finished:
                 self._explain(wait, poller)
-            progress.add(news)
             now = clock.monotonic()
             if enough(unfinished, self.max_pending):
                 end = min(end, now + (self.pacing.policy.linger if unfinished else 0.0))
             over = now >= end or news.account_reply is not None
-            progress.write(flush=over)
+            progress.tell(news, flush=over)
             if over:
                 break
             if changed and now >= updated + self.pacing.policy.update_gap:
                 await apush_jobs(self.task_instance, waits.jobs())
                 changed, updated = False, now
             update_due = updated + self.pacing.policy.update_gap if changed else end
-            await subscription.wait(min(end, progress.due, update_due) - now)
+            news = await subscription.wait(min(end, progress.due, update_due) - now)
         records = [job_record(job) for job in waits.jobs()]
         if news.account_reply is not None:
             return write_error(news.account_reply.job.message, records, self.state, news.account_reply.verdict)
@@ -197,7 +194,7 @@ class _Progress:
     Tells the task's log how a wait goes.
 
     News is told at once, but at most every ``changes_gap`` seconds, since each line costs the triggerer a round of its
-    own; while nothing changes, a line comes from time to time.
+    own; while nothing changes, a line comes from time to time. ``due`` is when the next line is due.
     """
 
     def __init__(self, log: Any, waits: JobWaits, pacing: Pacing) -> None:
@@ -208,28 +205,22 @@ class _Progress:
         self._news = News()
         self._gap = pacing.policy.first_progress_gap
         self._last = float("-inf")
-        self._progress_due = pacing.clock.monotonic() + self._gap
+        self.due = pacing.clock.monotonic() + self._gap
 
-    @property
-    def due(self) -> float:
-        """When the next line is due."""
-        changed = self._news.finished or self._news.remarks
-        return self._last + self._policy.changes_gap if changed else self._progress_due
-
-    def add(self, news: News) -> None:
-        """Take news in."""
-        self._news.finished += news.finished
-        self._news.remarks += news.remarks
-
-    def write(self, flush: bool = False) -> None:
-        """Write the lines that are due; with ``flush``, all news there is."""
+    def tell(self, more: News, flush: bool = False) -> None:
+        """Take news in, and write the lines that are due; with ``flush``, all news."""
         news, now = self._news, self._clock.monotonic()
-        if now < self.due and not (flush and (news.finished or news.remarks)):
+        news.finished += more.finished
+        news.remarks += more.remarks
+        changed = bool(news.finished or news.remarks)
+        if changed:
+            self.due = self._last + self._policy.changes_gap
+        if now < self.due and not (flush and changed):
             return
         if news.remarks:
             wait, remark = news.remarks[0]
-            more = f" (and {len(news.remarks) - 1} more such lines)" if len(news.remarks) > 1 else ""
-            self._log.warning("Job %s %s%s", wait.job, remark, more)
+            rest = f" (and {len(news.remarks) - 1} more such lines)" if len(news.remarks) > 1 else ""
+            self._log.warning("Job %s %s%s", wait.job, remark, rest)
         if news.finished:
             self._log.info("%s: %s", _changes([wait.job for wait in news.finished]), self._waits.summary())
         elif not news.remarks:
@@ -237,7 +228,7 @@ class _Progress:
             self._gap = min(self._gap * 2, self._policy.max_progress_gap)
         self._news = News()
         self._last = now
-        self._progress_due = now + self._gap
+        self.due = now + self._gap
 
 
 def _changes(jobs: Sequence[Job]) -> str:

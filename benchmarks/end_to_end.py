@@ -20,7 +20,7 @@ import os
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -287,7 +287,7 @@ def _play(jobs: Sequence[Submitted], started: float) -> float:
     waits = JobWaits(
         [Job(**job.record()) for job in jobs],
         replace(DEFAULT_PACING, clock=clock),
-        durations_of=lambda endpoint: durations,
+        durations=defaultdict(lambda: durations),
     ).unfinished()
     latencies = []
     # What is done already is found by the sensor's first poll; the rest is the trigger's.

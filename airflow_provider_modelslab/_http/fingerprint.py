@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,15 +28,6 @@ class Fingerprint:
     host: str
     key: str
     options: str
-
-    def to_dict(self) -> dict[str, str]:
-        """Return it as plain data."""
-        return {"host": self.host, "key": self.key, "options": self.options}
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, str]) -> Fingerprint:
-        """Return the fingerprint of such data."""
-        return cls(record["host"], record["key"], record["options"])
 
 
 @lru_cache(maxsize=64)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,46 +70,39 @@ class News:
     account_reply: Reply | None = None
 
 
+@dataclass(eq=False)
 class Subscription:
     """
     The waits of one trigger, as the poller serves them.
 
     :param deadline: when the trigger gives up, on the monotonic clock.
+    :param news: what the trigger is told next.
     """
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
-        self.timers: dict[JobWait, asyncio.TimerHandle] = {}
-        self.closed = False
-        self._news = News()
-        self._defect: BaseException | None = None
-        self._notified = asyncio.Event()
-
-    @property
-    def news(self) -> News:
-        """What will be drained next."""
-        return self._news
+    deadline: float
+    news: News = field(default_factory=News)
+    closed: bool = False
+    timers: dict[JobWait, asyncio.TimerHandle] = field(default_factory=dict)
+    _defect: BaseException | None = None
+    _notified: asyncio.Event = field(default_factory=asyncio.Event)
 
     def notify(self, defect: BaseException | None = None) -> None:
         """Wake the trigger; a defect of this provider ends its wait."""
         self._defect = defect or self._defect
         self._notified.set()
 
-    async def wait(self, seconds: float) -> None:
-        """Wait for news, but no longer than so many seconds."""
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._notified.wait(), max(0.0, seconds))
-
-    def drain(self) -> News:
+    async def wait(self, seconds: float) -> News:
         """
-        Return the news since the last time.
+        Wait for news, but no longer than so many seconds, and return them.
 
         :raises Exception: a defect of this provider.
         """
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._notified.wait(), max(0.0, seconds))
         if self._defect is not None:
             raise self._defect
         self._notified.clear()
-        news, self._news = self._news, News()
+        news, self.news = self.news, News()
         return news
 
 
@@ -120,7 +114,7 @@ class Poller:
     :param fingerprint: what tells them from others.
     :param look_up: looks the connection up again, should its key be refused.
     :param pacing: policy, clock and chance.
-    :param durations: what the finished jobs of each endpoint have taught.
+    :param durations: what the finished jobs of each endpoint have taught; it grows with every further one.
     """
 
     def __init__(
@@ -129,14 +123,15 @@ class Poller:
         fingerprint: Fingerprint,
         look_up: LookUp,
         pacing: Pacing,
-        durations: dict[str, DurationModel],
+        durations: Mapping[str, DurationModel],
     ) -> None:
+        self.durations = durations
         self.fingerprint = fingerprint
         self.users = 0
         self._options = options
         self._look_up = look_up
-        self._pacing = pacing
-        self._durations = durations
+        self._now = pacing.clock.monotonic
+        self._renewal_gap = pacing.policy.renewal_gap
         self._clients: list[AsyncClient] = []  # the last one is in use; those before it had a key that was refused
         self._opening = asyncio.Lock()
         self._renewing = asyncio.Lock()
@@ -166,24 +161,27 @@ class Poller:
             await client.close()
         self._clients.clear()
 
-    def subscribe(self, subscription: Subscription, waits: Sequence[JobWait]) -> None:
-        """Poll the jobs of these waits, each when it is due, until :meth:`unsubscribe` is called."""
+    @contextmanager
+    def subscribed(self, waits: Sequence[JobWait], deadline: float) -> Iterator[Subscription]:
+        """
+        Poll the jobs of some waits, each when it is due.
+
+        :param waits: the waits.
+        :param deadline: when the trigger gives up, on the monotonic clock.
+        """
+        subscription = Subscription(deadline)
         self._subscriptions.add(subscription)
         for wait in waits:
             self._set_timer(wait, subscription)
-
-    def unsubscribe(self, subscription: Subscription) -> None:
-        """Poll for a subscription no more."""
-        subscription.closed = True
-        self._subscriptions.discard(subscription)
-        self._queue.discard(subscription)
-        for timer in subscription.timers.values():
-            timer.cancel()
-        subscription.timers.clear()
-
-    def durations_of(self, endpoint: str) -> DurationModel:
-        """Return what the finished jobs of an endpoint have taught; it grows with every further one."""
-        return self._durations.setdefault(endpoint, DurationModel())
+        try:
+            yield subscription
+        finally:
+            subscription.closed = True
+            self._subscriptions.discard(subscription)
+            self._queue.discard(subscription)
+            for timer in subscription.timers.values():
+                timer.cancel()
+            subscription.timers.clear()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         # In an empty context: otherwise log lines would belong to the trigger that happened to be there.
@@ -224,23 +222,20 @@ class Poller:
                 subscription.notify(defect)
 
     async def _poll(self, wait: JobWait, subscription: Subscription) -> None:
+        """Poll a job with one request, or with a second one where the first had a key that was no longer valid."""
         try:
             if self._now() < self._quiet_until:  # ModelsLab has asked for a pause since the dispatcher started this
                 self._enqueue(wait, subscription)
-            else:
-                self._deliver(await self._ask(wait), wait, subscription)
+                return
+            client = self._clients[-1]
+            reply = await client.poll(wait.job)
+            if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(client.options.key):
+                reply = await self._clients[-1].poll(wait.job)
+            self._deliver(reply, wait, subscription)
         except Exception as defect:
             subscription.notify(defect)
         finally:
             self._connections.release()
-
-    async def _ask(self, wait: JobWait) -> Reply:
-        """Return the reply to one request, or to a second one where the first had a key that was no longer valid."""
-        client = self._clients[-1]
-        reply = await client.poll(wait.job)
-        if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(client.options.key):
-            reply = await self._clients[-1].poll(wait.job)
-        return reply
 
     def _deliver(self, reply: Reply, wait: JobWait, subscription: Subscription) -> None:
         if reply.verdict is Verdict.RATE_LIMITED:
@@ -264,7 +259,7 @@ class Poller:
     def _learn(self, wait: JobWait) -> None:
         try:
             if wait.duration is not None:
-                self.durations_of(wait.job.endpoint).observe(wait.first_eta, wait.duration)
+                self.durations[wait.job.endpoint].observe(wait.first_eta, wait.duration)
         except Exception:  # a job that is done and paid for does not depend on what it teaches
             _log.exception("Nothing was learned from job %s", wait.job)
 
@@ -273,7 +268,7 @@ class Poller:
         async with self._renewing:
             if self._clients[-1].options.key != refused:
                 return True  # others were refused at the same time, and one of them has found it
-            if self._now() - self._renewed < self._pacing.policy.renewal_gap:
+            if self._now() - self._renewed < self._renewal_gap:
                 return False
             self._renewed = self._now()
             try:
@@ -287,17 +282,16 @@ class Poller:
             self._options = options
             return True
 
-    def _now(self) -> float:
-        return self._pacing.clock.monotonic()
 
-
+@dataclass
 class Pollers:
     """The pollers of one event loop, by connection and by the fingerprints that lead to them."""
 
-    def __init__(self) -> None:
-        self._pollers: dict[tuple[str, Fingerprint | None], Poller] = {}
-        self._look_ups: dict[tuple[str, Fingerprint | None], asyncio.Task[Poller]] = {}
-        self._durations: dict[str, dict[str, DurationModel]] = {}
+    _pollers: dict[tuple[str, Fingerprint | None], Poller] = field(default_factory=dict)
+    _look_ups: dict[tuple[str, Fingerprint | None], asyncio.Task[Poller]] = field(default_factory=dict)
+    _durations: dict[str, dict[str, DurationModel]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(DurationModel))
+    )
 
     @asynccontextmanager
     async def joined(
@@ -342,7 +336,7 @@ class Pollers:
         fingerprint = await asyncio.to_thread(fingerprint_of, options)
         if started_with is not None and started_with.host != fingerprint.host:
             raise ConnectionMoved(conn_id, started_with, fingerprint)
-        return Poller(options, fingerprint, look_up, pacing, self._durations.setdefault(conn_id, {}))
+        return Poller(options, fingerprint, look_up, pacing, self._durations[conn_id])
 
 
 _POLLERS: WeakKeyDictionary[asyncio.AbstractEventLoop, Pollers] = WeakKeyDictionary()

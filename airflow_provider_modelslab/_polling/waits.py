@@ -8,12 +8,12 @@ name says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from airflow_provider_modelslab._polling import schedule
-from airflow_provider_modelslab._polling.policy import Pacing, PollingPolicy
+from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._protocol.formatting import format_expectation
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.verdicts import Verdict
@@ -62,12 +62,11 @@ class JobWait:
         self._inconclusive_replies = 0
         self._inconclusive_since = now
         self._inconclusive: Verdict | None = None
-        self.due = self._first_poll(now)
-
-    @property
-    def inconclusive(self) -> bool:
-        """Whether the last reply was one that counts only when it persists."""
-        return not self.job.finished and self.last_verdict in INCONCLUSIVE
+        if poke_interval is not None:
+            self.due = self._started + poke_interval
+        else:
+            planned = self._submitted + schedule.first_delay(job.eta, durations, pacing.policy)
+            self.due = max(planned, now + pacing.policy.min_delay)
 
     @property
     def unreachable(self) -> bool:
@@ -145,12 +144,6 @@ class JobWait:
             self.last_verdict = Verdict.RATE_LIMITED
             self.due = record["pause_until"] - behind
 
-    def _first_poll(self, now: float) -> float:
-        if self._poke_interval is not None:
-            return self._started + self._poke_interval
-        planned = self._submitted + schedule.first_delay(self.job.eta, self._durations, self._pacing.policy)
-        return max(planned, now + self._pacing.policy.min_delay)
-
     def _count(self, verdict: Verdict, now: float) -> None:
         """Count faults and inconclusive replies in a row; a fault says nothing about the job, and breaks no row."""
         if verdict in (Verdict.TRANSIENT, Verdict.RATE_LIMITED):
@@ -179,10 +172,15 @@ class JobWait:
     def _failure_reason(self, now: float) -> str:
         """Return why an inconclusive verdict now counts as a failure; empty while it does not."""
         verdict, policy = self._inconclusive, self._pacing.policy
-        if verdict is None or not self.inconclusive:
+        if verdict is None or self.last_verdict is not verdict:
             return ""
         lasted = now - self._inconclusive_since
-        if lasted < policy.inconclusive_grace or self._inconclusive_replies < _limit(verdict, policy):
+        limit = {
+            Verdict.NOT_FOUND: policy.not_found_limit,
+            Verdict.NO_OUTPUT: policy.no_output_limit,
+            Verdict.EMPTY_ERROR: policy.empty_error_limit,
+        }[verdict]
+        if lasted < policy.inconclusive_grace or self._inconclusive_replies < limit:
             return ""
         reason = (
             f"ModelsLab answered {INCONCLUSIVE[verdict]!r} {self._inconclusive_replies} times in a row, over "
@@ -200,7 +198,7 @@ class JobWait:
         if reply.verdict is Verdict.TRANSIENT and self.unreachable:
             self.job = replace(self.job, message=f"{reply.job.message} ({self._faults} failed polls in a row)")
             return f"cannot be polled now: {self.job.message}" if self._faults == policy.fault_limit else ""
-        if self.inconclusive and self._inconclusive_replies == 1:
+        if not self.job.finished and reply.verdict in INCONCLUSIVE and self._inconclusive_replies == 1:
             return (
                 f"not believed yet: ModelsLab answered {INCONCLUSIVE[reply.verdict]!r}; that counts once it has come "
                 f"again and again for {policy.inconclusive_grace:g} s"
@@ -231,7 +229,7 @@ class JobWaits:
     :param pacing: policy, clock and chance.
     :param poke_interval: a fixed pace in seconds; ``None`` lets the schedule find the moments.
     :param started: when the wait started, in seconds since the epoch; ``None`` for now.
-    :param durations_of: what is known about how long the jobs of an endpoint take.
+    :param durations: what is known about how long the jobs of each endpoint take; ``None`` for nothing.
     """
 
     def __init__(
@@ -240,7 +238,7 @@ class JobWaits:
         pacing: Pacing,
         poke_interval: float | None = None,
         started: float | None = None,
-        durations_of: Callable[[str], schedule.DurationModel] = lambda endpoint: schedule.PRIOR,
+        durations: Mapping[str, schedule.DurationModel] | None = None,
     ) -> None:
         self._clock = pacing.clock
         started = self._clock.wall() if started is None else started
@@ -250,7 +248,8 @@ class JobWaits:
             # A job without an id has finished already, and is like no other.
             address = job.endpoint, job.id or f"#{position}"
             if address not in waits:
-                waits[address] = JobWait(job, pacing, started, poke_interval, durations_of(job.endpoint))
+                known = schedule.PRIOR if durations is None else durations[job.endpoint]
+                waits[address] = JobWait(job, pacing, started, poke_interval, known)
             self._waits.append(waits[address])
 
     def unfinished(self) -> list[JobWait]:
@@ -293,10 +292,3 @@ def enough(unfinished: int, max_pending: int | None) -> bool:
     :param max_pending: how many may be left: 0 waits for all, ``None`` for the deadline whatever finishes.
     """
     return max_pending is not None and unfinished <= max_pending
-
-
-def _limit(verdict: Verdict, policy: PollingPolicy) -> int:
-    """Return how many times in a row an inconclusive verdict must come before it counts."""
-    if verdict is Verdict.NOT_FOUND:
-        return policy.not_found_limit
-    return policy.no_output_limit if verdict is Verdict.NO_OUTPUT else policy.empty_error_limit

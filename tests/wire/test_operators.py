@@ -20,6 +20,7 @@ import pytest
 import requests
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, Asset, AssetAlias
 
+from airflow_provider_modelslab._http.fingerprint import fingerprint_of
 from airflow_provider_modelslab._ledger.ledger import Ledger
 from airflow_provider_modelslab._tasks.batches import Item
 from airflow_provider_modelslab.exceptions import (
@@ -198,7 +199,7 @@ def test_a_submission_whose_reply_was_lost_fails_the_task_once(sandbox: Sandbox)
 
 def test_a_worker_that_died_while_submitting_does_not_lead_to_a_second_payment(sandbox: Sandbox):
     store = StateStore()
-    fingerprint = ModelsLabHook().fingerprint
+    fingerprint = fingerprint_of(ModelsLabHook().options)
     account = f"{fingerprint.host}#{fingerprint.key}"
     Ledger(PATH, [Item.of("0", {"prompt": "a lighthouse"}).digest], store, account).intend(0)
     with pytest.raises(ModelsLabAmbiguousSubmission, match="may have been billed"):

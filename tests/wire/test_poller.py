@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import pairwise
 
 import pytest
@@ -15,6 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_modelslab._http import async_transport
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
+from airflow_provider_modelslab._http.fingerprint import fingerprint_of
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
 from airflow_provider_modelslab._polling.poller import Poller, Pollers, pollers
 from airflow_provider_modelslab._polling.schedule import DurationModel
@@ -65,8 +67,8 @@ def opened_sessions(monkeypatch) -> list:
 
 def test_all_triggers_share_one_session_and_one_look_up(sandbox: Sandbox, opened_sessions, monkeypatch):
     looked_up = []
-    original = ModelsLabHook._read_connection
-    monkeypatch.setattr(ModelsLabHook, "_read_connection", lambda *args: looked_up.append(1) or original(*args))
+    original = ModelsLabHook.aoptions
+    monkeypatch.setattr(ModelsLabHook, "aoptions", lambda *args: looked_up.append(1) or original(*args))
     jobs = submitted(sandbox, 30)
 
     async def scenario() -> list[dict]:
@@ -249,7 +251,7 @@ def test_durations_are_learned(sandbox: Sandbox):
 
     async def median() -> float:
         async with pollers().joined(DEFAULT, None, ModelsLabHook().aoptions, DEFAULT_PACING) as poller:
-            return poller.durations_of("v6/video").expected_duration(None)[0]
+            return poller.durations["v6/video"].expected_duration(None)[0]
 
     async def scenario() -> tuple[float, float]:
         before = await median()
@@ -322,7 +324,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, **extra: object) 
 
 def deferred(jobs: list[dict], seconds: float = 60.0) -> ModelsLabJobTrigger:
     """Return the trigger of a task that is deferred now."""
-    return make_trigger(jobs, seconds, fingerprint=ModelsLabHook().fingerprint.to_dict())
+    return make_trigger(jobs, seconds, fingerprint=asdict(fingerprint_of(ModelsLabHook().options)))
 
 
 @pytest.fixture
@@ -476,10 +478,10 @@ def test_a_job_that_another_key_does_not_know_says_that_the_key_has_changed(raw_
 
 
 def test_no_key_can_be_told_from_a_fingerprint(sandbox: Sandbox, monkeypatch):
-    before = ModelsLabHook().fingerprint
+    before = fingerprint_of(ModelsLabHook().options)
     connect(monkeypatch, sandbox, request_timeout=7)
-    after = ModelsLabHook().fingerprint
+    after = fingerprint_of(ModelsLabHook().options)
     assert (before.host, before.key) == (after.host, after.key) == (sandbox.url, before.key)
     assert before.options != after.options
-    assert sandbox.key not in str(before.to_dict())
+    assert sandbox.key not in str(before)
     assert len(before.key) * 4 <= 24  # bits: many keys have the same
