@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal, get_args
@@ -61,13 +62,26 @@ def parse_jobs(value: Any, endpoint: Any = None, base_url: str | None = None, ke
     ]
 
 
-def flatten_jobs(value: Any) -> list[Any]:
+def flatten_jobs(value: Any, depth: int = 0) -> list[Any]:
     """
     Return the single items of an argument that names jobs, not parsed yet; ``None`` for each skipped upstream.
 
+    :param value: the argument.
+    :param depth: how deep it stands in another one.
     :raises ValueError: it is nested too deep, or can be read only once.
     """
-    return list(_flat(value, 0))
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"jobs is nested more than {_MAX_DEPTH} deep")
+    refuse_task(value, "jobs")
+    if isinstance(value, str) and value.strip()[:1] in ("[", "{", "(", '"', "'"):
+        return flatten_jobs(parse_literal(value.strip(), "jobs"), depth + 1)
+    if isinstance(value, Iterator):
+        raise ValueError("jobs is an iterator, which can be read only once: pass a list")
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping)):
+        return [value]
+    with suppress(TypeError):
+        value = value[:]  # type: ignore[index]  # of a mapped upstream's XComs: one query, instead of one per item
+    return [item for part in value for item in flatten_jobs(part, depth + 1)]
 
 
 def parse_family(value: Any) -> str:
@@ -160,34 +174,6 @@ def parse_output_path(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _flat(value: Any, depth: int) -> Iterable[Any]:
-    """Yield the single jobs of a nested argument."""
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"jobs is nested more than {_MAX_DEPTH} deep")
-    refuse_task(value, "jobs")
-    if isinstance(value, str):
-        text = value.strip()
-        if text[:1] in ("[", "{", "(", '"', "'"):
-            yield from _flat(parse_literal(text, "jobs"), depth + 1)
-            return
-    if isinstance(value, Iterator):
-        raise ValueError("jobs is an iterator, which can be read only once: pass a list")
-    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
-        for item in _items(value):
-            yield from _flat(item, depth + 1)
-        return
-    yield value
-
-
-def _items(value: Iterable[Any]) -> Iterable[Any]:
-    """Return the items of a collection: of a mapped upstream's XComs with one query, instead of one per item."""
-    try:
-        items: Iterable[Any] = value[:]  # type: ignore[index]
-        return items
-    except TypeError:
-        return value
 
 
 def _parse_job(item: Any, position: int, endpoint: str | None, base_url: str | None, key: str) -> Job:

@@ -8,7 +8,7 @@ verdict may be repeated before it counts is not decided here but in :mod:`airflo
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +29,7 @@ LONGEST_PAUSE = 3600.0
 """Seconds to stay away at the most, whatever a reply asks for: a broken proxy must not silence an account for ever."""
 
 _LONGEST_ETA = 7 * 86400.0
+"""A longer estimate cannot be meant."""
 
 MAX_MESSAGE_LENGTH = 2000
 """Characters of an error text that are kept: it ends up in logs and in the metadata database."""
@@ -154,7 +155,7 @@ def job_of_reply(reply: Mapping[str, Any], endpoint: str | None, base_url: str |
     if job_id is None and document.get("id") not in (None, ""):
         job_id = parse_job_id(document["id"])
     job = Job(id=job_id or "", endpoint=endpoint or "", reply_id=_second_id(document, job_id) if job_id else "")
-    if _status_word(document) in _ERROR_WORDS:
+    if _text(document.get("status")).lower() in _ERROR_WORDS:
         return _job_after(job, Verdict.FAILED, document, 200)
     if _verdict(200, document) is Verdict.SUCCESS:
         return _job_after(job, Verdict.SUCCESS, document, 200)
@@ -201,7 +202,7 @@ def _verdict(http_status: int, document: dict[str, Any]) -> Verdict:
         return Verdict.RATE_LIMITED
     if http_status in _TRANSIENT_HTTP_STATUSES or not (200 <= http_status < 300 or 400 <= http_status < 500):
         return Verdict.TRANSIENT
-    word = _status_word(document)
+    word = _text(document.get("status")).lower()
     if word in _ERROR_WORDS:
         return _error_verdict(word, document)
     if http_status == 404:
@@ -219,10 +220,6 @@ def _submission_verdict(http_status: int, document: dict[str, Any]) -> Verdict:
     if verdict is Verdict.FAILED and complaint:
         return Verdict.REFUSED
     return _SUBMISSION_VERDICTS.get(verdict, verdict)
-
-
-def _status_word(document: dict[str, Any]) -> str:
-    return _text(document.get("status")).lower()
 
 
 def _error_verdict(word: str, document: dict[str, Any]) -> Verdict:
@@ -254,35 +251,18 @@ def _is_validation(document: dict[str, Any]) -> bool:
 
 def _job_after(job: Job, verdict: Verdict, document: dict[str, Any], http_status: int) -> Job:
     """Return the job as a document leaves it: only success and failure end it."""
-    # Sparse replies leave out what earlier ones told.
-    eta = _eta(document["eta"]) if "eta" in document else job.eta
-    message = _error_text(document)
-    proxy_links = _strings(document.get("proxy_links")) or job.proxy_links
-    nsfw_content_detected = _flags(document.get("nsfw_content_detected"))
-    generation_time = _number(document.get("generationTime", document.get("generation_time")))
-    meta = shorten_fields(document["meta"]) if isinstance(document.get("meta"), dict) else job.meta
-    if (
-        verdict is Verdict.PROCESSING
-        and (eta, message, proxy_links) == (job.eta, job.message, job.proxy_links)
-        and (nsfw_content_detected, generation_time) == (job.nsfw_content_detected, job.generation_time)
-        and meta == job.meta
-    ):
-        return job  # most replies tell nothing new, and thousands of waits need not each keep a copy
-    # Not with replace(), which takes several times as long.
-    told = Job(
-        id=job.id,
-        endpoint=job.endpoint,
-        status=job.status,
-        outputs=job.outputs,
-        eta=eta,
-        message=message,
-        proxy_links=proxy_links,
-        nsfw_content_detected=nsfw_content_detected,
-        generation_time=generation_time,
-        meta=meta,
-        submitted=job.submitted,
-        reply_id=job.reply_id,
+    told = replace(
+        job,
+        # Sparse replies leave out what earlier ones told.
+        eta=_number(document["eta"], _LONGEST_ETA) if "eta" in document else job.eta,
+        message=_error_text(document),
+        proxy_links=_strings(document.get("proxy_links")) or job.proxy_links,
+        nsfw_content_detected=_flags(document.get("nsfw_content_detected")),
+        generation_time=_number(document.get("generationTime", document.get("generation_time"))),
+        meta=shorten_fields(document["meta"]) if isinstance(document.get("meta"), dict) else job.meta,
     )
+    if verdict is Verdict.PROCESSING and told == job:
+        return job  # most replies tell nothing new, and thousands of waits need not each keep a copy
     if verdict is Verdict.SUCCESS:
         return replace(told, status="success", outputs=_strings(document.get("output")), eta=None, message="")
     if verdict in (Verdict.FAILED, Verdict.REFUSED):
@@ -335,17 +315,13 @@ def _about(job: Job, message: str, key: str) -> Job:
 
 
 def _reply(verdict: Verdict, job: Job, received: HttpReply, document: dict[str, Any]) -> Reply:
-    return Reply(verdict, job, _retry_after(verdict, received, document), received.status)
-
-
-def _retry_after(verdict: Verdict, received: HttpReply, document: dict[str, Any]) -> float | None:
-    told = _number(document.get("retry_after"))
-    if told is None:
-        told = received.retry_after
-    if told is None and (verdict is Verdict.RATE_LIMITED or received.status == 429):
-        told = pause_in(" ".join(_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS))))
-        told = RATE_LIMIT_PAUSE if told is None else told
-    return None if told is None else min(told, LONGEST_PAUSE)
+    pause = _number(document.get("retry_after"))
+    if pause is None:
+        pause = received.retry_after
+    if pause is None and (verdict is Verdict.RATE_LIMITED or received.status == 429):
+        pause = pause_in(" ".join(_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS))))
+        pause = RATE_LIMIT_PAUSE if pause is None else pause
+    return Reply(verdict, job, None if pause is None else min(pause, LONGEST_PAUSE), received.status)
 
 
 # --- values ---------------------------------------------------------------------------------------------
@@ -402,21 +378,15 @@ def _strings(value: Any) -> list[str]:
     return []
 
 
-def _number(value: Any) -> float | None:
-    """Return a finite, non-negative number, which may stand in a string; ``None`` for all else."""
+def _number(value: Any, most: float = sys.float_info.max) -> float | None:
+    """Return a number from 0 to ``most``, which may stand in a string; ``None`` for all else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) and number >= 0 else None
-
-
-def _eta(value: Any) -> float | None:
-    """Return an estimate in seconds; none of so long a time that it cannot be meant."""
-    seconds = _number(value)
-    return None if seconds is None or seconds > _LONGEST_ETA else seconds
+    return number if 0 <= number <= most else None
 
 
 def _flags(value: Any) -> bool | list[bool] | None:

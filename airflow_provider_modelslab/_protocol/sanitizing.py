@@ -52,18 +52,14 @@ def sanitize(value: Any, key: str, depth: int = 0) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, int) and not isinstance(value, bool):
-        return _sanitize_int(value)
+        if -(2**63) <= value < 2**63:
+            return value
+        return str(value) if abs(value) < 10**100 else None
     if isinstance(value, Mapping):
         return {_sanitize_text(str(name), key): sanitize(item, key, depth + 1) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [sanitize(item, key, depth + 1) for item in value]
     return value if isinstance(value, bool) else None
-
-
-def _sanitize_int(value: int) -> int | str | None:
-    if -(2**63) <= value < 2**63:
-        return value
-    return str(value) if abs(value) < 10**100 else None
 
 
 def _sanitize_text(text: str, key: str) -> str:

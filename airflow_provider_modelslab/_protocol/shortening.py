@@ -77,11 +77,6 @@ def is_long(text: str) -> bool:
     return len(text) > MAX_DATA and (len(text) > MAX_TEXT or _DATA.match(text) is not None)
 
 
-def is_shortened(text: str) -> bool:
-    """Return whether a text is what :func:`describe` returns."""
-    return described_digest(text) is not None
-
-
 def describe(text: str) -> str:
     """Return the start of a text, its length and its digest."""
     return f"{text[:_START]}… ({len(text)} characters, {digest(text)})"

@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import Asset, AssetAlias, XCom
 from airflow_provider_modelslab._http.connection import DownloadOptions
 from airflow_provider_modelslab._protocol.arguments import IfExists
 from airflow_provider_modelslab._protocol.formatting import one_line
-from airflow_provider_modelslab._protocol.shortening import is_long, is_shortened, shorten
+from airflow_provider_modelslab._protocol.shortening import described_digest, is_long, shorten
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
     ModelsLabJobFailed,
@@ -83,11 +83,6 @@ def _records(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     return [shorten(job.to_dict()) for job in jobs]
 
 
-def outputs_of(jobs: Sequence[Job]) -> list[str]:
-    """Return the outputs of all jobs as one flat list, in the order of the jobs."""
-    return [output for job in jobs for output in job.outputs]
-
-
 def with_whole_outputs(jobs: Sequence[Job], fetch: Callable[[str, str], Job]) -> list[Job]:
     """
     Return finished jobs with their outputs as ModelsLab has them: data did not travel through Airflow's database.
@@ -96,7 +91,7 @@ def with_whole_outputs(jobs: Sequence[Job], fetch: Callable[[str, str], Job]) ->
     :param fetch: fetches a job of an id and an endpoint.
     :raises ModelsLabTransientError: ModelsLab does not return an output again.
     """
-    return [_with_whole_outputs(job, fetch) if any(map(is_shortened, job.outputs)) else job for job in jobs]
+    return [_with_whole_outputs(job, fetch) if any(map(described_digest, job.outputs)) else job for job in jobs]
 
 
 def _with_whole_outputs(job: Job, fetch: Callable[[str, str], Job]) -> Job:
@@ -161,7 +156,7 @@ def push_results(
         jobs = with_paths_for_data(jobs, files)
     push_jobs(context, jobs)
     failed = [job for job in jobs if job.status == "failed"]
-    outputs = outputs_of(jobs)
+    outputs = [output for job in jobs for output in job.outputs]
     log.info("%d of %d jobs succeeded, with %d outputs", len(jobs) - len(failed), len(jobs), len(outputs))
     results = list(files or outputs)
     for result in results[:_LISTED_OUTPUTS]:
@@ -186,11 +181,11 @@ def with_paths_for_data(jobs: Sequence[Job], files: Sequence[str]) -> list[Job]:
     :param files: where the outputs of all jobs were stored, in their order.
     """
     paths = iter(files)
-
-    def kept(output: str, path: str) -> str:
-        return path if is_long(output) else output
-
-    return [replace(job, outputs=[kept(output, next(paths)) for output in job.outputs]) for job in jobs]
+    kept = []
+    for job in jobs:
+        pairs = zip(job.outputs, paths, strict=False)  # as many paths as the job has outputs
+        kept.append(replace(job, outputs=[path if is_long(output) else output for output, path in pairs]))
+    return kept
 
 
 def _refuse_long_data(jobs: Sequence[Job]) -> None:
