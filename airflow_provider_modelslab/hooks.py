@@ -108,7 +108,7 @@ class ModelsLabHook(BaseHook):
         """
         submission = self._submission(path, payload)
         queue = tenacity.Retrying(**self._queue_policy(queue_timeout))
-        reply: Reply = queue(self._repeat(self.options), self.client.submit, submission)
+        reply: Reply = queue(tenacity.Retrying(**_retry_policy(self.options)), self.client.submit, submission)
         return self._submitted(reply, submission.path)
 
     async def asubmit(
@@ -122,7 +122,7 @@ class ModelsLabHook(BaseHook):
                 return await client.submit(submission)
 
         queue = tenacity.AsyncRetrying(**self._queue_policy(queue_timeout))
-        reply: Reply = await queue(self._arepeat(await self.aoptions()), send)
+        reply: Reply = await queue(tenacity.AsyncRetrying(**_retry_policy(await self.aoptions())), send)
         return self._submitted(reply, submission.path)
 
     def fetch(self, job_id: str | int, endpoint: str) -> Job:
@@ -139,13 +139,15 @@ class ModelsLabHook(BaseHook):
         :raises ModelsLabTransientError: ModelsLab could not be asked, even by the connection's ``retries``.
         """
         job = self._job(job_id, endpoint)
-        return self._fetched(self._repeat(self.options)(self.client.poll, job))
+        retrying = tenacity.Retrying(**_retry_policy(self.options))
+        return self._fetched(retrying(self.client.poll, job))
 
     async def afetch(self, job_id: str | int, endpoint: str) -> Job:
         """Look at a job once from an event loop; see :meth:`fetch`."""
         job = self._job(job_id, endpoint)
         async with await self.open_async_client() as client:
-            return self._fetched(await self._arepeat(client.options)(client.poll, job))
+            retrying = tenacity.AsyncRetrying(**_retry_policy(client.options))
+            return self._fetched(await retrying(client.poll, job))
 
     def wait(
         self,
@@ -388,14 +390,6 @@ class ModelsLabHook(BaseHook):
             # No slot in time: the last reply counts.
             "retry_error_callback": _last_reply,
         }
-
-    @staticmethod
-    def _repeat(options: ClientOptions) -> tenacity.Retrying:
-        return tenacity.Retrying(**_retry_policy(options))
-
-    @staticmethod
-    def _arepeat(options: ClientOptions) -> tenacity.AsyncRetrying:
-        return tenacity.AsyncRetrying(**_retry_policy(options))
 
 
 def _worth_repeating(reply: Reply) -> bool:
