@@ -272,9 +272,9 @@ def test_jobs_that_were_done_before_teach_nothing(sandbox: Sandbox, known: dict)
 
     async def scenario() -> tuple[tuple[float, float], tuple[float, float]]:
         async with pollers().joined(DEFAULT, None, ModelsLabHook().aoptions, DEFAULT_PACING) as poller:
-            before = poller.durations_of("v6/video").expected_duration(20.0)
+            before = poller.durations["v6/video"].expected_duration(20.0)
             assert (await outcome(jobs))["status"] == "finished"
-            return before, poller.durations_of("v6/video").expected_duration(20.0)
+            return before, poller.durations["v6/video"].expected_duration(20.0)
 
     before, after = asyncio.run(scenario())
     assert after == before
