@@ -88,7 +88,7 @@ def provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [_modules("hooks")],
-        "operators": [_modules("operators")],
+        "operators": [_modules("operators"), _modules("picking")],
         "sensors": [_modules("sensors")],
         "triggers": [_modules("triggers")],
         "task-decorators": [

@@ -1,11 +1,12 @@
 """
-Pictures that a person approves before they are published: Airflow asks under "Required Actions".
+Pictures among which a person chooses before they are published: Airflow asks under "Required Actions".
 
-The person sees a contact sheet. Needs Airflow 3.1, whose standard provider brings the human in the loop.
+The person sees a contact sheet. Without an answer nothing is published. Needs Airflow 3.1.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from importlib import import_module
 
 import pendulum
@@ -26,7 +27,7 @@ from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 def modelslab_approval():
     # From Airflow 3.1 on, you can import it at the top. The dag-processor of Airflow 3.0 imports beforehand what every
     # import statement of a file names, and ends when this one fails.
-    hitl = import_module("airflow.providers.standard.operators.hitl")
+    picking = import_module("airflow_provider_modelslab.picking")
 
     draw = ModelsLabGenerateOperator(
         task_id="draw",
@@ -36,15 +37,12 @@ def modelslab_approval():
         timeout=1800,
     )
 
-    @task
-    def contact_sheet(urls: list[str]) -> str:
-        """Return the pictures as Markdown: that is what the person sees."""
-        return "\n\n".join(f"![picture {number}]({url})" for number, url in enumerate(urls, 1))
-
-    approve = hitl.ApprovalOperator(
-        task_id="approve",
-        subject="Publish these pictures?",
-        body=contact_sheet(draw.output),
+    pick = picking.ModelsLabPickOperator(
+        task_id="pick",
+        jobs=draw.output["jobs"],
+        subject="Which of these pictures shall be published?",
+        response_timeout=timedelta(days=1),
+        default="none",
     )
 
     @task
@@ -52,7 +50,7 @@ def modelslab_approval():
         print("Published:", *urls)
         return urls
 
-    approve >> publish(draw.output)
+    publish(pick.output)
 
 
 if AIRFLOW_V_3_1_PLUS:

@@ -15,6 +15,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from airflow_provider_modelslab._outputs.media_types import content_type_of
+
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
@@ -26,31 +28,8 @@ SIGNED_SECONDS = 300
 _LOCAL = ("", "file", "local")
 _WEB = ("http", "https", "data", "ftp")
 
-_SHOWN_TYPES = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".gif": "image/gif",
-    ".webp": "image/webp",
-    ".avif": "image/avif",
-    ".bmp": "image/bmp",
-    ".mp4": "video/mp4",
-    ".m4v": "video/mp4",
-    ".webm": "video/webm",
-    ".mov": "video/quicktime",
-    ".mp3": "audio/mpeg",
-    ".wav": "audio/wav",
-    ".ogg": "audio/ogg",
-    ".flac": "audio/flac",
-    ".m4a": "audio/mp4",
-    ".aac": "audio/aac",
-    ".txt": "text/plain",
-    ".md": "text/plain",
-    ".srt": "text/plain",
-    ".vtt": "text/plain",
-    ".json": "text/plain",
-}
-"""What a browser shows without running anything; all else is a file to download."""
+_SHOWN = ("image/", "video/", "audio/", "text/plain")
+"""What a browser shows; all else is a file to download."""
 
 
 class Refused(Exception):
@@ -206,10 +185,10 @@ def parse_range(header: str | None, size: int) -> range | None:
 
 def media_type(path: str) -> str:
     """Return the type to serve a file as: by its extension, so that nothing in it decides."""
-    return _SHOWN_TYPES.get(PurePosixPath(path).suffix.lower(), "application/octet-stream")
+    return content_type_of(path.lower())
 
 
 def disposition(path: str, download: bool) -> str:
-    """Return the ``Content-Disposition`` of a file: to be shown only where a browser runs nothing of it."""
-    shown = PurePosixPath(path).suffix.lower() in _SHOWN_TYPES and not download
+    """Return the ``Content-Disposition`` of a file."""
+    shown = media_type(path).startswith(_SHOWN) and not download
     return f"{'inline' if shown else 'attachment'}; filename*=UTF-8''{quote(PurePosixPath(path).name, safe='')}"

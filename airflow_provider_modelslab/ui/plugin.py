@@ -17,7 +17,7 @@ from airflow_provider_modelslab.ui import PAGE
 
 URL_PREFIX = "/modelslab"
 
-OPERATOR_NAMES = ["ModelsLabGenerateOperator", "ModelsLabJobSensor", "@task.modelslab"]
+OPERATOR_NAMES = ["ModelsLabGenerateOperator", "ModelsLabJobSensor", "ModelsLabPickOperator", "@task.modelslab"]
 
 DAG_TAG = "modelslab"
 """A DAG run has no operator to select it by: DAGs with this tag get the tab."""

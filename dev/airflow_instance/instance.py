@@ -400,10 +400,10 @@ class AirflowInstance:
         """Mark a task of a run as ``success``, ``failed`` or ``skipped``, as a user does, whatever its state."""
         self._rest.mark(task_path(dag_id, run_id, task_id), state)
 
-    def answer(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
-        """Choose an option where a task asks a person."""
+    def answer(self, dag_id: str, run_id: str, task_id: str, *options: str) -> None:
+        """Choose options where a task asks a person."""
         path = f"{task_path(dag_id, run_id, task_id)}/-1/hitlDetails"
-        self._rest.request("PATCH", path, json={"chosen_options": [option], "params_input": {}})
+        self._rest.request("PATCH", path, json={"chosen_options": list(options), "params_input": {}})
 
     def runs(self, dag_id: str) -> list[str]:
         """Return the ids of a DAG's runs."""

@@ -22,12 +22,11 @@ def test_new_pictures_wake_the_visitor_of_the_gallery(airflow: AirflowInstance):
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="earlier releases ask nobody")
-def test_pictures_are_published_when_a_person_approves(airflow: AirflowInstance):
+def test_pictures_are_published_when_a_person_chooses_them(airflow: AirflowInstance):
     run_id = airflow.trigger("modelslab_approval")
-    wait_until_parked(airflow, "modelslab_approval", run_id, "approve")
-    sheet = airflow.xcom("modelslab_approval", run_id, "contact_sheet")
-    airflow.answer("modelslab_approval", run_id, "approve", "Approve")
+    wait_until_parked(airflow, "modelslab_approval", run_id, "pick")
+    shown = airflow.xcom("modelslab_approval", run_id, "pick", "candidates")
+    assert len(shown) == 3
+    airflow.answer("modelslab_approval", run_id, "pick", shown[0]["label"], shown[2]["label"])
     check_run(airflow, "modelslab_approval", run_id)
-    published = airflow.xcom("modelslab_approval", run_id, "publish")
-    assert len(published) == 3
-    assert all(f"]({url})" in sheet for url in published)
+    assert airflow.xcom("modelslab_approval", run_id, "publish") == [shown[0]["output"], shown[2]["output"]]

@@ -153,10 +153,10 @@ def test_a_range_without_bytes_is_an_error(header):
     [
         ("fox.PNG", "image/png", "inline"),
         ("film.mp4", "video/mp4", "inline"),
-        ("reply.json", "text/plain", "inline"),
+        ("reply.json", "application/json", "attachment"),
         ("page.html", "application/octet-stream", "attachment"),
         ("drawing.svg", "application/octet-stream", "attachment"),
-        ("gem.glb", "application/octet-stream", "attachment"),
+        ("gem.glb", "model/gltf-binary", "attachment"),
         ("script.js", "application/octet-stream", "attachment"),
     ],
 )

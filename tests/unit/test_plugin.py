@@ -35,7 +35,7 @@ def test_tabs_have_routes_of_their_own():
 
 def test_tabs_are_found_by_the_names_of_our_operators():
     classes = {ModelsLabGenerateOperator.__name__, ModelsLabJobSensor.__name__}
-    assert classes | {"@task.modelslab"} == set(OPERATOR_NAMES)
+    assert classes | {"ModelsLabPickOperator", "@task.modelslab"} == set(OPERATOR_NAMES)
 
 
 def test_the_plugin_says_where_the_page_is():

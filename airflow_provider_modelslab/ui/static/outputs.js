@@ -9,7 +9,7 @@ import { cardsOf } from "./records.js";
 const REFRESH_SECONDS = 3;
 const REQUESTS_AT_A_TIME = 6;
 const KEYS = ["jobs", "manifest", "files"];
-const OUR_OPERATORS = ["ModelsLabGenerateOperator", "ModelsLabJobSensor", "@task.modelslab"];
+const OUR_OPERATORS = ["ModelsLabGenerateOperator", "ModelsLabJobSensor", "ModelsLabPickOperator", "@task.modelslab"];
 const FINAL_STATES = ["success", "failed", "skipped", "upstream_failed", "removed"];
 const FILTERS = {
   all: () => true,

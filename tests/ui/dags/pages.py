@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pendulum
 from airflow.providers.common.compat.sdk import dag, task
 
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+from airflow_provider_modelslab.picking import ModelsLabPickOperator
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 
 START = pendulum.datetime(2026, 1, 1, tz="UTC")
@@ -71,6 +73,36 @@ def draws():
     )
 
 
+@dag(schedule=None, start_date=START, render_template_as_native_obj=True)
+def picks():
+    told = tell()
+    pick = ModelsLabPickOperator(
+        task_id="pick",
+        jobs="{{ ti.xcom_pull(task_ids='tell', key='jobs') }}",
+        files="{{ ti.xcom_pull(task_ids='tell', key='files') }}",
+    )
+
+    @task
+    def use(urls):
+        return urls
+
+    told >> pick
+    use(pick.output)
+
+
+@dag(schedule=None, start_date=START, render_template_as_native_obj=True)
+def picks_in_time():
+    told = tell()
+    pick = ModelsLabPickOperator(
+        task_id="pick",
+        jobs="{{ ti.xcom_pull(task_ids='tell', key='jobs') }}",
+        multiple=False,
+        default="none",
+        response_timeout=timedelta(seconds=2),
+    )
+    told >> pick
+
+
 @dag(schedule=None, start_date=START)
 def refused():
     ModelsLabJobSensor(task_id="wait", jobs="{{ 'no id' }}", endpoint="v6/video")
@@ -92,5 +124,7 @@ told()
 private_told()
 told_mapped()
 draws()
+picks()
+picks_in_time()
 refused()
 waits()

@@ -1,0 +1,157 @@
+"""A person in the loop: chooses among outputs before the next task gets them. Needs Airflow 3.1."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
+
+from airflow_provider_modelslab._outputs.media_types import CONTENT_TYPES, kind_of_url
+from airflow_provider_modelslab._outputs.names import is_url
+from airflow_provider_modelslab._tasks.results import FILES_KEY, push_jobs
+from airflow_provider_modelslab.exceptions import argument_errors
+from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.links import ModelsLabOutputsLink
+
+if not AIRFLOW_V_3_1_PLUS:
+    raise ModuleNotFoundError("ModelsLabPickOperator needs Airflow 3.1, which brings the human in the loop")
+
+from airflow.providers.standard.operators.hitl import HITLOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+__all__ = ["ModelsLabPickOperator"]
+
+CANDIDATES_KEY = "candidates"
+"""The XCom key of what the person is shown: one record per output with its ``label``, ``output`` and ``file``."""
+
+NONE = "None of these"
+
+_LABEL_LENGTH = 60
+
+
+class ModelsLabPickOperator(HITLOperator):
+    """
+    Lets a person choose among outputs; Airflow asks under "Required Actions", with a contact sheet.
+
+    It stands between a sensor or operator and the next task, and hands on what the person has chosen in the same shape:
+    the ``return_value`` is the flat list of chosen outputs, the XCom ``files`` has their paths where ``files`` is
+    given. The XCom ``jobs`` has all records, so that the rest is not lost. No worker is held while it waits.
+
+    :param jobs: records of jobs, such as ``draw.output["jobs"]``. Templated. Without any output nobody is asked.
+    :param files: the paths of the stored outputs, such as ``draw.output["files"]``. Templated.
+    :param subject: the question. Templated.
+    :param multiple: whether several outputs may be chosen.
+    :param default: what counts as chosen when ``response_timeout`` is over: ``"all"`` or ``"none"``. Without it, the
+        task fails then.
+    :param kwargs: ``response_timeout``, ``assigned_users``, ``notifiers`` and all else that ``HITLOperator`` takes.
+    """
+
+    template_fields: Sequence[str] = ("jobs", "files", "subject")
+    operator_extra_links = (ModelsLabOutputsLink(),)
+    ui_color = "#e7e3ff"
+
+    def __init__(
+        self,
+        *,
+        jobs: Any,
+        files: Any = None,
+        subject: str = "Which of these outputs shall be used?",
+        multiple: bool = True,
+        default: Literal["all", "none"] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # The options are known when the jobs are: this one is always among them.
+        super().__init__(subject=subject, options=[NONE], multiple=multiple, **kwargs)
+        self.jobs = jobs
+        self.files = files
+        self.default = default
+        with argument_errors():
+            if default not in (None, "all", "none"):
+                raise ValueError(f"default must be 'all', 'none' or None, not {default!r}")
+            if default == "all" and not multiple:
+                raise ValueError("default='all' needs multiple=True")
+
+    def execute(self, context: Context) -> Any:
+        """Show the outputs, and wait for an answer without a worker; return an empty list where there are none."""
+        with argument_errors():
+            jobs = _jobs_of(self.jobs)
+            candidates = candidates_of(jobs, self.files)
+        push_jobs(context, jobs)
+        if not candidates:
+            self.log.info("Nothing to choose from: no job has an output")
+            return self._hand_on(context, [])
+        # The answer is about what the person has seen, whatever the templates render to afterwards.
+        context["ti"].xcom_push(key=CANDIDATES_KEY, value=candidates)
+        labels = [each["label"] for each in candidates]
+        self.options = [*labels, NONE]
+        self.body = contact_sheet(candidates)
+        if self.default is not None:
+            self.defaults = labels if self.default == "all" else [NONE]
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Return the outputs that the person has chosen."""
+        ti = context["ti"]
+        candidates = ti.xcom_pull(task_ids=ti.task_id, key=CANDIDATES_KEY, map_indexes=ti.map_index)
+        self.options = [*(each["label"] for each in candidates), NONE]
+        chosen = set(super().execute_complete(context, event)["chosen_options"])
+        taken = [each for each in candidates if each["label"] in chosen]
+        self.log.info("Chosen: %d of %d outputs", len(taken), len(candidates))
+        return self._hand_on(context, taken)
+
+    def _hand_on(self, context: Context, taken: Sequence[Mapping[str, Any]]) -> list[str]:
+        if self.files is not None:
+            context["ti"].xcom_push(key=FILES_KEY, value=[each["file"] for each in taken])
+        return [each["output"] for each in taken]
+
+
+def _jobs_of(records: Any) -> list[Job]:
+    """Return the jobs of records; ``None``, as of a skipped upstream task, are none."""
+    if not isinstance(records or [], list) or not all(isinstance(record, Mapping) for record in records or []):
+        raise ValueError("jobs must be a list of job records: pass the XCom 'jobs', as in draw.output['jobs']")
+    return [Job.from_dict(record) for record in records or []]
+
+
+def candidates_of(jobs: Sequence[Job], files: Any = None) -> list[dict[str, Any]]:
+    """
+    Return what a person can choose from: one record per output.
+
+    :param jobs: the jobs; those that failed have no outputs.
+    :param files: the path of each output, if they were stored.
+    :raises ValueError: there are more or fewer files than outputs.
+    """
+    outputs = [(job, output) for job in jobs for output in job.outputs]
+    if files is not None and len(files) != len(outputs):
+        raise ValueError(f"files must have one path for each of the {len(outputs)} outputs, not {len(files)}")
+    return [
+        {"label": _label(number, job), "output": output, "file": None if files is None else files[number - 1]}
+        for number, (job, output) in enumerate(outputs, 1)
+    ]
+
+
+def _label(number: int, job: Job) -> str:
+    text = " ".join(str(job.meta.get("prompt") or job).split())
+    return f"{number}. {text if len(text) <= _LABEL_LENGTH else text[: _LABEL_LENGTH - 1] + '…'}"
+
+
+def contact_sheet(candidates: Sequence[Mapping[str, Any]]) -> str:
+    """Return the outputs as Markdown: pictures are shown, all else is linked; foreign text stays text."""
+    return "\n\n".join(_entry(each["label"], each["output"]) for each in candidates)
+
+
+def _entry(label: str, output: str) -> str:
+    text = re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~&$:])", r"\\\1", label)
+    if not is_url(output):
+        return f"**{text}** (data)"
+    address = quote(output, safe="/:?#@!$&'*+,;=%~")
+    shown = (
+        f"![{text}]({address})"
+        if CONTENT_TYPES.get(kind_of_url(output) or "", "").startswith("image/")
+        else f"[{address}]({address})"
+    )
+    return f"**{text}**\n\n{shown}"

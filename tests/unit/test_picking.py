@@ -1,0 +1,64 @@
+"""What a person is shown to choose from, and which arguments are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
+from airflow_provider_modelslab.jobs import Job
+
+picking = pytest.importorskip("airflow_provider_modelslab.picking", reason="needs Airflow 3.1")
+
+
+def job(job_id: str, *outputs: str, prompt: str = "a fox") -> Job:
+    return Job(id=job_id, endpoint="v6/images", status="success", outputs=list(outputs), meta={"prompt": prompt})
+
+
+def test_each_output_has_a_label_of_its_own():
+    jobs = [
+        job("1", "https://x/a.png", "https://x/b.png"),
+        Job("2", "v6/images", "failed"),
+        job("3", "https://x/c.png"),
+    ]
+    assert [(each["label"], each["output"]) for each in picking.candidates_of(jobs)] == [
+        ("1. a fox", "https://x/a.png"),
+        ("2. a fox", "https://x/b.png"),
+        ("3. a fox", "https://x/c.png"),
+    ]
+
+
+def test_a_label_is_one_short_line():
+    (candidate,) = picking.candidates_of([job("1", "https://x/a.png", prompt="long\n\n" * 40)])
+    assert len(candidate["label"]) <= 64
+    assert "\n" not in candidate["label"]
+
+
+def test_files_stay_with_their_outputs():
+    jobs = [job("1", "https://x/a.png"), job("2", "https://x/b.png")]
+    assert [each["file"] for each in picking.candidates_of(jobs, ["/a.png", "/b.png"])] == ["/a.png", "/b.png"]
+    with pytest.raises(ValueError, match="one path for each of the 2 outputs, not 1"):
+        picking.candidates_of(jobs, ["/a.png"])
+
+
+def test_pictures_are_shown_and_all_else_is_linked():
+    sheet = picking.contact_sheet(
+        picking.candidates_of([job("1", "https://x/a.png", "https://x/b.mp4", "iVBORw0KGgo", "javascript:alert(1)")])
+    )
+    assert "![1\\. a fox](https://x/a.png)" in sheet
+    assert "[https://x/b.mp4](https://x/b.mp4)" in sheet
+    assert "iVBORw0KGgo" not in sheet
+    assert "javascript" not in sheet
+
+
+def test_foreign_text_is_no_markup():
+    prompt = "](javascript:alert(1)) ![x](http://y) <script> `code`"
+    sheet = picking.contact_sheet(picking.candidates_of([job("1", "https://x/a(b)c.png", prompt=prompt)]))
+    assert "\\]\\(javascript\\:alert\\(1\\)\\)" in sheet
+    assert "\\<script\\>" in sheet
+    assert "(https://x/a%28b%29c.png)" in sheet
+
+
+@pytest.mark.parametrize("arguments", [{"default": "some"}, {"default": "all", "multiple": False}])
+def test_arguments_are_judged_when_the_dag_is_parsed(arguments):
+    with pytest.raises(ModelsLabArgumentError, match="default"):
+        picking.ModelsLabPickOperator(task_id="pick", jobs=[], **arguments)
