@@ -31,17 +31,20 @@ SENSORS: dict[str, dict[str, Any]] = {
     "marked": {"timeout": 600},
 }
 
+GENERATIONS = ("cleared_with_its_state", "cleared_without_its_state")
+
 with DAG(
     "ends",
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    params={"jobs": {}, "prompt": ""},
+    params={"jobs": {}},
 ):
     for name, limits in SENSORS.items():
         ModelsLabJobSensor(
             task_id=name, jobs=f"{{{{ params.jobs['{name}'] }}}}", endpoint="v6/video", **COMMON, **limits
         )
-    ModelsLabGenerateOperator(
-        task_id="generation", endpoint="v6/video/text2video", payload={"prompt": "{{ params.prompt }}"}, **COMMON
-    )
+    for name in GENERATIONS:
+        ModelsLabGenerateOperator(
+            task_id=name, endpoint="v6/video/text2video", payload={"prompt": f"{{{{ run_id }}}} {name}"}, **COMMON
+        )

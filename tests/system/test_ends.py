@@ -40,13 +40,12 @@ Airflow 2 does not tell when the triggerer gives a task back to the scheduler, b
 """
 
 KEEPING = {"keep_task_state": True} if AIRFLOW_V_3_4_PLUS else {}
-"""What Airflow asks whoever clears a task that remembers."""
+"""What Airflow 3.4 asks at a clear; 3.3 always keeps the state, and earlier releases have none."""
 
 
 class Run(NamedTuple):
     id: str
     jobs: dict[str, int]
-    prompt: str
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +53,7 @@ def run(installation: AirflowInstance, held_sandbox: Sandbox) -> Run:
     """One run for all tests here: their tasks do not disturb one another, and wait at the same time."""
     installation.restore()
     jobs = dict(zip(SENSORS, submit(held_sandbox, len(SENSORS)), strict=True))
-    prompt = "a generation that is cleared"
-    return Run(installation.trigger(DAG, {"jobs": jobs, "prompt": prompt}), jobs, prompt)
+    return Run(installation.trigger(DAG, {"jobs": jobs}), jobs)
 
 
 def trigger_id(airflow: AirflowInstance, run: Run, task_id: str) -> int:
@@ -121,17 +119,31 @@ def test_a_cleared_wait_starts_again_and_ends_well(airflow: AirflowInstance, hel
 
 
 @pytest.mark.selection
-def test_a_cleared_generation_goes_on_with_its_job(airflow: AirflowInstance, held_sandbox: Sandbox, run: Run):
-    wait_until_parked(airflow, DAG, run.id, "generation")
-    airflow.clear(DAG, run.id, "generation", **KEEPING)
-    wait_until_parked(airflow, DAG, run.id, "generation", try_number=2)
-    jobs = jobs_of_prompt(held_sandbox, run.prompt)
-    assert len(jobs) == (1 if REMEMBERS else 2)
+@pytest.mark.parametrize(
+    ("task_id", "options", "remembers"),
+    [
+        ("cleared_with_its_state", KEEPING, REMEMBERS),
+        ("cleared_without_its_state", {}, REMEMBERS and not AIRFLOW_V_3_4_PLUS),
+    ],
+)
+def test_a_cleared_generation_re_attaches_to_its_job_if_its_state_is_kept(
+    airflow: AirflowInstance,
+    held_sandbox: Sandbox,
+    run: Run,
+    task_id: str,
+    options: dict[str, bool],
+    remembers: bool,
+):
+    wait_until_parked(airflow, DAG, run.id, task_id)
+    airflow.clear(DAG, run.id, task_id, **options)
+    wait_until_parked(airflow, DAG, run.id, task_id, try_number=2)
+    jobs = jobs_of_prompt(held_sandbox, f"{run.id} {task_id}")
+    assert len(jobs) == (1 if remembers else 2)
     held_sandbox.finish(jobs[-1])
-    assert wait_for_end(airflow, DAG, run.id, "generation")["state"] == "success"
-    assert airflow.xcom(DAG, run.id, "generation") == urls_of(held_sandbox, jobs[-1:])
-    log = airflow.task_log(DAG, run.id, "generation", try_number=2)
-    assert ("Re-attaching to jobs of an earlier try" in log) == REMEMBERS
+    assert wait_for_end(airflow, DAG, run.id, task_id)["state"] == "success"
+    assert airflow.xcom(DAG, run.id, task_id) == urls_of(held_sandbox, jobs[-1:])
+    log = airflow.task_log(DAG, run.id, task_id, try_number=2)
+    assert ("Re-attaching to jobs of an earlier try" in log) == remembers
 
 
 @pytest.mark.selection
