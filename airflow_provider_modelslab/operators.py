@@ -137,7 +137,7 @@ class ModelsLabGenerateOperator(BaseOperator):
     :param fail_on_partial_error: fail the task when a job of a batch failed, after all others are finished. When
         false, the task succeeds with the URLs of those that succeeded.
     :param durable: re-attach to the jobs of earlier tries instead of submitting again. Needs Airflow 3.3.
-    :param output_path: a folder to store the outputs in, for example ``"s3://aws_default@bucket/{{ ds }}/"``: a URL
+    :param output_path: a folder to store the outputs in, for example ``"s3://aws_default@bucket/{{ run_id }}/"``: a URL
         that Airflow's ``ObjectStoragePath`` takes, an absolute path, or a path object. The XCom ``files`` then has the
         paths of the files, in the order of the URLs. That it can be written to is tried before the first submission.
         Templated.

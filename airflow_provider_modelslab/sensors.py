@@ -86,7 +86,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         and ``silent_fail``, which would have no effect, are refused.
     :param fail_on_partial_error: fail the task when a job failed. When false, the task succeeds with the URLs
         of the jobs that succeeded, which may be none; the failures are in the XCom ``jobs``.
-    :param output_path: a folder to store the outputs in, for example ``"s3://aws_default@bucket/{{ ds }}/"``: a URL
+    :param output_path: a folder to store the outputs in, for example ``"s3://aws_default@bucket/{{ run_id }}/"``: a URL
         that Airflow's ``ObjectStoragePath`` takes, an absolute path, or a path object. The XCom ``files`` then has the
         paths of the files, in the order of the URLs. Templated.
     :param if_exists: what to do about stored files of the same jobs: ``"skip"`` reuses, ``"overwrite"`` replaces
