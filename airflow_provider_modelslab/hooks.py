@@ -172,7 +172,7 @@ class ModelsLabHook(BaseHook):
         job = job_id if isinstance(job_id, Job) else self._one_job(job_id, endpoint)
         deadline = self.pacing.clock.wall() + timeout
         waits = JobWaits([job], self.pacing, poke_interval)
-        self.poll_waits(waits.unfinished())
+        self.poll_waits(waits, waits.unfinished())
         self.wait_for(waits, deadline)
         (job,) = waits.jobs()
         if not job.finished:
@@ -197,7 +197,7 @@ class ModelsLabHook(BaseHook):
             clock.sleep(max(0.0, min([end, *moments.values()]) - now))
             now = clock.monotonic()
             due = [wait for wait, moment in moments.items() if moment <= now or now >= end]
-            self.poll_waits(due)
+            self.poll_waits(waits, due)
             now = clock.monotonic()
             for wait in due:
                 del moments[wait]
@@ -209,19 +209,30 @@ class ModelsLabHook(BaseHook):
         with ThreadPoolExecutor(max_workers=POLLS_AT_A_TIME) as pool:
             return list(pool.map(client.poll, jobs))
 
-    def poll_waits(self, waits: Sequence[JobWait]) -> None:
+    def poll_waits(self, waits: JobWaits, due: Sequence[JobWait]) -> None:
         """
-        Poll the jobs of some waits once, and let the waits take the replies.
+        Poll some jobs once, and let their waits take the replies.
 
-        :raises AirflowException: the account is refused: key, credits or plan.
+        Where one of them is refused for the account's sake, another one, or else it again, is polled at once.
+
+        :param waits: all waits that belong together.
+        :param due: those of them whose jobs are polled.
+        :raises AirflowException: the account is refused, by two polls: key, credits or plan.
         """
-        replies = self.poll_many([wait.job for wait in waits])
-        for wait, reply in zip(waits, replies, strict=True):
-            if reply.verdict not in ACCOUNT_VERDICTS and (remark := wait.take(reply)):
+        self._take_replies(due)
+        refused = next((wait for wait in due if wait.refusals), None)
+        if refused is None:
+            return
+        if waits.account_refusal() is None:
+            others = (wait for wait in waits.unfinished() if not wait.refusals and wait.may_poll())
+            self._take_replies([next(others, refused)])
+        if reply := waits.account_refusal():
+            raise exception_for(reply.verdict, reply.job.message, self.modelslab_conn_id)
+
+    def _take_replies(self, waits: Sequence[JobWait]) -> None:
+        for wait, reply in zip(waits, self.poll_many([wait.job for wait in waits]), strict=True):
+            if remark := wait.take(reply):
                 self.log.warning("Job %s %s", wait.job, remark)
-        for reply in replies:
-            if reply.verdict in ACCOUNT_VERDICTS:
-                raise exception_for(reply.verdict, reply.job.message, self.modelslab_conn_id)
 
     # --- the connection ---------------------------------------------------------------------------------
 

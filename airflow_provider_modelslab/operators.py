@@ -470,7 +470,7 @@ def _poll_until_known(hook: ModelsLabHook, jobs: Sequence[Job], deadline: float)
     clock, waits = hook.pacing.clock, JobWaits(jobs, hook.pacing)
     polled = waits.unfinished()
     while polled:
-        hook.poll_waits(polled)
+        hook.poll_waits(waits, polled)
         polled = [wait for wait in waits.unfinished() if wait.last_verdict is Verdict.NOT_FOUND]
         left = deadline - clock.wall()
         if left <= 0:

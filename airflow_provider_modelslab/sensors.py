@@ -271,7 +271,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
     def _poll(self, context: Context, hook: ModelsLabHook, waits: JobWaits, at: Sequence[JobWait]) -> None:
         """Poll the jobs of some waits once, as far as they may be polled now."""
         try:
-            hook.poll_waits([wait for wait in at if wait.may_poll()])
+            hook.poll_waits(waits, [wait for wait in at if wait.may_poll()])
         except AirflowException:
             push_jobs(context, waits.jobs())
             raise

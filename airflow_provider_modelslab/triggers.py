@@ -163,7 +163,8 @@ class ModelsLabJobTrigger(BaseTrigger):
             now = clock.monotonic()
             if enough(unfinished, self.max_pending):
                 end = min(end, now + (self.pacing.policy.linger if unfinished else 0.0))
-            over = now >= end or news.account_reply is not None
+            refusal = waits.account_refusal() if news.refused else None
+            over = now >= end or refusal is not None
             progress.tell(news, flush=over)
             if over:
                 break
@@ -173,8 +174,8 @@ class ModelsLabJobTrigger(BaseTrigger):
             update_due = updated + self.pacing.policy.update_gap if changed else end
             news = await subscription.wait(min(end, progress.due, update_due) - now)
         records = [job_record(job) for job in waits.jobs()]
-        if news.account_reply is not None:
-            return write_error(news.account_reply.job.message, records, self.state, news.account_reply.verdict)
+        if refusal is not None:
+            return write_error(refusal.job.message, records, self.state, refusal.verdict)
         if not unfinished and self.max_pending is not None:
             return write_event("finished", records, self.state)
         return write_event("timeout" if now >= subscription.deadline else "partial", records, self.state)

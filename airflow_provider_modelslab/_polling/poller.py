@@ -62,12 +62,12 @@ class News:
 
     :param finished: the waits that have ended.
     :param remarks: lines for the log, each with the job that it is about.
-    :param account_reply: a reply that ends all waits on the account.
+    :param refused: whether ModelsLab has refused the account for one of the jobs.
     """
 
     finished: list[JobWait] = field(default_factory=list)
     remarks: list[tuple[JobWait, str]] = field(default_factory=list)
-    account_reply: Reply | None = None
+    refused: bool = False
 
 
 @dataclass(eq=False)
@@ -242,19 +242,28 @@ class Poller:
             self._quiet_until = max(self._quiet_until, self._now() + (reply.retry_after or 0.0))
         if subscription.closed:
             return
-        if reply.verdict in ACCOUNT_VERDICTS:
-            subscription.news.account_reply = reply
-            subscription.notify()
-            return
         if remark := wait.take(reply):
             subscription.news.remarks.append((wait, remark))
             subscription.notify()
+        if reply.verdict in ACCOUNT_VERDICTS:
+            subscription.news.refused = True
+            subscription.notify()
+            if len(wait.refusals) == 1:
+                self._hasten_another(subscription)
         if not wait.job.finished:
             self._set_timer(wait, subscription)
             return
         subscription.news.finished.append(wait)
         subscription.notify()
         self._learn(wait)
+
+    def _hasten_another(self, subscription: Subscription) -> None:
+        """Poll another job now, whose reply tells whether the account is refused or a job."""
+        for wait in subscription.timers:
+            if not wait.refusals:
+                subscription.timers[wait].cancel()
+                self._enqueue(wait, subscription)
+                return
 
     def _learn(self, wait: JobWait) -> None:
         try:

@@ -16,7 +16,7 @@ from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._protocol.formatting import format_expectation
 from airflow_provider_modelslab._protocol.replies import Reply
-from airflow_provider_modelslab._protocol.verdicts import Verdict
+from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
 from airflow_provider_modelslab.jobs import Job
 
 INCONCLUSIVE = {
@@ -58,6 +58,7 @@ class JobWait:
         self._started = now - max(0.0, wall - started)
         self._submitted = self._started if job.submitted is None else now - max(0.0, wall - job.submitted)
         self._in_progress: float | None = None
+        self.refusals: list[Reply] = []  # those about the account since the last reply about the job
         self._faults = 0
         self._inconclusive_replies = 0
         self._inconclusive_since = now
@@ -104,6 +105,8 @@ class JobWait:
         """
         now = self._pacing.clock.monotonic()
         self._count(reply.verdict, now)
+        if reply.verdict in ACCOUNT_VERDICTS:
+            self.refusals.append(reply)
         self.last_verdict = reply.verdict
         self.job = reply.job
         if self.first_eta is None:
@@ -145,11 +148,14 @@ class JobWait:
             self.due = record["pause_until"] - behind
 
     def _count(self, verdict: Verdict, now: float) -> None:
-        """Count faults and inconclusive replies in a row; a fault says nothing about the job, and breaks no row."""
+        """Count faults and inconclusive replies in a row; what says nothing about the job breaks no row."""
+        if verdict in ACCOUNT_VERDICTS:
+            return
         if verdict in (Verdict.TRANSIENT, Verdict.RATE_LIMITED):
             self._faults += verdict is Verdict.TRANSIENT
             return
         self._faults = 0
+        self.refusals.clear()
         if verdict is not self._inconclusive:
             self._inconclusive = verdict if verdict in INCONCLUSIVE else None
             self._inconclusive_replies = 0
@@ -198,6 +204,8 @@ class JobWait:
         if reply.verdict is Verdict.TRANSIENT and self.unreachable:
             self.job = replace(self.job, message=f"{reply.job.message} ({self._faults} failed polls in a row)")
             return f"cannot be polled now: {self.job.message}" if self._faults == policy.fault_limit else ""
+        if len(self.refusals) == 1 and reply.verdict in ACCOUNT_VERDICTS:
+            return f"refused, which is not believed before a second poll says so: {reply.job.message}"
         if not self.job.finished and reply.verdict in INCONCLUSIVE and self._inconclusive_replies == 1:
             return (
                 f"not believed yet: ModelsLab answered {INCONCLUSIVE[reply.verdict]!r}; that counts once it has come "
@@ -210,6 +218,8 @@ class JobWait:
         pause = reply.retry_after or 0.0
         if reply.verdict is Verdict.RATE_LIMITED:
             return schedule.spread_pause(pause, random, policy)
+        if reply.verdict in ACCOUNT_VERDICTS:
+            return max(schedule.backoff_delay(len(self.refusals), policy), pause)
         if self._poke_interval is not None:
             return max(self._poke_interval, pause)
         if reply.verdict is Verdict.TRANSIENT:
@@ -255,6 +265,18 @@ class JobWaits:
     def unfinished(self) -> list[JobWait]:
         """Return the waits that go on, each once."""
         return list(dict.fromkeys(wait for wait in self._waits if not wait.job.finished))
+
+    def account_refusal(self) -> Reply | None:
+        """
+        Return a reply that refuses the account (its key, credits or plan), once a second poll has said so.
+
+        That must be a poll of another job, or of the same one where no other is unfinished. What ModelsLab says of one
+        job only holds up none of the others: it counts once they are finished.
+        """
+        unfinished = self.unfinished()
+        refused = [wait for wait in unfinished if wait.refusals]
+        certain = len(refused) > 1 or any(len(wait.refusals) > 1 for wait in refused if len(unfinished) == 1)
+        return refused[0].refusals[-1] if certain else None
 
     def to_records(self) -> dict[str, dict[str, Any]]:
         """Return what another process must know of the last replies, by job; see :meth:`JobWait.to_record`."""

@@ -28,4 +28,4 @@ class Verdict(Enum):
 
 
 ACCOUNT_VERDICTS = frozenset({Verdict.INVALID_KEY, Verdict.NO_CREDITS, Verdict.NOT_IN_PLAN})
-"""Verdicts about the account rather than the job: they end every wait on it, and asking again does not help."""
+"""Verdicts about the account rather than the job: once a second poll says so, they end a wait."""

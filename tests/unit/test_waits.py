@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_modelslab._polling.policy import DEFAULT_POLICY as POLICY
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
 from airflow_provider_modelslab._protocol.replies import Reply
-from airflow_provider_modelslab._protocol.verdicts import Verdict
+from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
 from airflow_provider_modelslab.jobs import Job
 from tests.support.pacing import SimulatedClock, simulated
 
@@ -165,6 +165,71 @@ def test_a_caller_that_keeps_its_own_pace_waits_out_a_rate_limit(clock):
     assert not wait.may_poll()
     clock.move(1)
     assert wait.may_poll()
+
+
+# --- refusals of the account ---
+
+account = pytest.mark.parametrize("verdict", sorted(ACCOUNT_VERDICTS, key=str))
+
+
+def batch(clock: SimulatedClock, count: int) -> tuple[JobWaits, list[JobWait]]:
+    waits = JobWaits([replace(JOB, id=str(number)) for number in range(count)], simulated(clock))
+    return waits, waits.unfinished()
+
+
+def refusal(waits: JobWaits) -> Verdict | None:
+    reply = waits.account_refusal()
+    return None if reply is None else reply.verdict
+
+
+@account
+def test_one_refusal_of_the_account_is_not_believed_but_told(clock, verdict):
+    waits, (wait, _) = batch(clock, 2)
+    assert "not believed before a second poll says so" in poll(wait, verdict)
+    assert refusal(waits) is None
+    assert not wait.job.finished
+    assert wait.delay() == 2
+
+
+@account
+def test_a_refusal_counts_when_another_job_is_refused(clock, verdict):
+    waits, (first, second) = batch(clock, 2)
+    poll(first, verdict)
+    poll(second, Verdict.TRANSIENT)
+    assert refusal(waits) is None
+    poll(second, verdict)
+    assert refusal(waits) is verdict
+
+
+@account
+def test_a_refusal_of_the_only_job_counts_when_it_comes_again(clock, verdict):
+    waits, (wait,) = batch(clock, 1)
+    poll(wait, verdict)
+    assert refusal(waits) is None
+    poll(wait, Verdict.RATE_LIMITED)
+    poll(wait, verdict)
+    assert refusal(waits) is verdict
+
+
+@account
+def test_a_refusal_of_one_job_only_counts_when_the_others_are_finished(clock, verdict):
+    waits, (refused, *others) = batch(clock, 20)
+    for other in others:
+        poll(refused, verdict)
+        poll(other, Verdict.PROCESSING)
+        assert refusal(waits) is None
+        poll(other, Verdict.SUCCESS)
+    assert refusal(waits) is verdict
+
+
+@account
+@pytest.mark.parametrize("answer", [Verdict.PROCESSING, *LIMITS])
+def test_a_reply_about_the_job_takes_its_refusal_back(clock, verdict, answer):
+    waits, (first, second) = batch(clock, 2)
+    poll(first, verdict)
+    poll(first, answer)
+    poll(second, verdict)
+    assert refusal(waits) is None
 
 
 # --- the pace ---

@@ -72,10 +72,18 @@ OUTCOMES = {
     "TRANSIENT": Outcome("success", "success", "success", fetch_repeats=True, waits_go_on=True),
     "FAILED": Outcome("failed", "ModelsLabJobFailed", "failed"),
     "REFUSED": Outcome("ModelsLabRequestError", "ModelsLabJobFailed", "failed"),
-    "INVALID_KEY": Outcome("ModelsLabAuthError", "ModelsLabAuthError", "INVALID_KEY"),
-    "NO_CREDITS": Outcome("ModelsLabCreditsError", "ModelsLabCreditsError", "NO_CREDITS"),
-    "NOT_IN_PLAN": Outcome("ModelsLabPlanError", "ModelsLabPlanError", "NOT_IN_PLAN"),
+    "INVALID_KEY": Outcome("ModelsLabAuthError", "success", "success", waits_go_on=True),
+    "NO_CREDITS": Outcome("ModelsLabCreditsError", "success", "success", waits_go_on=True),
+    "NOT_IN_PLAN": Outcome("ModelsLabPlanError", "success", "success", waits_go_on=True),
 }
+
+
+ENDINGS = {
+    "INVALID_KEY": "ModelsLabAuthError",
+    "NO_CREDITS": "ModelsLabCreditsError",
+    "NOT_IN_PLAN": "ModelsLabPlanError",
+}
+"""How a sensor ends when the account is refused."""
 
 
 # --- ways of asking ---
@@ -226,6 +234,15 @@ def test_an_inconclusive_reply_that_persists_is_a_failure(server: RawServer, wai
     status, body, *_ = REPLIES[name]
     server.answer(reply(body, status))
     assert wait() == getattr(OUTCOMES["FAILED"], wait.__name__)
+
+
+@waits
+@pytest.mark.parametrize("name", [name for name, row in REPLIES.items() if row[2] in ENDINGS])
+def test_a_refused_account_ends_a_wait_at_the_second_poll(server: RawServer, wait, name):
+    status, body, verdict, *_ = REPLIES[name]
+    server.answer(reply(body, status))
+    assert wait() == (verdict if wait is trigger else ENDINGS[verdict])
+    assert len(server.requests) == 2
 
 
 # --- the network ---

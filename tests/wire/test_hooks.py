@@ -459,3 +459,20 @@ def test_nothing_of_a_request_is_logged(sandbox: Sandbox, client, log):
     assert sandbox.key not in log.text
     assert "a secret picture" not in log.text
     assert f"Polled job v6/video:{job.id}: processing" in log.text
+
+
+# --- refusals of the account ---
+
+REFUSED = reply({"status": "error", "message": "Invalid API key"}, 401)
+
+
+def test_a_wait_goes_on_after_one_refusal_of_the_account(server: RawServer):
+    server.answer(REFUSED, reply({"status": "success", "output": ["https://cdn/a"]}))
+    assert ModelsLabHook().wait(1, "v6/video").outputs == ["https://cdn/a"]
+
+
+def test_a_second_refusal_of_the_account_ends_a_wait_at_once(server: RawServer):
+    server.answer(REFUSED)
+    with pytest.raises(ModelsLabAuthError):
+        ModelsLabHook().wait(1, "v6/video")
+    assert len(server.requests) == 2

@@ -327,7 +327,8 @@ def test_what_is_done_is_kept_when_the_account_is_refused(
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
     monkeypatch.setattr("airflow_provider_modelslab.hooks.POLLS_AT_A_TIME", 1)  # one thread: the order is known
     done = reply({"status": "success", "output": ["https://cdn/a"]})
-    raw_server.answer(done, reply({"status": "error", "message": "Insufficient credits"}, 402), done)
+    refused = reply({"status": "error", "message": "Insufficient credits"}, 402)
+    raw_server.answer(done, refused, done, refused)
     with pytest.raises(ModelsLabCreditsError):
         sensor([1, 2, 3], deferrable=deferrable).execute(context)
     outputs = [record["outputs"] for record in context["ti"].xcoms["jobs"]]

@@ -6,6 +6,9 @@ import asyncio
 import json
 import logging
 import threading
+import time
+from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from airflow.serialization.serialized_objects import BaseSerialization
@@ -18,6 +21,7 @@ from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 from tests.support.pacing import FAST, set_policy
 from tests.support.raw_server import RawServer, reply
+from tests.support.transport_faults import job_id_of
 from tests.support.triggers import aevent_of, event_of, make_trigger
 from tests.support.waiting import await_until
 
@@ -189,6 +193,56 @@ def test_a_refused_account_ends_it(raw_server: RawServer, monkeypatch, status, m
     event = event_of(make_trigger([{"id": "1", "endpoint": "v6/video"}, {"id": "2", "endpoint": "v6/video"}]))
     assert (event["status"], event["verdict"], event["message"]) == ("error", verdict, f"{message} ***")
     assert len(event["jobs"]) == 2
+
+
+REFUSALS = [reply({"status": "error", "message": "Invalid API key"}, status) for status in (401, 402, 403, 200)]
+
+
+def refusing(refused: Callable[[str, int], bool], refusal: bytes) -> Callable[[bytes], bytes]:
+    """Return what answers polls: a refusal where that is asked for, else the job in progress twice and then done."""
+    polls: Counter[str] = Counter()
+
+    def answer(request: bytes) -> bytes:
+        job_id = job_id_of(request)
+        polls[job_id] += 1
+        if refused(job_id, polls[job_id]):
+            return refusal
+        done = {"status": "success", "output": [f"https://cdn/{job_id}"]}
+        return reply(done if polls[job_id] > 2 else {"status": "processing"})
+
+    return answer
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_one_refusal_of_the_account_ends_no_wait(raw_server: RawServer, monkeypatch, refusal):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    set_policy(monkeypatch, **FAST)
+    raw_server.answer_to = refusing(lambda job_id, polls: job_id == "1" and polls == 1, refusal)
+    event = event_of(make_trigger([{"id": str(number), "endpoint": "v6/video"} for number in range(20)]))
+    assert event["status"] == "finished"
+    assert {job["status"] for job in event["jobs"]} == {"success"}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_job_that_is_always_refused_holds_up_no_other(raw_server: RawServer, monkeypatch, refusal):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    set_policy(monkeypatch, **FAST)
+    raw_server.answer_to = refusing(lambda job_id, polls: job_id == "1", refusal)
+    event = event_of(make_trigger([{"id": str(number), "endpoint": "v6/video"} for number in range(20)]))
+    assert (event["status"], event["message"]) == ("error", "Invalid API key")
+    assert [job["id"] for job in event["jobs"] if "outputs" not in job] == ["1"]
+
+
+def test_after_a_refusal_another_job_is_polled_at_once(raw_server: RawServer, monkeypatch):
+    """Its own first poll would come after the deadline of the wait."""
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    raw_server.answer(REFUSALS[0])
+    now = time.time()
+    old = {"id": "1", "endpoint": "v6/video", "submitted": now - 3600}
+    fresh = {"id": "2", "endpoint": "v6/video", "submitted": now, "eta": 100_000.0}
+    event = event_of(make_trigger([old, fresh], seconds=300, poke_interval=None))
+    assert (event["status"], event["verdict"]) == ("error", "INVALID_KEY")
+    assert [job_id_of(request) for request in raw_server.requests] == ["1", "2"]
 
 
 def test_a_missing_connection_ends_it(monkeypatch):
