@@ -44,7 +44,7 @@ def create_ssl_context(options: ClientOptions) -> ssl.SSLContext | None:
     """
     from airflow_provider_modelslab._http import tls
 
-    return tls.create_ssl_context(options.ca_bundle) if options.uses_tls else None
+    return None if (options.base_url or "").startswith("http://") else tls.create_ssl_context(options.ca_bundle)
 
 
 class Client:

@@ -84,11 +84,6 @@ class ClientOptions:
         own = {_host_of(self.base_url)} if self.base_url else set()
         return DownloadOptions(self.ca_bundle, self.output_hosts | own)
 
-    @property
-    def uses_tls(self) -> bool:
-        """Whether requests are encrypted: always, but where the connection's own host says ``http://``."""
-        return not (self.base_url or "").startswith("http://")
-
 
 def read_connection(connection: ConnectionFields) -> ClientOptions:
     """

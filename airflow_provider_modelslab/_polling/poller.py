@@ -255,7 +255,11 @@ class Poller:
             return
         subscription.news.finished.append(wait)
         subscription.notify()
-        self._learn(wait)
+        try:
+            if wait.duration is not None:
+                self.durations[wait.job.endpoint].observe(wait.first_eta, wait.duration)
+        except Exception:  # a job that is done and paid for does not depend on what it teaches
+            _log.exception("Nothing was learned from job %s", wait.job)
 
     def _hasten_another(self, subscription: Subscription) -> None:
         """Poll another job now, whose reply tells whether the account is refused or a job."""
@@ -264,13 +268,6 @@ class Poller:
                 subscription.timers[wait].cancel()
                 self._enqueue(wait, subscription)
                 return
-
-    def _learn(self, wait: JobWait) -> None:
-        try:
-            if wait.duration is not None:
-                self.durations[wait.job.endpoint].observe(wait.first_eta, wait.duration)
-        except Exception:  # a job that is done and paid for does not depend on what it teaches
-            _log.exception("Nothing was learned from job %s", wait.job)
 
     async def _has_other_key_than(self, refused: str) -> bool:
         """Whether there is another key than the one refused; the connection is looked up for it now and then."""

@@ -11,6 +11,8 @@ from airflow_provider_modelslab.sandbox import Sandbox
 Post = Callable[..., requests.Response]
 Poster = Callable[[Sandbox], Post]
 
+PROMPT = {"prompt": "a lighthouse at dusk"}
+
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import requests
 
 from airflow_provider_modelslab.sandbox import Sandbox
-
-Post = Callable[..., requests.Response]
-
-PROMPT = {"prompt": "a lighthouse at dusk"}
+from tests.sandbox.conftest import PROMPT, Post
 
 
 def control(sandbox: Sandbox, path: str, body: Any = None) -> requests.Response:

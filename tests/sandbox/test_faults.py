@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,12 +8,9 @@ import requests
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sandbox.faults import FAULTS, FaultPlan
-
-Post = Callable[..., requests.Response]
-Poster = Callable[[Sandbox], Post]
+from tests.sandbox.conftest import PROMPT, Post, Poster
 
 SUBMISSION = "v6/video/text2video"
-PROMPT = {"prompt": "a lighthouse at dusk"}
 
 NO_REPLY = (0, "")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,11 +17,7 @@ from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings
 from airflow_provider_modelslab.sandbox.http import ReceivedRequest
 from airflow_provider_modelslab.sandbox.request_log import RequestLog
 from airflow_provider_modelslab.sandbox.state import Account, Ledger, Pace
-
-Post = Callable[..., requests.Response]
-Poster = Callable[[Sandbox], Post]
-
-PROMPT = {"prompt": "a lighthouse at dusk"}
+from tests.sandbox.conftest import PROMPT, Post, Poster
 
 
 def test_the_address_and_the_connection(poster: Poster) -> None:

@@ -3,10 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from queue import Queue
-from threading import Thread
 from typing import Any
 
 import aiohttp
@@ -15,56 +11,30 @@ import requests
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sandbox.webhooks import deliver, is_loopback
-
-PROMPT = {"prompt": "a lighthouse at dusk"}
-
-
-class Receiver:
-    """A server that hears webhooks."""
-
-    def __init__(self) -> None:
-        self.heard: Queue[dict[str, Any]] = Queue()
-        self.answer = 200
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/hook"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                receiver.heard.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(receiver.answer)
-                if receiver.answer == 307:
-                    self.send_header("Location", receiver.url)
-                self.end_headers()
-
-            def log_message(self, *args: object) -> None:
-                """Keep the output of the tests clean."""
-
-        return Handler
+from tests.sandbox.conftest import PROMPT
+from tests.support.raw_server import RawServer, reply
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
+def receiver(raw_server: RawServer) -> RawServer:
+    """A server that hears webhooks."""
+    raw_server.answer(reply({}))
+    return raw_server
 
 
-def test_a_finished_job_sends_a_webhook(sandbox: Sandbox, receiver: Receiver) -> None:
+def heard(receiver: RawServer, number: int = 1) -> dict[str, Any]:
+    """Return the body of a webhook once it has come."""
+    wait_until(lambda: len(receiver.requests) >= number)
+    body: dict[str, Any] = json.loads(receiver.requests[number - 1].partition(b"\r\n\r\n")[2])
+    return body
+
+
+def test_a_finished_job_sends_a_webhook(sandbox: Sandbox, receiver: RawServer) -> None:
     parameters = {**PROMPT, "webhook": receiver.url, "track_id": "order-7", "samples": 2}
     job = sandbox.submit("v6/images/text2img", parameters)
     sandbox.finish(job["id"])
-    body = receiver.heard.get(timeout=10)
+    body = heard(receiver)
     assert body.pop("generationTime") >= 0
     assert body == {
         "status": "success",
@@ -76,21 +46,21 @@ def test_a_finished_job_sends_a_webhook(sandbox: Sandbox, receiver: Receiver) ->
     assert all(requests.get(url, timeout=10).ok for url in body["output"])
 
 
-def test_a_failed_job_sends_a_webhook(sandbox: Sandbox, receiver: Receiver) -> None:
+def test_a_failed_job_sends_a_webhook(sandbox: Sandbox, receiver: RawServer) -> None:
     job_id = sandbox.submit("v6/images/text2img", {**PROMPT, "webhook": receiver.url})["id"]
     sandbox.fail(job_id, "Out of memory")
     expected = {"status": "failed", "id": job_id, "message": "Out of memory", "track_id": None}
-    assert receiver.heard.get(timeout=10) == expected
+    assert heard(receiver) == expected
 
 
 @pytest.mark.parametrize("options", [{"duration": 0.05}, {"instant": True}], ids=str)
-def test_a_job_that_is_never_polled_sends_one_webhook(receiver: Receiver, options: dict[str, Any]) -> None:
+def test_a_job_that_is_never_polled_sends_one_webhook(receiver: RawServer, options: dict[str, Any]) -> None:
     with Sandbox(**options) as sandbox:
         job_id = sandbox.submit("v6/images/text2img", {**PROMPT, "webhook": receiver.url})["id"]
-        assert receiver.heard.get(timeout=10)["id"] == job_id
+        assert heard(receiver)["id"] == job_id
         sandbox.finish_all()
         sandbox.submit("v6/images/text2img", {**PROMPT, "webhook": receiver.url})
-        assert receiver.heard.get(timeout=10)["id"] == job_id + 1
+        assert heard(receiver, 2)["id"] == job_id + 1
 
 
 def deliver_alone(url: str) -> None:
@@ -101,16 +71,15 @@ def deliver_alone(url: str) -> None:
     asyncio.run(run())
 
 
-def test_redirects_are_not_followed(receiver: Receiver) -> None:
-    receiver.answer = 307
+def test_redirects_are_not_followed(receiver: RawServer) -> None:
+    receiver.answer(reply({}, 307, {"Location": receiver.url}))
     deliver_alone(receiver.url)
-    receiver.heard.get(timeout=10)
-    assert receiver.heard.empty()
+    assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize("answer", [204, 500])
-def test_what_a_webhook_refuses_is_logged(receiver: Receiver, caplog: pytest.LogCaptureFixture, answer: int) -> None:
-    receiver.answer = answer
+def test_what_a_webhook_refuses_is_logged(receiver: RawServer, caplog: pytest.LogCaptureFixture, answer: int) -> None:
+    receiver.answer(reply(b"", answer))
     deliver_alone(receiver.url)
     assert [record.getMessage() for record in caplog.records] == (
         ["Webhook of job 5 to 127.0.0.1 failed: HTTP 500"] if answer == 500 else []
@@ -133,12 +102,12 @@ def test_strangers_are_not_called(sandbox: Sandbox, caplog: pytest.LogCaptureFix
     assert "secret" not in caplog.text
 
 
-def test_a_stopped_sandbox_calls_nobody(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stopped_sandbox_calls_nobody(receiver: RawServer, caplog: pytest.LogCaptureFixture) -> None:
     with Sandbox(duration=float("inf")) as sandbox:
         sandbox.submit("v6/images/text2img", {**PROMPT, "webhook": receiver.url})
     sandbox.finish_all()
     assert "not sent: the sandbox is not running" in caplog.text
-    assert receiver.heard.empty()
+    assert receiver.requests == []
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,11 +11,7 @@ import requests
 
 from airflow_provider_modelslab.endpoints import FetchEndpoint, fetch_request, parse_fetch_url, route_of
 from airflow_provider_modelslab.sandbox import Sandbox
-
-Post = Callable[..., requests.Response]
-Poster = Callable[[Sandbox], Post]
-
-PROMPT = {"prompt": "a lighthouse at dusk"}
+from tests.sandbox.conftest import PROMPT, Post, Poster
 
 DOCUMENTED = {
     "v1/enterprise": (13443927, "png"),
