@@ -19,9 +19,11 @@ from asgiref.sync import sync_to_async
 
 from airflow_provider_modelslab._client import AsyncClient, Client
 from airflow_provider_modelslab._http.connection import ClientOptions, read_connection
+from airflow_provider_modelslab._http.fingerprint import Fingerprint, fingerprint_of
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
 from airflow_provider_modelslab._polling.policy import Pacing
+from airflow_provider_modelslab._polling.poller import ConnectionMoved
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
 from airflow_provider_modelslab._protocol.arguments import parse_jobs
 from airflow_provider_modelslab._protocol.formatting import format_duration, format_expectation
@@ -84,6 +86,7 @@ class ModelsLabHook(BaseHook):
         self.modelslab_conn_id = modelslab_conn_id
         self._unusable = f"Connection {modelslab_conn_id!r} cannot be used: "
         self._options: ClientOptions | None = None
+        self._started_with: Fingerprint | None = None
 
     # --- requests about jobs ----------------------------------------------------------------------------
 
@@ -268,6 +271,8 @@ class ModelsLabHook(BaseHook):
     @cached_property
     def client(self) -> Client:
         """The client of the connection, for worker code."""
+        if self._started_with is not None and self._started_with.host != (self.options.base_url or ""):
+            raise ConnectionMoved(self.modelslab_conn_id, self._started_with, fingerprint_of(self.options))
         with argument_errors(self._unusable):
             return Client(self.options)
 
@@ -276,6 +281,24 @@ class ModelsLabHook(BaseHook):
         options = await self.aoptions()
         with argument_errors(self._unusable):
             return await AsyncClient.open(options)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """
+        What tells this connection from another; the key cannot be guessed from it.
+
+        For a wait that goes on after the connection got another host, it is what the connection was before.
+        """
+        now, before = fingerprint_of(self.options), self._started_with
+        return now if before is None or before.host == now.host else before
+
+    def keep_to(self, fingerprint: Mapping[str, str] | None) -> None:
+        """
+        Go on with a wait: send requests only to the host that it started with.
+
+        :param fingerprint: the fingerprint of that time, as plain data; ``None`` where it is not known.
+        """
+        self._started_with = None if fingerprint is None else Fingerprint(**fingerprint)
 
     def balance(self) -> float:
         """

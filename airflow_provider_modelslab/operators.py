@@ -19,7 +19,6 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_modelslab._http.fingerprint import fingerprint_of
 from airflow_provider_modelslab._ledger.ledger import Ledger
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.waits import JobWaits
@@ -221,6 +220,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             raise AirflowException(f"Clear the task to re-attach to its jobs: its XCom {ITEMS_KEY!r} is gone")
         items = [Item.from_record(record) for record in records]
         hook = ModelsLabHook(self.modelslab_conn_id)
+        hook.keep_to(taken.state.get("fingerprint"))
         progress = Progress.from_state(taken.state, items, self._ledger(context, hook, items), taken.jobs)
         if taken.status == "error":
             push_jobs(context, progress.jobs())
@@ -266,7 +266,7 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _ledger(self, context: Context, hook: ModelsLabHook, items: Sequence[Item]) -> Ledger:
         store = context.get("task_state_store") if self.durable else None
-        fingerprint = fingerprint_of(hook.options)
+        fingerprint = hook.fingerprint
         account = f"{fingerprint.host}#{fingerprint.key}"
         return Ledger(self.endpoint, [item.digest for item in items], store, account)
 
@@ -383,15 +383,16 @@ class ModelsLabGenerateOperator(BaseOperator):
         if not progress.resumed:
             context["ti"].xcom_push(key=ITEMS_KEY, value=progress.item_records())
         self.log.info("Deferring: %s", JobWaits(jobs, hook.pacing).summary())
+        fingerprint = asdict(hook.fingerprint)
         trigger = ModelsLabJobTrigger(
             modelslab_conn_id=self.modelslab_conn_id,
             jobs=list(map(job_record, jobs)),
             started=time.time(),
             deadline=deadline,
-            fingerprint=asdict(fingerprint_of(hook.options)),
+            fingerprint=fingerprint,
             poke_interval=self.poke_interval,
             max_pending=max_pending,
-            state={"arguments": remember(self, _REMEMBERED), **progress.to_state()},
+            state={"arguments": remember(self, _REMEMBERED), "fingerprint": fingerprint, **progress.to_state()},
         )
         defer(self, trigger, deadline)
 

@@ -21,7 +21,6 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_modelslab._http.fingerprint import fingerprint_of
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits
 from airflow_provider_modelslab._protocol.arguments import (
     IfExists,
@@ -154,14 +153,15 @@ class ModelsLabJobSensor(BaseSensorOperator):
                 self._time_out(context, waits.jobs())
         push_jobs(context, waits.jobs())  # The page "Outputs" shows what is awaited.
         self.log.info("Deferring: %s", waits.summary())
+        fingerprint = asdict(hook.fingerprint)
         trigger = ModelsLabJobTrigger(
             modelslab_conn_id=self.modelslab_conn_id,
             jobs=list(map(job_record, waits.jobs())),
             started=started,
             deadline=deadline,
-            fingerprint=asdict(fingerprint_of(hook.options)),
+            fingerprint=fingerprint,
             poke_interval=self.poke_interval if self.paced_by_user else None,
-            state={"arguments": remember(self, _REMEMBERED)},
+            state={"arguments": remember(self, _REMEMBERED), "fingerprint": fingerprint},
         )
         defer(self, trigger, deadline)
 
@@ -171,7 +171,9 @@ class ModelsLabJobSensor(BaseSensorOperator):
             taken = read_event(event)
             restore(self, taken.state.get("arguments", {}))
             if taken.status == "finished":
-                return self._finish(context, ModelsLabHook(self.modelslab_conn_id), taken.jobs)
+                hook = ModelsLabHook(self.modelslab_conn_id)
+                hook.keep_to(taken.state.get("fingerprint"))
+                return self._finish(context, hook, taken.jobs)
             if taken.status == "error":
                 push_jobs(context, taken.jobs)
                 raise taken.error(self.modelslab_conn_id)
@@ -188,12 +190,12 @@ class ModelsLabJobSensor(BaseSensorOperator):
             self.log.info("Still waiting: %s", waits.summary())
         if self.mode == "reschedule":
             push_jobs(context, waits.jobs())  # Airflow evaluates the links of a task whenever its process ends.
-            self._keep(context, waits)
+            self._keep(context, hook, waits)
         else:
             self._running = hook, waits
         return PokeReturnValue(is_done=False)
 
-    def _recall(self, context: Context, waits: JobWaits) -> None:
+    def _recall(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> None:
         """
         Go on where the last poke of this try has stopped.
 
@@ -201,14 +203,16 @@ class ModelsLabJobSensor(BaseSensorOperator):
         wait ends with its timeout.
         """
         store: Any = context.get("task_state_store")
-        if store is not None and context.get("task_reschedule_count"):
-            waits.recall(store.get(STATE_KEY) or {})
+        if store is not None and context.get("task_reschedule_count") and (state := store.get(STATE_KEY)):
+            hook.keep_to(state["fingerprint"])
+            waits.recall(state["replies"])
 
-    def _keep(self, context: Context, waits: JobWaits) -> None:
-        """Remember the last replies for the next poke."""
+    def _keep(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> None:
+        """Remember the connection and the last replies for the next poke."""
         store: Any = context.get("task_state_store")
-        if store is not None and (records := waits.to_records()) != (store.get(STATE_KEY) or {}):
-            store.set(STATE_KEY, records)
+        state = {"fingerprint": asdict(hook.fingerprint), "replies": waits.to_records()}
+        if store is not None and state != store.get(STATE_KEY):
+            store.set(STATE_KEY, state)
 
     def _judge(self) -> None:
         """Refuse at parse time what is wrong whatever the connection, the upstreams and the templates hold."""
@@ -248,7 +252,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         if len(jobs) < len(given):
             self.log.info("Left out %d of %d jobs: skipped upstream tasks", len(given) - len(jobs), len(given))
         waits = JobWaits(jobs, hook.pacing)
-        self._recall(context, waits)
+        self._recall(context, hook, waits)
         return hook, waits
 
     def _wait_here(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> Any:

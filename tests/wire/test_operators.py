@@ -257,6 +257,44 @@ def test_jobs_of_another_account_are_not_taken(sandbox: Sandbox, log, monkeypatc
     assert any(message.startswith("Not re-attaching to 1 jobs of an earlier try") for message in log.messages)
 
 
+@pytest.fixture
+def other_sandbox() -> Iterator[Sandbox]:
+    """Another host, whose jobs have the same ids."""
+    with Sandbox(duration=float("inf")) as other:
+        yield other
+
+
+def test_a_task_that_resumes_submits_nothing_to_another_host_and_keeps_what_was_paid_for(
+    sandbox: Sandbox, other_sandbox: Sandbox, monkeypatch
+):
+    store = StateStore()
+    context = new_try(store)
+    task = operator(payload=None, payloads=prompts(3), max_in_flight=2)
+    deferred = deferral_of(task, context)
+    sandbox.finish(min(sandbox.jobs))
+    event = event_after(deferred)
+    assert event["status"] == "partial"
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", other_sandbox.connection)
+    with pytest.raises(ModelsLabArgumentError, match=f"Put the host back .*{re.escape(other_sandbox.url)}"):
+        task.execute_complete(context, event)
+    assert not other_sandbox.requests
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", sandbox.connection)
+    deferral_of(operator(payload=None, payloads=prompts(3)), new_try(store))
+    assert submissions_at(sandbox) == [{**payload, "key": sandbox.key} for payload in prompts(3)]
+
+
+def test_what_has_finished_is_returned_though_the_connection_got_another_host(
+    sandbox: Sandbox, other_sandbox: Sandbox, context, monkeypatch
+):
+    task = operator()
+    deferred = deferral_of(task, context)
+    sandbox.finish_all()
+    event = event_after(deferred)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", other_sandbox.connection)
+    assert task.execute_complete(context, event)[0].startswith(sandbox.url)
+    assert not other_sandbox.requests
+
+
 def test_a_store_that_cannot_be_written_loses_no_job(sandbox: Sandbox, context):
     class FullStore(StateStore):
         def set(self, key, value):

@@ -453,6 +453,34 @@ def test_a_pause_is_kept_between_pokes(sandbox: Sandbox):
     assert len(sandbox.requests) == 1
 
 
+def test_the_host_of_the_connection_is_kept_between_pokes(sandbox: Sandbox, monkeypatch):
+    """Another host may have a job of the same id."""
+    (job,) = submitted(sandbox)
+    store = StateStore()
+    reschedules(store, job, range(1))
+    with Sandbox(instant=1.0) as other:
+        assert submitted(other) == [job]
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", other.connection)
+        with pytest.raises(ModelsLabArgumentError, match="Put the host back"):
+            reschedules(store, job, range(1, 2))
+
+
+def test_data_is_not_fetched_from_another_host(raw_server: RawServer, context, monkeypatch):
+    """Data does not travel through the database: the worker that resumes fetches it."""
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    raw_server.answer(
+        reply({"status": "processing", "id": 7, "eta": 0.1}),
+        reply({"status": "success", "id": 7, "output": ["iVBORw0KGgo" * 1_000]}),
+    )
+    waiting = sensor(7, poke_interval=0.1, timeout=30)
+    event = event_after(deferral_of(waiting, context))
+    with Sandbox() as other:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", other.connection)
+        with pytest.raises(ModelsLabArgumentError, match="Put the host back"):
+            waiting.execute_complete(context, event)
+        assert not other.requests
+
+
 def test_success_without_output_fails_in_the_end(sandbox: Sandbox, context, monkeypatch):
     set_policy(monkeypatch, **FAST, inconclusive_grace=0.05)
     (job,) = submitted(sandbox)
