@@ -32,6 +32,7 @@ class PollingPolicy:
     :param max_progress_gap: between two such lines, at the most.
     :param changes_gap: between two log lines about finished jobs, at the least: each costs the triggerer a round.
     :param update_gap: between two updates of a deferred task's XCom, at the least.
+    :param update_spacing: between two such updates of all tasks together, at the least.
     :param connection_attempts: how often a missing connection is looked up, over half a minute, until that counts.
     :param renewal_gap: between two look-ups of a connection whose key is refused.
     """
@@ -54,6 +55,7 @@ class PollingPolicy:
     max_progress_gap: float = 600.0
     changes_gap: float = 2.0
     update_gap: float = 5.0
+    update_spacing: float = 1.0
     connection_attempts: int = 5
     renewal_gap: float = 60.0
 

@@ -64,9 +64,9 @@ async def apush_jobs(ti: Any, jobs: Sequence[Job]) -> None:
 
     Airflow lets triggers write XComs from 3.3 on. A custom XCom backend might block the triggerer, and is left alone.
 
-    :param ti: the trigger's task instance; ``None`` outside a triggerer.
+    :param ti: the trigger's task instance.
     """
-    if ti is None or not hasattr(XCom, "aset") or XCom.__name__ != "BaseXCom":
+    if not hasattr(XCom, "aset") or XCom.__name__ != "BaseXCom":
         return
     with suppress(Exception):  # Whatever it is, it must not end the wait: the worker pushes the records anyway.
         await XCom.aset(
