@@ -299,8 +299,10 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _submit_what_fits(self, context: Context, hook: ModelsLabHook, progress: Progress) -> float | None:
         """Fill the queue slots; return when to try again where ModelsLab refuses for now."""
-        ledger = progress.ledger
-        for position in progress.left():
+        ledger, left = progress.ledger, progress.left()
+        # What was refused goes to the end: ModelsLab may have refused that item, and not the others.
+        turn = progress.refusals % max(1, len(left))
+        for position in left[turn:] + left[:turn]:
             if len(progress.unfinished()) >= self.max_in_flight:
                 break
             try:

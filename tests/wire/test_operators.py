@@ -343,6 +343,28 @@ def test_a_batch_keeps_within_its_queue_slots(quick_sandbox: Sandbox, context, d
     assert len(set(urls)) == 5
 
 
+@BOTH_WAYS
+def test_an_item_that_is_refused_again_and_again_does_not_block_the_others(
+    raw_server: RawServer, context, deferrable, monkeypatch
+):
+    """The first two are taken only when all others have been."""
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    accepted: list[str] = []
+
+    def answer(request: bytes) -> bytes:
+        if b"/fetch/" in request:
+            return reply({"status": "success", "output": ["https://cdn/a"]})
+        prompt = json.loads(request.partition(b"\r\n\r\n")[2])["prompt"]
+        if prompt in ("picture 0", "picture 1") and len(accepted) < 3:
+            return reply({"status": "error", "message": "Rate limit exceeded", "retry_after": 0.1}, 429)
+        accepted.append(prompt)
+        return reply({"status": "processing", "id": len(accepted)})
+
+    raw_server.answer_to = answer
+    assert len(run(operator(payloads=prompts(5), deferrable=deferrable), context)) == 5
+    assert sorted(accepted[:3]) == ["picture 2", "picture 3", "picture 4"]
+
+
 # --- batches ---
 
 
