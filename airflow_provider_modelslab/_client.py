@@ -120,7 +120,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._session.close()
+        await self._session.client.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self

@@ -36,7 +36,7 @@ from airflow_provider_modelslab._protocol.templates import refuse_task
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab._tasks.arguments import is_mapped, judge_storing, rendered_for, without_path_types
 from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest, refuse_keys
-from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, remember, restore
+from airflow_provider_modelslab._tasks.deferral import deadline_of, defer
 from airflow_provider_modelslab._tasks.events import job_record, read_event
 from airflow_provider_modelslab._tasks.progress import Progress
 from airflow_provider_modelslab._tasks.results import (
@@ -98,7 +98,10 @@ _REMEMBERED = (
     "min_balance",
     "poke_interval",
 )
-"""The arguments that count until the try ends as the first execution was given them."""
+"""
+The arguments that count until the try ends as the first execution was given them: Airflow renders templates, and reads
+the DAG, again when a deferred task resumes.
+"""
 
 _RANDOM = Random()
 
@@ -213,7 +216,8 @@ class ModelsLabGenerateOperator(BaseOperator):
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Take the trigger's event: submit what is left, or return the output URLs, or fail with what went wrong."""
         taken = read_event(event)
-        restore(self, taken.state["arguments"])
+        for name, value in taken.state["arguments"].items():
+            setattr(self, name, value)
         ti = context["ti"]
         records = ti.xcom_pull(task_ids=ti.task_id, key=ITEMS_KEY, map_indexes=ti.map_index)
         if records is None:
@@ -394,7 +398,11 @@ class ModelsLabGenerateOperator(BaseOperator):
             fingerprint=fingerprint,
             poke_interval=self.poke_interval,
             max_pending=max_pending,
-            state={"arguments": remember(self, _REMEMBERED), "fingerprint": fingerprint, **progress.to_state()},
+            state={
+                "arguments": {name: getattr(self, name) for name in _REMEMBERED},
+                "fingerprint": fingerprint,
+                **progress.to_state(),
+            },
         )
         defer(self, trigger, deadline)
 

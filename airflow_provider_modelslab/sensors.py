@@ -32,7 +32,7 @@ from airflow_provider_modelslab._protocol.arguments import (
 )
 from airflow_provider_modelslab._protocol.templates import refuse_task
 from airflow_provider_modelslab._tasks.arguments import is_mapped, judge_storing, rendered_for, without_path_types
-from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, remember, restore
+from airflow_provider_modelslab._tasks.deferral import deadline_of, defer
 from airflow_provider_modelslab._tasks.events import job_record, read_event
 from airflow_provider_modelslab._tasks.results import push_jobs, push_results, store, timeout_error, with_whole_outputs
 from airflow_provider_modelslab.endpoints import ForeignHostError
@@ -51,7 +51,10 @@ STATE_KEY = "modelslab_wait"
 """The key in the task state store of what one poke of the mode ``reschedule`` leaves for the next one."""
 
 _REMEMBERED = ("modelslab_conn_id", "fail_on_partial_error", "output_path", "if_exists", "return_files")
-"""The arguments that count until the try ends as the first execution was given them."""
+"""
+The arguments that count until the try ends as the first execution was given them: Airflow renders templates, and reads
+the DAG, again when a deferred task resumes.
+"""
 
 
 class ModelsLabJobSensor(BaseSensorOperator):
@@ -161,7 +164,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
             deadline=deadline,
             fingerprint=fingerprint,
             poke_interval=self.poke_interval if self.paced_by_user else None,
-            state={"arguments": remember(self, _REMEMBERED), "fingerprint": fingerprint},
+            state={"arguments": {name: getattr(self, name) for name in _REMEMBERED}, "fingerprint": fingerprint},
         )
         defer(self, trigger, deadline)
 
@@ -169,7 +172,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
         """Take the trigger's event: return the output URLs, or fail with what ended the wait."""
         with self._failures_skipped():
             taken = read_event(event)
-            restore(self, taken.state.get("arguments", {}))
+            for name, value in taken.state.get("arguments", {}).items():
+                setattr(self, name, value)
             if taken.status == "finished":
                 hook = ModelsLabHook(self.modelslab_conn_id)
                 hook.keep_to(taken.state.get("fingerprint"))

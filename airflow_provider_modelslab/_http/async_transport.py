@@ -27,7 +27,7 @@ class Session:
     """
     What requests share: connections that are kept alive, whom they trust, and how long each may take.
 
-    The caller closes it.
+    The caller closes its ``client``.
 
     :param timeout: seconds for a whole exchange.
     :param ssl_context: see :func:`~airflow_provider_modelslab._http.tls.create_ssl_context`; not needed without TLS.
@@ -98,16 +98,6 @@ class Session:
             return outcomes.unaddressable(error)
         except (aiohttp.ClientError, ValueError) as error:
             return outcomes.protocol_error(error)
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self.client.close()
-
-    async def __aenter__(self) -> Session:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
 
 async def _note_sent(session: object, context: Any, params: object) -> None:

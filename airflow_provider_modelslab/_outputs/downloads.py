@@ -134,8 +134,8 @@ class Downloader:
         self._policy = retry_policy
         self._started = time.monotonic()
         self._stopping = threading.Event()
-        deadline = self._started + timeout
-        rules = DownloadRules(deadline, retry_policy.least_speed, retry_policy.slow_after, guard)
+        self._deadline = self._started + timeout
+        rules = DownloadRules(self._deadline, retry_policy.least_speed, retry_policy.slow_after, guard)
         self._session = open_session(ssl_context, rules)
         self._session.headers["Accept"] = "*/*"
 
@@ -189,11 +189,8 @@ class Downloader:
     def _check(self) -> None:
         if self._stopping.is_set():
             raise DownloadCancelled("another output failed first")
-        if self._left() <= 0:
+        if time.monotonic() >= self._deadline:
             raise DownloadCancelled(f"the {format_duration(self._timeout)} for storing are over")
-
-    def _left(self) -> float:
-        return self._started + self._timeout - time.monotonic()
 
     # --- one request ------------------------------------------------------------------------------------
 
@@ -219,7 +216,7 @@ class Downloader:
 
     def _get(self, url: str) -> requests.Response:
         self._check()
-        limits = (min(CONNECT_SECONDS, self._left()), self._policy.silence)
+        limits = (min(CONNECT_SECONDS, self._deadline - time.monotonic()), self._policy.silence)
         try:
             return self._session.get(url, stream=True, timeout=limits, allow_redirects=False)
         except ValueError as error:  # requests raises it for a malformed URL
@@ -274,7 +271,7 @@ class Downloader:
         return spent + state.upcoming_sleep > limit
 
     def _sleep(self, seconds: float) -> None:
-        self._stopping.wait(min(seconds, max(0.0, self._left())))
+        self._stopping.wait(min(seconds, max(0.0, self._deadline - time.monotonic())))
         self._check()
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
@@ -52,22 +51,3 @@ def defer(operator: BaseOperator, trigger: BaseTrigger, deadline: float) -> NoRe
         method_name="execute_complete",
         timeout=timedelta(seconds=max(0.0, deadline - time.time())) + TRIGGER_GRACE,
     )
-
-
-def remember(operator: BaseOperator, names: Sequence[str]) -> dict[str, Any]:
-    """
-    Return the values that a task was executed with, to travel with the wait.
-
-    Airflow renders templates again when a deferred task resumes, and reads the DAG again: what the first execution
-    has been given counts until the try ends.
-
-    :param operator: the task.
-    :param names: its attributes, whose values JSON can express.
-    """
-    return {name: getattr(operator, name) for name in names}
-
-
-def restore(operator: BaseOperator, remembered: Mapping[str, Any]) -> None:
-    """Give a task that resumes the values that :func:`remember` returned."""
-    for name, value in remembered.items():
-        setattr(operator, name, value)

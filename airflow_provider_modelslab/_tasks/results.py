@@ -221,22 +221,18 @@ def format_jobs(jobs: Sequence[Job]) -> str:
 
 
 def _tell_outlets(context: Context, log: Any, extra: dict[str, Any]) -> None:
-    """Let the events of the task's assets carry what was generated."""
-    for outlet in context["task"].outlets if "task" in context else ():
-        _tell_outlet(context["outlet_events"], outlet, log, extra)
-
-
-def _tell_outlet(events: Any, outlet: Any, log: Any, extra: dict[str, Any]) -> None:
     """
-    Let the event of an asset carry what was generated.
+    Let the events of the task's assets carry what was generated.
 
     An alias has no event until somebody names its asset: that is the asset of the alias's own name. An asset that
     Airflow does not know is no reason to lose outputs.
     """
-    try:
-        if isinstance(outlet, AssetAlias):
-            events[outlet].add(Asset(outlet.name), extra=extra)
-        elif isinstance(outlet, (Asset, *_ASSET_REFERENCES)):
-            events[outlet].extra = extra
-    except Exception as error:
-        log.warning("The event of %r does not carry the outputs (%s)", outlet, type(error).__name__)
+    for outlet in context["task"].outlets if "task" in context else ():
+        events: Any = context["outlet_events"]
+        try:
+            if isinstance(outlet, AssetAlias):
+                events[outlet].add(Asset(outlet.name), extra=extra)
+            elif isinstance(outlet, (Asset, *_ASSET_REFERENCES)):
+                events[outlet].extra = extra
+        except Exception as error:
+            log.warning("The event of %r does not carry the outputs (%s)", outlet, type(error).__name__)
