@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 import pytest
 
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 from airflow_provider_modelslab.jobs import Job
+from tests.support.tasks import RecordingTaskInstance
 
 picking = pytest.importorskip("airflow_provider_modelslab.picking", reason="needs Airflow 3.1")
 
@@ -62,3 +65,32 @@ def test_foreign_text_is_no_markup():
 def test_arguments_are_judged_when_the_dag_is_parsed(arguments):
     with pytest.raises(ModelsLabArgumentError, match="default"):
         picking.ModelsLabPickOperator(task_id="pick", jobs=[], **arguments)
+
+
+@pytest.mark.parametrize("jobs", [None, [], [Job("1", "v6/images", "failed").to_dict()]])
+def test_nobody_is_asked_where_nothing_came_out(jobs):
+    ti = RecordingTaskInstance()
+    assert picking.ModelsLabPickOperator(task_id="task", jobs=jobs, files=[]).execute({"ti": ti}) == []
+    assert ti.xcoms == {"jobs": jobs or [], "files": []}
+
+
+@pytest.mark.parametrize("jobs", ["text", {"id": "1"}, ["1"]])
+def test_what_are_no_records_is_refused(jobs):
+    with pytest.raises(ModelsLabArgumentError, match="pass the XCom 'jobs'"):
+        picking.ModelsLabPickOperator(task_id="task", jobs=jobs).execute({"ti": RecordingTaskInstance()})
+
+
+def test_the_answer_is_about_what_was_shown_in_the_order_in_which_it_was_shown():
+    ti = RecordingTaskInstance()
+    shown = picking.candidates_of([job("1", "https://x/a.png", "https://x/b.png", "https://x/c.png")], ["a", "b", "c"])
+    ti.xcom_push("candidates", shown)
+    answer = {
+        "chosen_options": [shown[2]["label"], shown[0]["label"]],
+        "params_input": {},
+        "responded_at": datetime.now(timezone.utc),
+        "responded_by_user": None,
+    }
+    # Meanwhile the templates render to something else.
+    pick = picking.ModelsLabPickOperator(task_id="task", jobs=[], files=["other"])
+    assert pick.execute_complete({"ti": ti}, answer) == ["https://x/a.png", "https://x/c.png"]
+    assert ti.xcoms["files"] == ["a", "c"]

@@ -9,6 +9,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from airflow.serialization.serialized_objects import BaseSerialization
@@ -53,6 +55,25 @@ def test_jobs_come_back_in_the_users_order(sandbox: Sandbox):
     assert [job["status"] for job in event["jobs"]] == ["failed", "success", "success", "success"]
     assert event["jobs"][0]["message"] == "No GPU left"
     assert event["jobs"][1]["outputs"] == event["jobs"][3]["outputs"] != event["jobs"][2]["outputs"]
+
+
+def test_an_update_for_those_who_watch_ends_no_wait_when_it_fails(sandbox: Sandbox, monkeypatch):
+    set_policy(monkeypatch, update_gap=0.0, update_spacing=0.0)
+    jobs = submitted(sandbox, 2)
+
+    async def scenario() -> dict:
+        trigger = make_trigger(jobs)
+        # Here is no supervisor that would take an XCom.
+        ti: Any = SimpleNamespace(dag_id="dag", task_id="task", run_id="run", map_index=-1, id="1")
+        trigger.task_instance = ti
+        waiting = asyncio.create_task(aevent_of(trigger))
+        sandbox.finish(jobs[0]["id"])
+        polls = len(sandbox.requests)
+        await await_until(lambda: len(sandbox.requests) > polls + 4)
+        sandbox.finish(jobs[1]["id"])
+        return await waiting
+
+    assert asyncio.run(scenario())["status"] == "finished"
 
 
 def test_finished_jobs_are_not_polled(sandbox: Sandbox):
