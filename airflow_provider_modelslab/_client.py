@@ -25,7 +25,7 @@ from airflow_provider_modelslab.jobs import Job
 if TYPE_CHECKING:
     import ssl
 
-LONG_BODY = 2**20
+LONG_BODY = 16 * 2**10
 """Bytes of a reply from which on reading it would hold up an event loop."""
 
 _log = logging.getLogger(__name__)
