@@ -96,14 +96,15 @@ def read_connection(connection: ConnectionFields) -> ClientOptions:
     if not key:
         raise ValueError("it has no API key: put your ModelsLab key into the password field")
     extra = _extra(connection.extra)
+    hosts = _text(extra, "output_hosts", "a text: hosts, separated by commas")
     return ClientOptions(
         key=key,
         base_url=_base_url(connection.host, connection.port, connection.schema),
         request_timeout=_number(extra, "request_timeout", DEFAULT_REQUEST_TIMEOUT),
         retries=int(_number(extra, "retries", DEFAULT_RETRIES)),
         requests_per_second=_number(extra, "requests_per_second", DEFAULT_REQUESTS_PER_SECOND),
-        ca_bundle=_path(extra, "ca_bundle"),
-        output_hosts=_hosts(extra, "output_hosts"),
+        ca_bundle=_text(extra, "ca_bundle", "the path of a file") or None,
+        output_hosts=frozenset(_listed_host(each, "output_hosts") for each in re.split(r"[,\s]+", hosts) if each),
     )
 
 
@@ -195,21 +196,12 @@ def _describe(schema: Mapping[str, Any], whole: bool) -> str:
     return f"a {'whole ' if whole else ''}number {named}"
 
 
-def _path(extra: Mapping[str, Any], name: str) -> str | None:
-    value = extra.get(name)
-    if value is None or value == "":
-        return None
+def _text(extra: Mapping[str, Any], name: str, meaning: str) -> str:
+    """Return a field of the form, which may be empty."""
+    value = "" if extra.get(name) is None else extra[name]
     if not isinstance(value, str) or "\0" in value:
-        raise ValueError(f"its extra field {name!r} must be the path of a file")
-    return value.strip() or None
-
-
-def _hosts(extra: Mapping[str, Any], name: str) -> frozenset[Host]:
-    """Return the hosts of a field that lists them, separated by commas or blanks."""
-    value = extra.get(name)
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"its extra field {name!r} must be a text: hosts, separated by commas")
-    return frozenset(_listed_host(each, name) for each in re.split(r"[,\s]+", value or "") if each)
+        raise ValueError(f"its extra field {name!r} must be {meaning}")
+    return value.strip()
 
 
 def _listed_host(text: str, name: str) -> Host:

@@ -273,35 +273,26 @@ def test_a_missing_connection_ends_it(monkeypatch):
     assert event["message"].startswith("In the triggerer: Connection 'modelslab_default'")
 
 
-def test_a_connection_that_seems_undefined_for_a_moment_is_tried_again(sandbox: Sandbox, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModelsLabArgumentError("Connection 'modelslab_default' is not defined"),
+        OSError("the metadata database of the-api-key is away"),
+    ],
+    ids=["seems undefined", "cannot be read"],
+)
+def test_a_connection_that_is_away_for_a_moment_is_looked_up_again(sandbox: Sandbox, monkeypatch, error):
     set_policy(monkeypatch, **FAST)
     (job,) = submitted(sandbox, 1)
     sandbox.finish(job["id"])
-    polled_up = ModelsLabHook.aoptions
+    look_up = ModelsLabHook.aoptions
     attempts = []
 
     async def flaky(self):
         attempts.append(1)
         if len(attempts) < 3:
-            raise ModelsLabArgumentError("Connection 'modelslab_default' is not defined")
-        return await polled_up(self)
-
-    monkeypatch.setattr(ModelsLabHook, "aoptions", flaky)
-    assert event_of(make_trigger([job]))["status"] == "finished"
-
-
-def test_a_connection_that_cannot_be_read_now_is_tried_again(sandbox: Sandbox, monkeypatch):
-    (job,) = submitted(sandbox, 1)
-    sandbox.finish(job["id"])
-    set_policy(monkeypatch, **FAST)
-    polled_up = ModelsLabHook.aoptions
-    attempts = []
-
-    async def flaky(self):
-        attempts.append(1)
-        if len(attempts) < 3:
-            raise OSError("the metadata database of the-api-key is away")
-        return await polled_up(self)
+            raise error
+        return await look_up(self)
 
     monkeypatch.setattr(ModelsLabHook, "aoptions", flaky)
     assert event_of(make_trigger([job]))["status"] == "finished"
