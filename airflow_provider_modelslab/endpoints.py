@@ -243,7 +243,7 @@ def parse_submission_path(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"path must be a string such as 'v6/video/text2video', not {type(value).__name__}")
     path = str(value).strip().strip("/").removeprefix("api/")
-    if not _FAMILY.fullmatch(path):
+    if not _FAMILY.fullmatch(path) or _NOTHING.fullmatch(path):
         raise ValueError(f"path {value!r:.200} is not a generation endpoint such as 'v6/video/text2video'")
     return path
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -25,7 +26,7 @@ from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
 from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.poller import ConnectionMoved
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
-from airflow_provider_modelslab._protocol.arguments import parse_jobs
+from airflow_provider_modelslab._protocol.arguments import parse_jobs, parse_seconds
 from airflow_provider_modelslab._protocol.formatting import format_duration, format_expectation
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.submissions import Submission
@@ -90,7 +91,9 @@ class ModelsLabHook(BaseHook):
 
     # --- requests about jobs ----------------------------------------------------------------------------
 
-    def submit(self, path: str, payload: Mapping[str, Any], *, queue_timeout: float = DEFAULT_QUEUE_TIMEOUT) -> Job:
+    def submit(
+        self, path: str, payload: Mapping[str, Any], *, queue_timeout: timedelta | float = DEFAULT_QUEUE_TIMEOUT
+    ) -> Job:
         """
         Submit a generation job.
 
@@ -99,8 +102,8 @@ class ModelsLabHook(BaseHook):
 
         :param path: the path of the generation endpoint, for example ``"v6/video/text2video"``.
         :param payload: the parameters of the generation, as the endpoint's page lists them, without ``key``.
-        :param queue_timeout: seconds to wait for a slot in the account's queue. The wait holds the worker; that of
-            the operator does not. 0 raises ``ModelsLabRateLimited`` at once.
+        :param queue_timeout: seconds, or a timedelta, to wait for a slot in the account's queue. The wait holds the
+            worker; that of the operator does not. 0 raises ``ModelsLabRateLimited`` at once.
         :return: the job: usually queued (``"processing"``, with an ``eta``), sometimes done at once.
         :raises ModelsLabAmbiguousSubmission: it may have been accepted and billed, but no usable reply came.
         :raises ModelsLabRateLimited: the queue was still full after ``queue_timeout``; nothing was accepted.
@@ -115,7 +118,7 @@ class ModelsLabHook(BaseHook):
         return self._submitted(reply, submission.path)
 
     async def asubmit(
-        self, path: str, payload: Mapping[str, Any], *, queue_timeout: float = DEFAULT_QUEUE_TIMEOUT
+        self, path: str, payload: Mapping[str, Any], *, queue_timeout: timedelta | float = DEFAULT_QUEUE_TIMEOUT
     ) -> Job:
         """Submit a generation job from an event loop; see :meth:`submit`."""
         submission = self._submission(path, payload)
@@ -156,8 +159,8 @@ class ModelsLabHook(BaseHook):
         self,
         job_id: Job | Mapping[str, Any] | str | int,
         endpoint: str | None = None,
-        timeout: float = DEFAULT_WAIT_TIMEOUT,
-        poke_interval: float | None = None,
+        timeout: timedelta | float = DEFAULT_WAIT_TIMEOUT,
+        poke_interval: timedelta | float | None = None,
     ) -> Job:
         """
         Block until a job is done: for plain ``@task`` code. The sensor does the same without holding a worker.
@@ -165,21 +168,25 @@ class ModelsLabHook(BaseHook):
         :param job_id: the id from the submission's reply; or the job that :meth:`submit` returned, its record
             (``job.to_dict()``), or the reply itself.
         :param endpoint: the family it is fetched under, where ``job_id`` is no more than an id.
-        :param timeout: seconds to wait at the most.
-        :param poke_interval: a fixed number of seconds between two polls; by default they are chosen to be
-            few and to find the job soon after it is done.
+        :param timeout: seconds, or a timedelta, to wait at the most.
+        :param poke_interval: a fixed number of seconds, or a timedelta, between two polls; by default they are chosen
+            to be few and to find the job soon after it is done.
         :return: the successful job.
         :raises ModelsLabJobFailed: the generation failed.
         :raises ModelsLabTimeout: it was not done in time. The job lives on and can be waited for again.
         """
         job = job_id if isinstance(job_id, Job) else self._one_job(job_id, endpoint)
-        deadline = self.pacing.clock.wall() + timeout
-        waits = JobWaits([job], self.pacing, poke_interval)
+        with argument_errors():
+            seconds = parse_seconds(timeout, "timeout")
+            pace = None if poke_interval is None else parse_seconds(poke_interval, "poke_interval")
+        deadline = self.pacing.clock.wall() + seconds
+        waits = JobWaits([job], self.pacing, pace)
         self.poll_waits(waits, waits.unfinished())
         self.wait_for(waits, deadline)
         (job,) = waits.jobs()
         if not job.finished:
-            raise ModelsLabTimeout(f"Job {job} was not done within {format_duration(timeout)}", jobs=[job])
+            told = f" ({job.message})" if job.message else ""
+            raise ModelsLabTimeout(f"Job {job} was not done within {format_duration(seconds)}{told}", jobs=[job])
         if job.status == "failed":
             raise ModelsLabJobFailed(f"Job {job} failed: {job.message}", jobs=[job])
         return job
@@ -404,8 +411,10 @@ class ModelsLabHook(BaseHook):
             message += f" (the reply names job {reply.job})"
         raise exception_for(reply.verdict, message, self.modelslab_conn_id, reply.retry_after)
 
-    def _queue_policy(self, timeout: float) -> dict[str, Any]:
+    def _queue_policy(self, queue_timeout: timedelta | float) -> dict[str, Any]:
         """Return when to repeat a submission that ModelsLab refused because the queue is full."""
+        with argument_errors():
+            timeout = 0.0 if queue_timeout == 0 else parse_seconds(queue_timeout, "queue_timeout")
 
         def pause(state: tenacity.RetryCallState) -> float:
             asked = _last_reply(state).retry_after or 0.0

@@ -221,14 +221,17 @@ class ModelsLabGenerateOperator(BaseOperator):
         ti = context["ti"]
         records = ti.xcom_pull(task_ids=ti.task_id, key=ITEMS_KEY, map_indexes=ti.map_index)
         if records is None:
-            raise AirflowException(f"Clear the task to re-attach to its jobs: its XCom {ITEMS_KEY!r} is gone")
+            raise AirflowFailException(f"Clear the task to re-attach to its jobs: its XCom {ITEMS_KEY!r} is gone")
         items = [Item.from_record(record) for record in records]
         hook = ModelsLabHook(self.modelslab_conn_id)
         hook.keep_to(taken.state.get("fingerprint"))
         progress = Progress.from_state(taken.state, items, self._ledger(context, hook, items), taken.jobs)
         if taken.status == "error":
             push_jobs(context, progress.jobs())
-            raise taken.error(self.modelslab_conn_id)
+            error = taken.error(self.modelslab_conn_id)
+            if progress.ledger.durable or isinstance(error, AirflowFailException):
+                raise error
+            raise AirflowFailException(f"{error}. Those jobs that were submitted live on: {SENSOR_ADVICE}")
         return self._go_on(context, hook, progress)
 
     # --- arguments --------------------------------------------------------------------------------------

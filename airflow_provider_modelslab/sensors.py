@@ -230,8 +230,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
                 )
         if self.endpoint is not None and is_final(self.endpoint):
             parse_family(self.endpoint)
-        for item in self.jobs if isinstance(self.jobs, (list, tuple)) else [self.jobs]:
-            refuse_task(item, "jobs")
+        refuse_task(self.jobs, "jobs")
         # An empty list is no mistake in a mapped task, nor is None.
         if not is_final(self.jobs) or is_mapped(self):
             return

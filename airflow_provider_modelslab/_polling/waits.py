@@ -129,6 +129,8 @@ class JobWait:
             record["since"] = self._inconclusive_since + behind
         if self.last_verdict is Verdict.RATE_LIMITED:
             record["pause_until"] = self.due + behind
+        if self._faults:
+            record["faults"] = self._faults
         return record
 
     def recall(self, record: Mapping[str, Any]) -> None:
@@ -143,6 +145,7 @@ class JobWait:
             self._inconclusive = Verdict[record["inconclusive"]]
             self._inconclusive_replies = record["replies"]
             self._inconclusive_since = min(clock.monotonic(), record["since"] - behind)
+        self._faults = record.get("faults", 0)
         if "pause_until" in record:
             self.last_verdict = Verdict.RATE_LIMITED
             self.due = record["pause_until"] - behind

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -38,6 +39,8 @@ _GENERATIONS = frozenset({"text2img", "img2img", "inpaint", "controlnet"})
 _MAX_DEPTH = 10
 
 _YEAR_5000 = 1e11
+
+_MAX_SECONDS = 100 * 365 * 86_400.0
 
 
 def parse_jobs(value: Any, endpoint: Any = None, base_url: str | None = None, key: str = "") -> list[Job]:
@@ -123,11 +126,14 @@ def parse_seconds(value: Any, argument: str) -> float:
 
     :param value: a number of seconds or a ``timedelta``.
     :param argument: the name of the argument, for the error.
-    :raises ValueError: it is no time above 0.
+    :raises ValueError: it is no time above 0, or longer than Airflow can count.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if not _is_number(seconds) or not 0 < seconds < math.inf:
-        raise ValueError(f"{argument} must be a number of seconds above 0, or such a timedelta, not {value!r:.200}")
+    if not _is_number(seconds) or not 0 < seconds <= _MAX_SECONDS:
+        raise ValueError(
+            f"{argument} must be a number of seconds above 0 and up to a century, or such a timedelta, not "
+            f"{value!r:.200}"
+        )
     return float(seconds)
 
 
@@ -161,7 +167,7 @@ def parse_output_path(value: Any) -> str:
     :raises ValueError: it is neither, or relative.
     """
     path = str(value) if isinstance(value, os.PathLike) or hasattr(value, "fs") else value
-    if not isinstance(path, str) or not ("://" in path or path.startswith("/")):
+    if not isinstance(path, str) or not re.match(r"/|[a-z][\w+.-]*://.", path) or "\0" in path:
         raise ValueError(
             "output_path must be a URL such as 's3://aws_default@bucket/folder/' or an absolute path, not "
             f"{value!r:.200}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_provider_modelslab._protocol.arguments import parse_generation_endpoint
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
 from airflow_provider_modelslab._protocol.replies import Reply, read_submission_reply
-from airflow_provider_modelslab.endpoints import parse_submission_path, submission_url
+from airflow_provider_modelslab._protocol.templates import refuse_task
+from airflow_provider_modelslab.endpoints import submission_url
 
 
 def refuse_key(payload: Any, argument: str = "payload") -> None:
@@ -22,6 +24,43 @@ def refuse_key(payload: Any, argument: str = "payload") -> None:
     """
     if isinstance(payload, Mapping) and payload.get("key"):
         raise ValueError(f"{argument} must not hold 'key': the API key comes from the connection")
+
+
+def parse_parameters(value: Any, argument: str = "payload") -> dict[str, Any]:
+    """
+    Return the parameters of a generation, made of what JSON has.
+
+    :param value: a mapping. Sequences in it may be of any kind, as a mapped upstream's outputs are.
+    :param argument: what the user calls them, for the error.
+    :raises ValueError: it is no mapping, holds a key, or a part of it has a type that JSON does not have; the message
+        says which part.
+    """
+    refuse_task(value, argument)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{argument} must be a dict of parameters, not {type(value).__name__}")
+    refuse_key(value, argument)
+    try:
+        parameters: dict[str, Any] = _plain(value, argument)
+    except RecursionError:
+        raise ValueError(f"{argument} is nested too deep") from None
+    return parameters
+
+
+def _plain(value: Any, argument: str) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{argument} is {value}, which JSON cannot express")
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                raise ValueError(f"{argument} has the name {name!r:.200}: names of parameters are strings")
+        return {name: _plain(item, f"{argument}[{name!r}]") for name, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
+        # The slice reads a mapped upstream's outputs with one query, instead of one for each.
+        return [_plain(item, f"{argument}[{index}]") for index, item in enumerate(value[:])]
+    refuse_task(value, argument)
+    raise ValueError(f"{argument} is a {type(value).__name__}, which JSON cannot express")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +82,7 @@ class Submission:
 
         :raises ValueError: the path is none, or the payload is no dict that JSON can express, or it holds a key.
         """
-        parsed = parse_submission_path(path)
-        if not isinstance(payload, Mapping):
-            raise ValueError(f"payload must be a dict of parameters, not {type(payload).__name__}")
-        refuse_key(payload)
-        try:
-            json.dumps(payload, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"payload cannot be sent as JSON: {error}") from None
-        return cls(parsed, dict(payload))
+        return cls(parse_generation_endpoint(path), parse_parameters(payload))
 
     def request(self, key: str, base_url: str | None = None) -> tuple[str, dict[str, Any]]:
         """Return the URL and the JSON body of the request."""

@@ -22,6 +22,8 @@ _DELIMITERS = {
     "line_comment_prefix": None,
 }
 
+_MAX_DEPTH = 10
+
 _PLAIN_TEXT = re.compile(r"[\w\s./:@,+~-]*")
 
 
@@ -58,12 +60,13 @@ def is_rendered(value: Any, delimiters: Collection[str] | None) -> bool:
     return True
 
 
-def refuse_task(value: Any, argument: str) -> None:
+def refuse_task(value: Any, argument: str, depth: int = 0) -> None:
     """
-    Refuse a task where its output is meant.
+    Refuse a task where its output is meant, also within lists and dicts.
 
     :param value: what the user passes.
     :param argument: the name of the argument, for the error.
+    :param depth: how deep it stands in another one.
     :raises ValueError: it is an operator, or a decorated function that has not been called.
     """
     task_id = getattr(value, "task_id", None)
@@ -71,6 +74,11 @@ def refuse_task(value: Any, argument: str) -> None:
         raise ValueError(f"{argument} is the task {task_id!r} itself: pass its output, {task_id}.output")
     if hasattr(value, "operator_class"):
         raise ValueError(f"{argument} is a decorated function: call it and pass what the call returns")
+    if isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
+    if isinstance(value, Mapping) and depth < _MAX_DEPTH:
+        for name, item in value.items():
+            refuse_task(item, f"{argument}[{name!r}]", depth + 1)
 
 
 def parse_literal(text: str, argument: str) -> Any:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_modelslab._protocol.shortening import MAX_FIELDS, shorten, shorten_fields
-from airflow_provider_modelslab._protocol.submissions import refuse_key
+from airflow_provider_modelslab._protocol.submissions import parse_parameters, refuse_key
 from airflow_provider_modelslab._protocol.templates import parse_literal, refuse_task
 from airflow_provider_modelslab.jobs import Job
 
@@ -124,36 +123,6 @@ def _item(name: str, payload: Any, argument: str) -> Item | None:
     """Return an item of what was rendered for an argument, which may be JSON by then."""
     if payload is None:
         return None
-    refuse_task(payload, argument)
     if isinstance(payload, str):
         payload = parse_literal(payload, argument)
-    if not isinstance(payload, Mapping):
-        raise ValueError(f"{argument} must be a dict of parameters, not {type(payload).__name__}")
-    refuse_key(payload, argument)
-    try:
-        refuse_foreign_types(payload, argument)
-    except RecursionError:
-        raise ValueError(f"{argument} is nested too deep") from None
-    return Item.of(name, payload)
-
-
-def refuse_foreign_types(value: Any, argument: str) -> None:
-    """
-    Refuse what JSON cannot express.
-
-    :param value: a payload, or a part of one.
-    :param argument: what the user calls it, for the error.
-    :raises ValueError: a part of it has a type that JSON does not have; the message says which part.
-    """
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            if not isinstance(name, str):
-                raise ValueError(f"{argument} has the name {name!r:.200}: names of parameters are strings")
-            refuse_foreign_types(item, f"{argument}[{name!r}]")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            refuse_foreign_types(item, f"{argument}[{index}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{argument} is {value}, which JSON cannot express")
-    elif not isinstance(value, (str, int, float, bool, type(None))):
-        raise ValueError(f"{argument} is a {type(value).__name__}, which JSON cannot express")
+    return Item.of(name, parse_parameters(payload, argument))

@@ -207,7 +207,7 @@ def test_a_folder_is_a_url_or_absolute(path):
     assert parse_output_path(path) == str(path)
 
 
-@pytest.mark.parametrize("path", ["out/today", "", Path("out"), 5, "file://out/today"])
+@pytest.mark.parametrize("path", ["out/today", "", Path("out"), 5, "file://out/today", "s3://", "://out", "/tmp/a\0"])
 def test_any_other_folder_is_refused(path):
     with pytest.raises(ValueError, match="output_path"):
         parse_output_path(path)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import redact
@@ -26,7 +27,7 @@ from airflow_provider_modelslab.exceptions import (
 from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sandbox import Sandbox
-from tests.support.pacing import SimulatedClock, simulated
+from tests.support.pacing import SimulatedClock, set_policy, simulated
 from tests.support.raw_server import RESET, RawServer, reply
 from tests.support.waiting import wait_until
 
@@ -229,6 +230,7 @@ def test_bad_arguments_of_fetch(client, job_id, endpoint, name):
         (VIDEO, {"key": "mine"}, "payload must not hold 'key'"),
         (VIDEO, {"prompt": object()}, "payload"),
         (VIDEO, {"strength": float("nan")}, "payload"),
+        ("v6/video", PROMPT, "family under which jobs are fetched"),
     ],
 )
 def test_bad_arguments_of_submit(client, path, payload, name):
@@ -364,6 +366,26 @@ def test_wait_raises_for_a_failed_job(sandbox: Sandbox):
     with pytest.raises(ModelsLabJobFailed, match="No GPU left") as caught:
         ModelsLabHook().wait(job["id"], "v6/video")
     assert [failed.message for failed in caught.value.jobs] == ["No GPU left"]
+
+
+@pytest.mark.parametrize("wrong", [-1, "5", True, float("nan"), timedelta(seconds=-1), None])
+def test_wrong_times_are_refused_before_anything_is_sent(sandbox: Sandbox, wrong):
+    hook = ModelsLabHook()
+    with pytest.raises(ModelsLabArgumentError, match="queue_timeout must be"):
+        hook.submit(VIDEO, PROMPT, queue_timeout=wrong)
+    with pytest.raises(ModelsLabArgumentError, match="timeout must be"):
+        hook.wait(1, "v6/video", timeout=wrong)
+    with pytest.raises(ModelsLabArgumentError, match="poke_interval must be"):
+        hook.wait(1, "v6/video", poke_interval=wrong or 0)
+    assert not sandbox.requests
+
+
+def test_the_timeout_of_a_wait_says_that_it_could_not_poll(sandbox: Sandbox, monkeypatch):
+    set_policy(monkeypatch, fault_limit=1)
+    job = ModelsLabHook().submit(VIDEO, PROMPT)
+    sandbox.set_faults({"http_500": 1.0})
+    with pytest.raises(ModelsLabTimeout, match=r"\(Internal server error.*failed polls in a row"):
+        ModelsLabHook().wait(job, timeout=timedelta(seconds=0.3), poke_interval=timedelta(seconds=0.05))
 
 
 def test_wait_ends_at_its_timeout(sandbox: Sandbox):

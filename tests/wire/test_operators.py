@@ -7,22 +7,31 @@ import re
 import shutil
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from threading import Thread
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, Asset, AssetAlias
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    Asset,
+    AssetAlias,
+    BaseOperator,
+)
 
 from airflow_provider_modelslab._http.fingerprint import fingerprint_of
 from airflow_provider_modelslab._ledger.ledger import Ledger
 from airflow_provider_modelslab._tasks.batches import Item
+from airflow_provider_modelslab._tasks.events import write_error
 from airflow_provider_modelslab.exceptions import (
     ModelsLabAmbiguousSubmission,
     ModelsLabArgumentError,
@@ -617,6 +626,17 @@ def test_too_low_a_balance_stops_before_paying(sandbox: Sandbox, context):
     assert len(submissions_at(sandbox)) == 1
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_no_retry_after_an_error_in_the_triggerer_pays_twice(sandbox: Sandbox, context, durable):
+    task = operator(durable=durable)
+    trigger: Any = deferral_of(task, context).trigger
+    event = write_error("The wait broke off", trigger.jobs, trigger.state)
+    with pytest.raises(AirflowException, match="The wait broke off") as caught:
+        task.execute_complete(context, event)
+    assert isinstance(caught.value, AirflowFailException) is not durable
+    assert durable or "ModelsLabJobSensor" in str(caught.value)
+
+
 @BOTH_WAYS
 def test_the_end_of_the_time_says_how_to_go_on(sandbox: Sandbox, deferrable):
     for durable, advice in [(True, "clear the task"), (False, "ModelsLabJobSensor")]:
@@ -671,6 +691,10 @@ def test_an_error_in_the_triggerer_fails_the_task_and_keeps_the_jobs(sandbox: Sa
         ({"payload": {"prompt": {"x": [Path("/x")]}}}, "payload['prompt']['x'][0] is a PosixPath"),
         ({"payload": {"seed": float("nan")}}, "payload['seed'] is nan"),
         ({"payload": {1: "x"}}, "names of parameters are strings"),
+        ({"payload": {"prompt": BaseOperator(task_id="up")}}, "payload['prompt'] is the task 'up' itself"),
+        ({"payload": None, "payloads": {"a": BaseOperator(task_id="up")}}, "payloads['a'] is the task 'up' itself"),
+        ({"timeout": 1e15}, "timeout"),
+        ({"endpoint": "None"}, "generation endpoint"),
     ],
 )
 def test_bad_arguments_are_refused_when_the_dag_is_parsed(arguments, name):
@@ -695,6 +719,25 @@ def test_bad_payloads_are_refused_before_anything_is_submitted(sandbox: Sandbox,
         operator(**arguments).execute(context)
     assert isinstance(caught.value, AirflowFailException)
     assert not submissions_at(sandbox)
+
+
+class Outputs(Sequence[Any]):
+    """Stands where Airflow puts the outputs of a mapped upstream, which are read when they are asked for."""
+
+    def __init__(self, *items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+
+def test_the_outputs_of_a_mapped_upstream_may_stand_in_a_payload(sandbox: Sandbox, context):
+    rendered: Any = {"prompt": "x", "images": Outputs("a", "b"), "more": MappingProxyType({"c": 1})}
+    deferral_of(operator(payload=MappingProxyType(rendered)), context)
+    assert submissions_at(sandbox)[0] | {"images": ["a", "b"], "more": {"c": 1}} == submissions_at(sandbox)[0]
 
 
 def test_a_payload_may_be_json_by_the_time_it_is_rendered(sandbox: Sandbox, context):

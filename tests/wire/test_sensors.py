@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    BaseOperator,
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
@@ -67,6 +69,7 @@ def submitted(sandbox: Sandbox, count: int = 1) -> list[int]:
         ({"jobs": 1.5}, "jobs"),
         ({"jobs": [[1], "../x"]}, "jobs"),
         ({"jobs": object()}, "jobs"),
+        ({"jobs": {"id": BaseOperator(task_id="up")}}, "the task 'up' itself: pass its output"),
         ({"jobs": {"fetch_result": "https://user@modelslab.com/api/v3/fetch/1"}}, "fetch_result"),
         ({"jobs": 5, "endpoint": None}, "endpoint"),
         ({"jobs": {"id": 5}, "endpoint": None}, "endpoint"),
@@ -77,6 +80,7 @@ def submitted(sandbox: Sandbox, count: int = 1) -> list[int]:
         ({"jobs": 5, "timeout": 0}, "timeout"),
         ({"jobs": 5, "timeout": timedelta()}, "timeout"),
         ({"jobs": 5, "poke_interval": 0}, "poke_interval"),
+        ({"jobs": 5, "poke_interval": 1e300}, "poke_interval"),
         ({"jobs": 5, "poke_interval": "5"}, "poke_interval"),
         ({"jobs": 5, "output_path": "out/today"}, "output_path"),
         ({"jobs": 5, "output_path": "file://tmp/out"}, "output_path"),
@@ -152,7 +156,9 @@ def test_a_skipped_upstream_is_left_out(sandbox: Sandbox, context, log, deferrab
 
 def test_a_task_where_its_output_is_meant_is_refused():
     task = sensor(5)
-    with pytest.raises(ModelsLabArgumentError, match=r"jobs is the task 'wait' itself: pass its output, wait.output"):
+    with pytest.raises(
+        ModelsLabArgumentError, match=r"jobs(\[0\])? is the task 'wait' itself: pass its output, wait.output"
+    ):
         sensor([task])
 
 
@@ -451,6 +457,14 @@ def test_a_pause_is_kept_between_pokes(sandbox: Sandbox):
     sandbox.script("fetch", ["rate_limit"])
     reschedules(StateStore(), job, range(3))
     assert len(sandbox.requests) == 1
+
+
+def test_polls_that_only_fail_show_in_the_log_between_pokes(sandbox: Sandbox, log):
+    (job,) = submitted(sandbox)
+    sandbox.set_faults({"http_500": 1.0})
+    reschedules(StateStore(), job, range(5))
+    lines = [message for message in log.messages if "cannot be polled now" in message]
+    assert [re.findall(r"\d+ failed polls", line) for line in lines] == [["3 failed polls"]]
 
 
 def test_the_host_of_the_connection_is_kept_between_pokes(sandbox: Sandbox, monkeypatch):
