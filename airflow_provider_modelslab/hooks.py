@@ -179,10 +179,10 @@ class ModelsLabHook(BaseHook):
         with argument_errors():
             seconds = parse_seconds(timeout, "timeout")
             pace = None if poke_interval is None else parse_seconds(poke_interval, "poke_interval")
-        deadline = self.pacing.clock.wall() + seconds
+        end = self.pacing.clock.monotonic() + seconds
         waits = JobWaits([job], self.pacing, pace)
         self.poll_waits(waits, waits.unfinished())
-        self.wait_for(waits, deadline)
+        self.wait_for(waits, end)
         (job,) = waits.jobs()
         if not job.finished:
             told = f" ({job.message})" if job.message else ""
@@ -191,16 +191,16 @@ class ModelsLabHook(BaseHook):
             raise ModelsLabJobFailed(f"Job {job} failed: {job.message}", jobs=[job])
         return job
 
-    def wait_for(self, waits: JobWaits, deadline: float, max_pending: int | None = 0) -> None:
+    def wait_for(self, waits: JobWaits, end: float, max_pending: int | None = 0) -> None:
         """
         Block until enough jobs have finished; poll each when it is due, and all of them at the deadline.
 
         :param waits: the waits; afterwards they tell how the jobs stand.
-        :param deadline: when to stop at the latest, in seconds since the epoch.
+        :param end: when to stop at the latest, on the monotonic clock.
         :param max_pending: stop when no more jobs than these are unfinished; ``None`` waits for the deadline.
         :raises AirflowException: the account is refused: key, credits or plan.
         """
-        clock, end = self.pacing.clock, self.pacing.monotonic_of(deadline)
+        clock = self.pacing.clock
         now = clock.monotonic()
         moments = {wait: now + wait.delay(end) for wait in waits.unfinished()}
         while not enough(len(moments), max_pending) and now < end:

@@ -415,7 +415,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         waits = JobWaits(list(progress.ledger.jobs.values()), hook.pacing, self.poke_interval)
         self.log.info("Waiting for jobs: %s", waits.summary())
         try:
-            hook.wait_for(waits, deadline, max_pending)
+            hook.wait_for(waits, hook.pacing.monotonic_of(deadline), max_pending)
         finally:
             progress.replace_jobs(waits.jobs())
             push_jobs(context, progress.jobs())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -139,7 +138,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Poll the jobs, wait for those in progress in the triggerer or here, and return the output URLs."""
-        started = time.time()
+        clock = ModelsLabHook.pacing.clock
+        began = clock.monotonic()
         with self._failures_skipped():
             hook, waits = self._start(context)
             if not waits.jobs():
@@ -147,12 +147,14 @@ class ModelsLabJobSensor(BaseSensorOperator):
                 return self._finish(context, hook, [])
         if not self.deferrable:
             return self._wait_here(context, hook, waits)
-        deadline = deadline_of(context, self, self.timeout, started)
         with self._failures_skipped():
             self._poll_until_one_is_unfinished(context, hook, waits)
             if not waits.unfinished():
                 return self._finish(context, hook, waits.jobs())
-            if time.time() >= deadline:
+            # By the wall clock as the trigger will read it: it may have been set since the task began.
+            started = clock.wall() - (clock.monotonic() - began)
+            deadline = deadline_of(context, self, self.timeout, started)
+            if clock.wall() >= deadline:
                 self._time_out(context, waits.jobs())
         push_jobs(context, waits.jobs())  # The page "Outputs" shows what is awaited.
         self.log.info("Deferring: %s", waits.summary())

@@ -110,10 +110,10 @@ class ModelsLabJobTrigger(BaseTrigger):
 
     async def _event(self) -> dict[str, Any]:
         """Join the poller, follow the jobs, and return the event."""
-        now = self.pacing.clock.monotonic()
-        deadline = self.pacing.monotonic_of(self.deadline)
-        if deadline <= now:
-            deadline = now + self.pacing.policy.late_grace
+        clock, policy = self.pacing.clock, self.pacing.policy
+        # Where the wall clock was set back meanwhile, no more than the whole wait is left.
+        left = min(self.deadline - clock.wall(), self.deadline - self.started)
+        deadline = clock.monotonic() + (left if left > 0 else policy.late_grace)
         async with AsyncExitStack() as stack:
             poller = await self._join(stack, deadline)
             if poller is None:
@@ -121,6 +121,9 @@ class ModelsLabJobTrigger(BaseTrigger):
             jobs = [Job.from_dict(record) for record in self.jobs]
             waits = JobWaits(jobs, self.pacing, self.poke_interval, self.started, poller.durations)
             self.log.info("Waiting for jobs: %s", waits.summary())
+            if left <= 0:  # The jobs may have finished meanwhile: each is polled once more.
+                each_once = len(waits.unfinished()) / poller.requests_per_second
+                deadline = clock.monotonic() + policy.late_grace + each_once
             subscription = stack.enter_context(poller.subscribed(waits.unfinished(), deadline))
             return await self._follow(poller, subscription, waits)
 

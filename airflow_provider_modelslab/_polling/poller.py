@@ -161,6 +161,11 @@ class Poller:
             await client.close()
         self._clients.clear()
 
+    @property
+    def requests_per_second(self) -> float:
+        """How many polls may start in a second, of all triggers together."""
+        return self._options.requests_per_second
+
     @contextmanager
     def subscribed(self, waits: Sequence[JobWait], deadline: float) -> Iterator[Subscription]:
         """
@@ -214,7 +219,7 @@ class Poller:
                     self._connections.release()
                     self._wake.clear()
                     continue
-                self._next_request = max(self._next_request, self._now()) + 1 / self._options.requests_per_second
+                self._next_request = max(self._next_request, self._now()) + 1 / self.requests_per_second
                 subscription, wait = self._queue.pop()
                 self._start(self._poll(wait, subscription))
         except Exception as defect:  # it must not leave the triggers waiting for ever

@@ -129,6 +129,7 @@ class JobWait:
             record["since"] = self._inconclusive_since + behind
         if self.last_verdict is Verdict.RATE_LIMITED:
             record["pause_until"] = self.due + behind
+            record["pause"] = self.delay()
         if self._faults:
             record["faults"] = self._faults
         return record
@@ -148,7 +149,8 @@ class JobWait:
         self._faults = record.get("faults", 0)
         if "pause_until" in record:
             self.last_verdict = Verdict.RATE_LIMITED
-            self.due = record["pause_until"] - behind
+            # No longer than it was: the wall clock may have been set back since.
+            self.due = min(record["pause_until"] - behind, clock.monotonic() + record["pause"])
 
     def _count(self, verdict: Verdict, now: float) -> None:
         """Count faults and inconclusive replies in a row; what says nothing about the job breaks no row."""

@@ -167,6 +167,18 @@ def test_a_caller_that_keeps_its_own_pace_waits_out_a_rate_limit(clock):
     assert wait.may_poll()
 
 
+@pytest.mark.parametrize(("step", "longest"), [(-7200, 30), (-20, 30), (0, 30), (20, 10), (7200, 0)])
+def test_a_pause_that_another_process_goes_on_with_gets_no_longer_by_a_step_of_the_clock(clock, step, longest):
+    wait = wait_for(clock)
+    poll(wait, Verdict.RATE_LIMITED, retry_after=30)
+    record = wait.to_record()
+    clock.time += step
+    again = wait_for(clock)
+    again.recall(record)
+    assert again.delay() <= longest
+    assert again.may_poll() == (longest == 0)
+
+
 # --- refusals of the account ---
 
 account = pytest.mark.parametrize("verdict", sorted(ACCOUNT_VERDICTS, key=str))
