@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
@@ -33,6 +35,11 @@ NONE = "None of these"
 
 _LABEL_LENGTH = 60
 
+_TIMEOUT = (
+    "response_timeout" if "response_timeout" in signature(HITLOperator.__init__).parameters else "execution_timeout"
+)
+"""What ``HITLOperator`` calls the time that it waits for an answer: the latter in earlier standard providers."""
+
 
 class ModelsLabPickOperator(HITLOperator):
     """
@@ -48,7 +55,8 @@ class ModelsLabPickOperator(HITLOperator):
     :param multiple: whether several outputs may be chosen.
     :param default: what counts as chosen when ``response_timeout`` is over: ``"all"`` or ``"none"``. Without it, the
         task fails then.
-    :param kwargs: ``response_timeout``, ``assigned_users``, ``notifiers`` and all else that ``HITLOperator`` takes.
+    :param response_timeout: how long to wait for an answer; without it, for ever.
+    :param kwargs: ``assigned_users``, ``notifiers`` and all else that ``HITLOperator`` takes.
     """
 
     template_fields: Sequence[str] = ("jobs", "files", "subject")
@@ -63,8 +71,11 @@ class ModelsLabPickOperator(HITLOperator):
         subject: str = "Which of these outputs shall be used?",
         multiple: bool = True,
         default: Literal["all", "none"] | None = None,
+        response_timeout: timedelta | None = None,
         **kwargs: Any,
     ) -> None:
+        if response_timeout is not None:
+            kwargs[_TIMEOUT] = response_timeout
         # The options are known when the jobs are: this one is always among them.
         super().__init__(subject=subject, options=[NONE], multiple=multiple, **kwargs)
         self.jobs = jobs

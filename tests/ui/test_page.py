@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 from airflow import __version__ as airflow_version
+from airflow.providers.common.compat.sdk import XCom
 from playwright.sync_api import expect
 
 from tests.ui.conftest import page_url, wait_for
@@ -223,7 +224,8 @@ def test_a_deferred_task_counts_down_and_ends_without_flicker(open_page, site, a
     expect(first.locator(".waiting span")).not_to_have_text(before)
     page.evaluate("document.querySelector('.card').marked = true; document.querySelector('.open').focus()")
     held.finish(ids[1])
-    expect(page.locator("#summary")).to_have_text("1 of 3 jobs done · 2 unfinished", timeout=60_000)
+    if hasattr(XCom, "aset"):  # earlier triggers cannot write XComs
+        expect(page.locator("#summary")).to_have_text("1 of 3 jobs done · 2 unfinished", timeout=60_000)
     assert airflow.task_instance("waits", run_id, "wait")["state"] == "deferred"
     for each in (ids[0], ids[2]):
         held.finish(each)
@@ -290,7 +292,7 @@ def test_the_large_view_is_used_by_keyboard_alone(open_page, site, finished):
     expect(dialog).to_contain_text("a castle above the clouds")
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
-    assert page.evaluate("document.activeElement.textContent") == "a castle above the clouds"
+    expect(page.locator(".open:focus")).to_have_text("a castle above the clouds")
 
 
 def test_copy_and_download(open_page, site, draws, media_root):
