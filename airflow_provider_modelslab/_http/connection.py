@@ -8,6 +8,7 @@ I/O; the hook looks connections up.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from airflow_provider_modelslab._http.addresses import Host, bare
-from airflow_provider_modelslab.endpoints import MODELSLAB, OFFICIAL_HOSTS
+from airflow_provider_modelslab.endpoints import MODELSLAB, OFFICIAL_HOSTS, FetchEndpoint
 from airflow_provider_modelslab.provider_info import CONNECTION_FIELDS
 
 DEFAULT_REQUEST_TIMEOUT = 30.0
@@ -31,6 +32,27 @@ DEFAULT_REQUESTS_PER_SECOND = 10.0
 
 MAX_CONNECTIONS = 30
 """TCP connections, and so requests at a time, of one client."""
+
+
+SHORTEST_GOOD_KEY = 16
+"""Characters of a key below which parts of it are words, so that only the whole of it is taken out of replies."""
+
+_PROTOCOL_WORDS = (
+    "https://modelslab.com/api/v6/ fetch_result future_links output outputs proxy_links status success processing "
+    "failed error message messege id eta meta tips generationTime nsfw_content_detected data:image/png;base64 "
+    + " ".join(FetchEndpoint)
+)
+
+_log = logging.getLogger(__name__)
+
+
+class ApiKey(str):
+    """A key that is not shown where a traceback lists local variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
 
 
 class ConnectionFields(Protocol):
@@ -78,6 +100,9 @@ class ClientOptions:
     ca_bundle: str | None = None
     output_hosts: frozenset[Host] = frozenset()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", ApiKey(self.key))
+
     @property
     def download_options(self) -> DownloadOptions:
         """What downloads of outputs need to know."""
@@ -92,9 +117,7 @@ def read_connection(connection: ConnectionFields) -> ClientOptions:
     :param connection: an Airflow connection, or anything with its fields.
     :raises ValueError: a field is missing or wrong; the message names it and never holds the key.
     """
-    key = (connection.password or "").strip()
-    if not key:
-        raise ValueError("it has no API key: put your ModelsLab key into the password field")
+    key = _key(connection.password)
     extra = _extra(connection.extra)
     hosts = _text(extra, "output_hosts", "a text: hosts, separated by commas")
     return ClientOptions(
@@ -106,6 +129,24 @@ def read_connection(connection: ConnectionFields) -> ClientOptions:
         ca_bundle=_text(extra, "ca_bundle", "the path of a file") or None,
         output_hosts=frozenset(_listed_host(each, "output_hosts") for each in re.split(r"[,\s]+", hosts) if each),
     )
+
+
+def _key(password: str | None) -> ApiKey:
+    key = ApiKey((password or "").strip())
+    if not key:
+        raise ValueError("it has no API key: put your ModelsLab key into the password field")
+    if key in _PROTOCOL_WORDS:
+        raise ValueError(
+            "its API key is a word that stands in most replies and addresses, which could not be told from an echo of "
+            "the key: put your ModelsLab key into the password field"
+        )
+    if len(key) < SHORTEST_GOOD_KEY:
+        _log.warning(
+            "The API key has less than %d characters: is it your ModelsLab key? "
+            "Where a reply echoes a part of it, that part is kept",
+            SHORTEST_GOOD_KEY,
+        )
+    return key
 
 
 def _base_url(host: str | None, port: int | None, schema: str | None) -> str | None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import traceback
 from types import SimpleNamespace
 from typing import Any
 
@@ -88,6 +90,32 @@ def test_ports_are_checked(port):
 def test_a_missing_key_is_refused(password):
     with pytest.raises(ValueError, match="no API key"):
         read_connection(connection(password=password))
+
+
+@pytest.mark.parametrize("key", ["images", "success", "v6/video", "https", "output", "e", "modelslab.com"])
+def test_a_key_that_stands_in_every_reply_is_refused(key):
+    with pytest.raises(ValueError, match="its API key is a word") as caught:
+        read_connection(connection(password=key))
+    assert repr(key) not in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "warned"), [("k3Y-8chr", True), ("k" * 15, True), ("k" * 16, False)])
+def test_a_short_key_is_warned_of(key, warned, caplog):
+    caplog.set_level(logging.WARNING)
+    read_connection(connection(password=key))
+    assert ["less than 16 characters" in record.getMessage() for record in caplog.records] == [True] * warned
+    assert key not in caplog.text
+
+
+def test_a_traceback_with_local_variables_does_not_show_the_key():
+    class Fields(SimpleNamespace):
+        __repr__ = object.__repr__
+
+    with pytest.raises(ValueError, match="request_timeout") as caught:
+        read_connection(Fields(**vars(connection(extra='{"request_timeout": 0}'))))
+    shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "secret-key" not in shown
+    assert "key = '***'" in shown
 
 
 def test_extras():
