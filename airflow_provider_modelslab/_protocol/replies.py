@@ -35,6 +35,10 @@ MAX_MESSAGE_LENGTH = 2000
 """Characters of an error text that are kept: it ends up in logs and in the metadata database."""
 
 
+MAX_OUTPUTS = 1000
+"""Outputs of one job, of which the largest batches have a few dozen: a reply that names more is a broken one."""
+
+
 @dataclass(slots=True)  # a frozen one takes three times as long to make, and there is one for each poll
 class Reply:
     """
@@ -210,8 +214,17 @@ def _verdict(http_status: int, document: dict[str, Any]) -> Verdict:
     if http_status >= 400:
         return Verdict.REFUSED
     if word == "success":
+        if _names_too_many_outputs(document):
+            return Verdict.TRANSIENT
         return Verdict.SUCCESS if _strings(document.get("output")) else Verdict.NO_OUTPUT
     return Verdict.PROCESSING
+
+
+_TOO_MANY_OUTPUTS = f"the reply names more than {MAX_OUTPUTS} outputs"
+
+
+def _names_too_many_outputs(document: dict[str, Any]) -> bool:
+    return any(len(_strings(document.get(name))) > MAX_OUTPUTS for name in ("output", "proxy_links"))
 
 
 def _submission_verdict(http_status: int, document: dict[str, Any]) -> Verdict:
@@ -255,8 +268,8 @@ def _job_after(job: Job, verdict: Verdict, document: dict[str, Any], http_status
         job,
         # Sparse replies leave out what earlier ones told.
         eta=_number(document["eta"], _LONGEST_ETA) if "eta" in document else job.eta,
-        message=_error_text(document),
-        proxy_links=_strings(document.get("proxy_links")) or job.proxy_links,
+        message=_TOO_MANY_OUTPUTS if _names_too_many_outputs(document) else _error_text(document),
+        proxy_links=_strings(document.get("proxy_links"))[:MAX_OUTPUTS] or job.proxy_links,
         nsfw_content_detected=_flags(document.get("nsfw_content_detected")),
         generation_time=_number(document.get("generationTime", document.get("generation_time"))),
         meta=shorten_fields(document["meta"]) if isinstance(document.get("meta"), dict) else job.meta,

@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply, retry_after_seconds
 from airflow_provider_modelslab._protocol.replies import (
+    MAX_OUTPUTS,
     Verdict,
     job_of_reply,
     read_balance_reply,
@@ -338,3 +339,15 @@ def test_a_job_survives_both_kinds_of_record():
 def test_balances(received, verdict, message, amount):
     balance = read_balance_reply(received)
     assert (balance.verdict, balance.message, balance.amount) == (verdict, message, amount)
+
+
+@pytest.mark.parametrize("name", ["output", "proxy_links"])
+def test_a_reply_with_too_many_outputs_is_a_broken_one(name):
+    def done(count: int) -> HttpReply:
+        return http(200, {"status": "success", "id": 147, "output": [URL], name: [f"{URL}?{n}" for n in range(count)]})
+
+    assert len(read_fetch_reply(done(MAX_OUTPUTS), JOB).job.outputs) == (MAX_OUTPUTS if name == "output" else 1)
+    reply = read_fetch_reply(done(MAX_OUTPUTS + 1), JOB)
+    assert (reply.verdict, reply.job.outputs) == (Verdict.TRANSIENT, [])
+    assert reply.job.message == "the reply names more than 1000 outputs"
+    assert read_submission_reply(done(MAX_OUTPUTS + 1), "v6/video/text2video").verdict is Verdict.AMBIGUOUS
