@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
@@ -197,7 +196,7 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Submit, wait for the jobs in the triggerer or here, and return the output URLs."""
-        started = time.time()
+        started = ModelsLabHook.pacing.clock.wall()
         with argument_errors():
             self.output_path = None if self.output_path is None else parse_output_path(self.output_path)
             items = self._items()
@@ -305,7 +304,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             )
 
     def _submit_what_fits(self, context: Context, hook: ModelsLabHook, progress: Progress) -> float | None:
-        """Fill the queue slots; return when to try again where ModelsLab refuses for now."""
+        """Fill the queue slots; return when to try again, on the monotonic clock, where ModelsLab refuses for now."""
         ledger, left = progress.ledger, progress.left()
         # What was refused goes to the end: ModelsLab may have refused that item, and not the others.
         turn = progress.refusals % max(1, len(left))
@@ -319,7 +318,7 @@ class ModelsLabGenerateOperator(BaseOperator):
                 progress.refusals += 1
                 pause = max(error.retry_after or 0.0, schedule.backoff_delay(progress.refusals))
                 self.log.info("Submitting again in some %.0f s: %s", pause, error)
-                return time.time() + schedule.spread_pause(pause, _RANDOM)
+                return hook.pacing.clock.monotonic() + schedule.spread_pause(pause, _RANDOM)
             except (ModelsLabRequestError, ModelsLabJobFailed, ModelsLabAmbiguousSubmission) as error:
                 self._fail(progress, position, error)
             except AirflowException:
@@ -366,8 +365,10 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _go_on(self, context: Context, hook: ModelsLabHook, progress: Progress) -> Any:
         """Submit and wait in turns until there is something to return."""
+        pacing = hook.pacing
+        end = pacing.monotonic_of(progress.deadline)
         while True:
-            is_over = time.time() >= progress.deadline
+            is_over = pacing.clock.monotonic() >= end
             submit_again = None if is_over else self._submit_what_fits(context, hook, progress)
             unfinished = progress.unfinished()
             if not progress.left():
@@ -379,11 +380,12 @@ class ModelsLabGenerateOperator(BaseOperator):
                 self._time_out(context, progress)
             # A slot is free when one job fewer is in progress; with none in progress, only time passes.
             max_pending = 0 if not progress.left() else len(unfinished) - 1 if unfinished else None
-            deadline = min(progress.deadline, submit_again or progress.deadline)
+            until = end if submit_again is None else min(end, submit_again)
             push_jobs(context, progress.jobs())
             if self.deferrable and progress.may_travel():
-                self._defer(context, hook, progress, max_pending, deadline)
-            self._wait_here(context, hook, progress, max_pending, deadline)
+                progress.deadline = pacing.wall_of(end)  # The wall clock may have been set.
+                self._defer(context, hook, progress, max_pending, pacing.wall_of(until))
+            self._wait_here(context, hook, progress, max_pending, until)
 
     def _defer(
         self, context: Context, hook: ModelsLabHook, progress: Progress, max_pending: int | None, deadline: float
@@ -396,7 +398,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         trigger = ModelsLabJobTrigger(
             modelslab_conn_id=self.modelslab_conn_id,
             jobs=list(map(job_record, jobs)),
-            started=time.time(),
+            started=hook.pacing.clock.wall(),
             deadline=deadline,
             fingerprint=fingerprint,
             poke_interval=self.poke_interval,
@@ -410,12 +412,12 @@ class ModelsLabGenerateOperator(BaseOperator):
         defer(self, trigger, deadline)
 
     def _wait_here(
-        self, context: Context, hook: ModelsLabHook, progress: Progress, max_pending: int | None, deadline: float
+        self, context: Context, hook: ModelsLabHook, progress: Progress, max_pending: int | None, until: float
     ) -> None:
         waits = JobWaits(list(progress.ledger.jobs.values()), hook.pacing, self.poke_interval)
         self.log.info("Waiting for jobs: %s", waits.summary())
         try:
-            hook.wait_for(waits, hook.pacing.monotonic_of(deadline), max_pending)
+            hook.wait_for(waits, until, max_pending)
         finally:
             progress.replace_jobs(waits.jobs())
             push_jobs(context, progress.jobs())

@@ -93,3 +93,7 @@ class Pacing:
     def monotonic_of(self, moment: float) -> float:
         """Return what the monotonic clock shows at a moment of the wall clock."""
         return self.clock.monotonic() + moment - self.clock.wall()
+
+    def wall_of(self, moment: float) -> float:
+        """Return what the wall clock shows at a moment of the monotonic clock."""
+        return self.clock.wall() + moment - self.clock.monotonic()

@@ -17,6 +17,7 @@ from airflow_provider_modelslab._http import async_transport
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING, SystemClock
 from airflow_provider_modelslab.exceptions import ModelsLabTimeout
 from airflow_provider_modelslab.hooks import ModelsLabHook
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 from tests.support.pacing import SimulatedClock, simulated
@@ -119,6 +120,26 @@ def test_a_worker_gives_up_when_its_time_is_over_whatever_the_steps(server: RawS
         patch.setattr(ModelsLabHook, "pacing", simulated(clock))
         ModelsLabHook().wait(0, "v6/video", timeout=TIMEOUT)
     assert clock.monotonic() - clock.began == pytest.approx(TIMEOUT)
+
+
+@pytest.mark.parametrize("timeout", [300.0, TIMEOUT])
+def test_an_operator_on_its_worker_waits_through_any_steps(server: RawServer, monkeypatch, timeout):
+    """Its job takes ten minutes; the time that it has is over after five, or after an hour."""
+    clock = SteppingClock(EACH_STEP)
+    world = World(clock, [600.0])
+    submitted = reply({"status": "processing", "id": 0, "eta": 60})
+    server.answer_to = lambda request: world.answer(request) if b"/fetch/" in request else submitted
+    monkeypatch.setattr(ModelsLabHook, "pacing", simulated(clock))
+    operator = ModelsLabGenerateOperator(
+        task_id="t", endpoint="v6/images/text2img", payload={"prompt": "a fox"}, deferrable=False, timeout=timeout
+    )
+    if timeout == TIMEOUT:
+        assert operator.execute({"ti": RecordingTaskInstance()}) == ["https://cdn/0"]
+        world.check()
+        return
+    with pytest.raises(ModelsLabTimeout):
+        operator.execute({"ti": RecordingTaskInstance()})
+    assert clock.monotonic() - clock.began == pytest.approx(timeout)
 
 
 def simulated_event(clock: SteppingClock, trigger: ModelsLabJobTrigger) -> dict:
