@@ -49,6 +49,21 @@ for name, deferrable in {"deferrable": True, "blocking": False}.items():
         draw_over()
     globals()[f"pictures_as_data_{name}"] = dag
 
+    for kept, output_path in {"stored": "{{ params.folder }}", "returned": None}.items():
+        dag_id = f"outputs_as_data_{kept}_{name}"
+        with DAG(dag_id, schedule=None, start_date=START, catchup=False, params={"folder": ""}) as dag:
+            ModelsLabGenerateOperator(
+                task_id="draw",
+                endpoint=PATH,
+                payload={"prompt": "x"},
+                output_path=output_path,
+                deferrable=deferrable,
+                poke_interval=0.2,
+                timeout=60,
+                outlets=[Asset("pictures")],
+            )
+        globals()[dag_id] = dag
+
 # What these templates give changes while the task is deferred.
 with DAG("rendered_again", schedule=None, start_date=START, catchup=False) as rendered_again:
     ModelsLabGenerateOperator(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from threading import Thread
 
@@ -11,6 +12,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.support.dag_runs import TEST_DAGS, Run, load_dags
+from tests.support.raw_server import RawServer, reply
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("airflow_database")
@@ -74,8 +76,12 @@ def test_a_skipped_payload_is_left_out_and_files_can_be_mapped_over(dags, tmp_pa
     assert [run.xcom("received_one", map_index=index) for index in range(2)] == files == run.xcom("draw", "files")
 
 
-def long_values() -> set[str]:
-    """Return the columns of Airflow's database that hold a value of more than 100,000 characters."""
+KEPT_OF_A_JOB = 40_000
+"""Characters: 32 kB of its parameters, 2 kB of a message and of each output, and the names of the fields."""
+
+
+def long_values(jobs: int) -> set[str]:
+    """Return the columns of Airflow's database that hold a longer value than so many jobs may need."""
     from airflow.utils.session import create_session
     from sqlalchemy import inspect, text
 
@@ -85,7 +91,7 @@ def long_values() -> set[str]:
             for table in inspect(session.get_bind()).get_table_names()
             for row in session.execute(text(f'SELECT * FROM "{table}"')).mappings()
             for name, value in row.items()
-            if len(value if isinstance(value, bytes) else str(value)) > 100_000
+            if len(value if isinstance(value, bytes) else str(value)) > jobs * KEPT_OF_A_JOB
         }
 
 
@@ -96,4 +102,25 @@ def test_pictures_do_not_reach_the_database(dags, quick_sandbox: Sandbox, name, 
     run = Run(dags[f"pictures_as_data_{name}"])
     assert run.state == outcome, run.states
     assert max(len(request.body) for request in quick_sandbox.requests) > 5_000_000
-    assert not long_values()
+    assert not long_values(jobs=2)
+
+
+@pytest.mark.parametrize(
+    ("kept", "reply_status", "outcome"),
+    [("stored", "success", "success"), ("returned", "success", "failed"), ("stored", "failed", "failed")],
+)
+@pytest.mark.parametrize("name", ["deferrable", "blocking"])
+def test_outputs_that_are_data_do_not_reach_the_database(
+    dags, raw_server: RawServer, monkeypatch, tmp_path, name, kept, reply_status, outcome
+):
+    """A reply of 20 MB: two outputs, an echoed picture, and a message without end."""
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    data = b64encode(b"\x89PNG\r\n\x1a\n" + bytes(3_750_000)).decode()
+    queued = reply({"status": "processing", "id": 7, "eta": 0.1, "meta": {"init_image": data}})
+    done = {"status": reply_status, "id": 7, "output": [data, data], "meta": {"init_image": data}, "message": data}
+    finished = reply(done)
+    raw_server.answer_to = lambda request: finished if b"/fetch/" in request.partition(b"\r\n")[0] else queued
+    run = Run(dags[f"outputs_as_data_{kept}_{name}"], {"folder": str(tmp_path)})
+    assert run.state == outcome, run.states
+    assert len(list(tmp_path.glob("*.png"))) == (2 if outcome == "success" else 0)
+    assert not long_values(jobs=1)
