@@ -87,7 +87,7 @@ class Client:
 
 class AsyncClient:
     """
-    A client for event loops. Whoever opens it closes it.
+    A client for event loops. Its opener closes it.
 
     :param options: key, host and limits. They may be replaced, for example after a change of the key, by others for
         the same host.

@@ -111,7 +111,7 @@ class ModelsLabTransientError(AirflowException):
     ModelsLab could not be asked: network, server or proxy trouble that passes. Do: try again later.
 
     :param message: what happened.
-    :param retry_after: seconds to stay away, where ModelsLab named them.
+    :param retry_after: seconds to pause, where ModelsLab named them.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -198,7 +198,7 @@ def exception_for(verdict: Verdict, message: str, conn_id: str, retry_after: flo
     :param verdict: the verdict.
     :param message: ModelsLab's words, or what the network did.
     :param conn_id: the connection that was used.
-    :param retry_after: seconds to stay away, where ModelsLab named them.
+    :param retry_after: seconds to pause, where ModelsLab named them.
     """
     kind, template = _BY_VERDICT.get(verdict, _BY_VERDICT[Verdict.TRANSIENT])
     text = template.format(message=message.rstrip(". "), conn_id=conn_id, pause=format_duration(retry_after or 0.0))

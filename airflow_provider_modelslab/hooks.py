@@ -26,12 +26,12 @@ from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
 from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.poller import ConnectionMoved
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
-from airflow_provider_modelslab._protocol.arguments import parse_jobs, parse_seconds
+from airflow_provider_modelslab._protocol.arguments import parse_family, parse_jobs, parse_seconds
 from airflow_provider_modelslab._protocol.formatting import format_duration, format_expectation
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.submissions import Submission
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
-from airflow_provider_modelslab.endpoints import parse_endpoint, parse_job_id
+from airflow_provider_modelslab.endpoints import parse_job_id
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
     ModelsLabJobFailed,
@@ -133,7 +133,7 @@ class ModelsLabHook(BaseHook):
 
     def fetch(self, job_id: str | int, endpoint: str) -> Job:
         """
-        Look at a job once. This generates nothing, costs nothing and may be repeated freely.
+        Poll a job once. This generates nothing, costs nothing and may be repeated freely.
 
         :param job_id: the id from the submission's reply.
         :param endpoint: the family it is fetched under: a
@@ -149,7 +149,7 @@ class ModelsLabHook(BaseHook):
         return self._fetched(retrying(self.client.poll, job))
 
     async def afetch(self, job_id: str | int, endpoint: str) -> Job:
-        """Look at a job once from an event loop; see :meth:`fetch`."""
+        """Poll a job once from an event loop; see :meth:`fetch`."""
         job = self._job(job_id, endpoint)
         async with await self.open_async_client() as client:
             retrying = tenacity.AsyncRetrying(**_retry_policy(client.options))
@@ -377,7 +377,7 @@ class ModelsLabHook(BaseHook):
 
     def _job(self, job_id: object, endpoint: object) -> Job:
         with argument_errors():
-            return Job(id=parse_job_id(job_id), endpoint=parse_endpoint(endpoint))
+            return Job(id=parse_job_id(job_id), endpoint=parse_family(endpoint))
 
     def _one_job(self, value: object, endpoint: str | None) -> Job:
         with argument_errors():

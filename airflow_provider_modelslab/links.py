@@ -73,7 +73,7 @@ class ModelsLabOutputsLink(BaseOperatorLink):
     name = "Outputs"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the URL; the page tells by itself what there is."""
+        """Return the URL; the page says so itself where there are no outputs."""
         query = {
             "dag_id": ti_key.dag_id,
             "run_id": ti_key.run_id,

@@ -86,7 +86,7 @@ class DownloadError(Exception):
 
     :param reason: what happened, in words for a person; holds no URL.
     :param retryability: whether to ask again.
-    :param retry_after: seconds to stay away, where the server named them.
+    :param retry_after: seconds to pause, where the server named them.
     """
 
     def __init__(self, reason: str, retryability: Retryability, retry_after: float | None = None) -> None:

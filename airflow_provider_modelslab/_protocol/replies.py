@@ -23,10 +23,10 @@ from airflow_provider_modelslab.endpoints import endpoint_of_submission, parse_f
 from airflow_provider_modelslab.jobs import Job, JobStatus
 
 RATE_LIMIT_PAUSE = 30.0
-"""Seconds to stay away after a rate limit that names no time of its own."""
+"""Seconds to pause after a rate limit that names no time of its own."""
 
 LONGEST_PAUSE = 3600.0
-"""Seconds to stay away at the most, whatever a reply asks for: a broken proxy must not silence an account for ever."""
+"""Seconds to pause at the most, whatever a reply asks for: a broken proxy must not silence an account for ever."""
 
 _LONGEST_ETA = 7 * 86400.0
 """A longer estimate cannot be meant."""
@@ -46,7 +46,7 @@ class Reply:
 
     :param verdict: what it says.
     :param job: the job after it.
-    :param retry_after: seconds that ModelsLab asks to stay away, or ``None``.
+    :param retry_after: seconds that ModelsLab asks to pause, or ``None``.
     :param http_status: the HTTP status code, or ``None`` where no reply came.
     """
 
@@ -185,7 +185,7 @@ _WITHOUT_JSON = {**_BY_HTTP_STATUS, 429: Verdict.RATE_LIMITED}
 
 _TRANSIENT_HTTP_STATUSES = frozenset({408, 425})
 
-# A submission has no earlier job that a doubtful reply could be about.
+# A submission has no earlier job that an inconclusive reply could be about.
 _SUBMISSION_VERDICTS = {
     Verdict.NO_OUTPUT: Verdict.PROCESSING,
     Verdict.NOT_FOUND: Verdict.REFUSED,
@@ -323,7 +323,7 @@ def _other_id(document: dict[str, Any], job: Job) -> str:
 
 
 def _about(job: Job, message: str, key: str) -> Job:
-    """Return the job unchanged but for the words that go with this look at it."""
+    """Return the job unchanged but for the words that come with this poll."""
     return replace(job, message=one_line(sanitize(message, key))[:MAX_MESSAGE_LENGTH])
 
 

@@ -47,7 +47,7 @@ _MEDIA_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox; frame-a
 
 _REFUSALS = {
     401: ("Not logged in", "Log in to Airflow, then open this page again."),
-    403: ("No access", "You may not read the XComs of this DAG. Ask whoever runs this Airflow for the right."),
+    403: ("No access", "You may not read the XComs of this DAG. Ask the administrator of this Airflow for the right."),
 }
 
 _may_read_xcoms = [Depends(requires_access_dag("GET", DagAccessEntity.XCOM))] if _KNOWS_VISITORS else []

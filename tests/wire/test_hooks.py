@@ -213,7 +213,13 @@ def test_25_submissions_at_once_pass_5_queue_slots(full_sandbox: Sandbox, client
 @both
 @pytest.mark.parametrize(
     ("job_id", "endpoint", "name"),
-    [(True, "v3", "job id"), ("a/b", "v3", "job id"), (1, None, "endpoint"), (1, "", "endpoint")],
+    [
+        (True, "v3", "job id"),
+        ("a/b", "v3", "job id"),
+        (1, None, "endpoint"),
+        (1, "", "endpoint"),
+        (1, VIDEO, "generation endpoint"),
+    ],
 )
 def test_bad_arguments_of_fetch(client, job_id, endpoint, name):
     with pytest.raises(ModelsLabArgumentError, match=name):
