@@ -192,7 +192,7 @@ class _LiveRecords:
     """
     Keeps the XCom ``jobs`` of a deferred task up to date, for those who watch the page "Outputs".
 
-    An update costs the triggerer and its supervisor some 30 ms of CPU: each task has one at most every ``update_gap``
+    An update costs the triggerer and its supervisor 30 to 75 ms of CPU: each task has one at most every ``update_gap``
     seconds, all tasks together one every ``update_spacing`` seconds, and a task with very many jobs none.
 
     :param ti: the task instance; ``None`` outside a triggerer.

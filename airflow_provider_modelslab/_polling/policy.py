@@ -55,7 +55,7 @@ class PollingPolicy:
     max_progress_gap: float = 600.0
     changes_gap: float = 2.0
     update_gap: float = 5.0
-    update_spacing: float = 1.0
+    update_spacing: float = 2.0
     connection_attempts: int = 5
     renewal_gap: float = 60.0
 
