@@ -310,7 +310,9 @@ def test_pollers_and_closed_event_loops_are_forgotten(sandbox: Sandbox):
     for _ in range(3):
         asyncio.run(scenario())
     gc.collect()
-    left = [type(each) for each in gc.get_objects() if type(each) in (Poller, Pollers)]  # isinstance would wake lazy modules
+    left = [
+        type(each) for each in gc.get_objects() if type(each) in (Poller, Pollers)
+    ]  # isinstance would wake lazy modules
     assert left == [Pollers]
 
 
