@@ -195,7 +195,7 @@ class Measured:
 
 def measure(client: str, load: Load, jobs: int, server: StandIn, result: Connection) -> None:
     """Measure one client under one load: what a process of its own does."""
-    # All live where a trigger lives: garbage collections go through Airflow's modules, whoever causes them.
+    # All live where a trigger lives: garbage collections go through Airflow's modules, no matter what causes them.
     import_module("airflow_provider_modelslab.triggers")
     result.send(asyncio.run(_measured(CLIENTS[client][1], load, jobs, server)))
     result.close()

@@ -38,7 +38,7 @@ class Submitted:
     @property
     def noticed(self) -> float:
         """When the request arrived whose reply was the result."""
-        # What gets done between the arrival of a request and the answer to it is noticed at once.
+        # What finishes between the arrival of a request and the answer to it is noticed at once.
         return next((poll for poll in self.polls if poll >= self.ready), self.ready)
 
     def record(self) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def fixed_interval(interval: float) -> Polls:
 
 
 def eta_then_interval(interval: float) -> Polls:
-    """Sleep until the ETA and then look at a fixed pace, as a loop with ``time.sleep(eta)`` does."""
+    """Sleep until the ETA and then poll at a fixed pace, as a loop with ``time.sleep(eta)`` does."""
 
     def polls(eta: float | None) -> Iterator[float]:
         moment = eta or interval

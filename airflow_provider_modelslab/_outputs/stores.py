@@ -158,7 +158,7 @@ class Store:
             with _store_errors(self.url + name):
                 handle.close()
         except BaseException:
-            # Closing completes the upload with what there is: when a block ends, and when the object is deleted.
+            # Closing completes the upload with the bytes so far: when a block ends, and when the object is deleted.
             with suppress(Exception):
                 handle.discard()
             handle.closed = True

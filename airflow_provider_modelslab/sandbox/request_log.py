@@ -1,4 +1,4 @@
-"""The latest requests, so that tests can look at them. Bounded, because a sandbox may run for days."""
+"""The latest requests, for tests to read. Bounded, because a sandbox may run for days."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
 Which stored files the page may show, and their bytes.
 
-A path comes from an XCom, which whoever writes DAGs can fill with anything. It is served only when it lies below a
+A path comes from an XCom, which the author of a DAG can fill with anything. It is served only when it lies below a
 folder that the administrator has named. Nothing is ever fetched from the web.
 """
 

@@ -16,7 +16,7 @@ KEY = os.environ["BENCHMARK_MODELSLAB_KEY"]
 
 def comparison(dag_id: str) -> DAG:
     """Return a DAG whose runs are told where the records of the submitted jobs are, and which connection to use."""
-    # A scheduler that is very busy fails a few of many mapped deferrable tasks for nothing, whoever's they are.
+    # A scheduler that is very busy fails a few of many mapped deferrable tasks for nothing, of any provider.
     retries = {"retries": 2, "retry_delay": timedelta(seconds=1)}
     params = {"jobs": "", "conn_id": "modelslab_default"}
     return DAG(dag_id, schedule=None, catchup=False, params=params, default_args=retries)

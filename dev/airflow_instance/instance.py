@@ -136,7 +136,7 @@ class AirflowInstance:
             if self._release.needs_database:
                 others.insert(0, first)
             else:
-                # The api-server spends more than 10 s on building its routes before it looks at the database.
+                # The api-server spends more than 10 s on building its routes before it reads the database.
                 self._spawn(first)
             self.cli("db", "migrate")
             newest_job = self._newest_job()

@@ -99,7 +99,7 @@ class RawServer:
         self.turns_away: Callable[[], bool] = lambda: False
         self.ssl_context = ssl_context
         self._answers: deque[Answer] = deque([reply({"status": "processing"})])
-        # Bound but not listening: until then, whoever connects is refused.
+        # Bound but not listening: until then, every connection is refused.
         self._socket = socket.socket()
         # Else the system holds the more of what is sent, the busier the machine is.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 * 1024)

@@ -88,7 +88,7 @@ def test_a_new_key_is_found_while_tasks_are_deferred(
     def asked_with(key: str) -> bool:
         return any(request.json["key"] == key for request in sandbox.requests if request.at > rotated)
 
-    airflow.wait_until(lambda: asked_with(old), PATIENCE, "the key is read anew at every look")
+    airflow.wait_until(lambda: asked_with(old), PATIENCE, "the connection is looked up at every poll")
     airflow.wait_until(lambda: asked_with(new), PATIENCE, "the new key is not found")
     wait_until_asked_for(airflow, sandbox, [*group, *singles], since=time.monotonic())
     sandbox.finish_all()

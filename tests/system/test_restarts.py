@@ -62,7 +62,7 @@ def test_of_two_triggerers_one_may_die(airflow: AirflowInstance, held_sandbox: S
     runs: dict[str, tuple[list[int], list[int]]] = {}
 
     def both_have_triggers() -> bool:
-        """Start runs until both triggerers have got hold of triggers: whoever asks first takes what there is."""
+        """Start runs until both triggerers have triggers: the first to ask takes all that are waiting."""
         group, singles = submit(held_sandbox, 10), submit(held_sandbox, 6)
         run_id = airflow.trigger(DAG, {"group": json.dumps(group), "singles": json.dumps(singles)})
         runs[run_id] = group, singles

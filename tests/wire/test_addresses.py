@@ -203,7 +203,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, server: RawServer, **extra: Any) ->
 
 
 def storing_sensor(url: str, folder: Path) -> ModelsLabJobSensor:
-    """Return a sensor whose jobs come from whoever may trigger its DAG: nothing is asked of ModelsLab."""
+    """Return a sensor whose jobs come from a run's params: it asks ModelsLab for nothing."""
     record = {"endpoint": "v6/images", "id": 1, "status": "success", "output": [url]}
     return ModelsLabJobSensor(task_id="wait", jobs=record, output_path=str(folder), deferrable=False)
 

@@ -393,7 +393,7 @@ def test_a_certificate_that_is_not_trusted(raw_server: RawServer, wire: Wire, au
     connect(monkeypatch, raw_server.url)
     wire.after_first = lambda: setattr(raw_server, "ssl_context", trusted_context(authority))
     check_way(wire, ask, "no trusted TLS connection")
-    assert len(raw_server.requests) == 1  # whoever has no certificate does not get to see the key
+    assert len(raw_server.requests) == 1  # a server without a certificate does not see the key
 
 
 @anyhow

@@ -230,7 +230,7 @@ def test_a_rotated_key_is_picked_up(raw_server: RawServer, monkeypatch):
 
 
 def test_many_jobs_refused_at_the_same_time_all_get_the_new_key(sandbox: Sandbox, monkeypatch):
-    """The first that is refused reads the connection anew; the others must not take that for a refusal of the new key."""
+    """The first that is refused looks the connection up again; the others must not take that for a refusal of the new key."""
     jobs = submitted(sandbox, 30)
 
     async def scenario() -> list[dict]:

@@ -1,4 +1,4 @@
-"""DAGs to look at: one that says what a test tells it to say, and ones whose tasks really generate."""
+"""DAGs for the page: one that pushes what a test asks for, and ones whose tasks really generate."""
 
 from __future__ import annotations
 
