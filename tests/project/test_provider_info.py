@@ -17,6 +17,7 @@ import pytest
 
 from airflow_provider_modelslab import __version__, get_provider_info
 from airflow_provider_modelslab.hooks import ModelsLabHook
+from airflow_provider_modelslab.provider_info import CONNECTION_FIELDS
 
 DISTRIBUTION = "airflow-provider-modelslab"
 DECLARED_FORMS = tuple(map(int, airflow.__version__.split(".")[:2])) >= (3, 2)
@@ -117,7 +118,7 @@ def test_the_form_that_the_hook_makes(providers_manager):
         for info in providers_manager.connection_form_widgets.values()
         if info.hook_class_name.endswith("ModelsLabHook")
     }
-    assert set(widgets) == {"request_timeout", "retries", "requests_per_second", "ca_bundle"}
+    assert set(widgets) == set(CONNECTION_FIELDS)
     form = type("ConnectionForm", (Form,), widgets)(
         data={"retries": 5, "requests_per_second": 0.5, "ca_bundle": "/etc/ca.pem"}
     )

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import pairwise
@@ -18,7 +19,7 @@ from airflow_provider_modelslab._http import async_transport
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab._http.fingerprint import fingerprint_of
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
-from airflow_provider_modelslab._polling.poller import Poller, Pollers, pollers
+from airflow_provider_modelslab._polling.poller import pollers
 from airflow_provider_modelslab._polling.schedule import DurationModel
 from airflow_provider_modelslab._protocol.outcomes import HttpReply
 from airflow_provider_modelslab._tasks.events import read_event
@@ -301,19 +302,17 @@ def test_a_job_is_done_even_if_nothing_can_be_learned_from_it(sandbox: Sandbox, 
 def test_pollers_and_closed_event_loops_are_forgotten(sandbox: Sandbox):
     jobs = submitted(sandbox, 2)
     sandbox.finish_all()
-    loops = []
+    loops, known = [], []
 
     async def scenario() -> None:
         loops.append(asyncio.get_running_loop())  # as Airflow keeps them, too
         assert (await outcome(jobs))["status"] == "finished"
+        known.append(weakref.ref(pollers()))
 
     for _ in range(3):
         asyncio.run(scenario())
     gc.collect()
-    left = [
-        type(each) for each in gc.get_objects() if type(each) in (Poller, Pollers)
-    ]  # isinstance would wake lazy modules
-    assert left == [Pollers]
+    assert [each() is None for each in known] == [True, True, False]
 
 
 # --- a wait belongs to the connection that it was started with ---
