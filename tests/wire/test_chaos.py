@@ -1,7 +1,7 @@
 """
 Five hundred jobs, of whose replies a fifth is replaced by a fault: all faults of the tables, seeded.
 
-What each job is answered at its n-th look is decided by its id alone, so that it does not depend on who asks when.
+The id of a job alone decides what its n-th poll is answered, so that it does not depend on who polls when.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from airflow_provider_modelslab._http import async_transport
 from airflow_provider_modelslab._protocol.replies import Verdict
 from tests.support.pacing import FAST, set_policy
 from tests.support.raw_server import Answer, RawServer, reply
-from tests.support.reply_table import REPLIES
+from tests.support.reply_table import QUOTED, REPLIES
 from tests.support.transport_faults import TRANSPORT_FAULTS, job_id_of
 from tests.support.triggers import aevent_of, make_trigger
 
@@ -74,9 +74,9 @@ class Jobs:
 
     def answer_to(self, request: bytes) -> Answer:
         job_id = job_id_of(request)
-        look = self.polls[job_id]
+        turn = self.polls[job_id]
         self.polls[job_id] += 1
-        return self.scripts[job_id][min(look, len(self.scripts[job_id]) - 1)]
+        return self.scripts[job_id][min(turn, len(self.scripts[job_id]) - 1)]
 
     def _script(self, job_id: str) -> Iterator[Answer]:
         random = Random(f"{SEED}/polls/{job_id}")
@@ -92,7 +92,10 @@ class Jobs:
 
     def _last(self, job_id: str) -> dict[str, object]:
         if self.fails(job_id):
-            return {"status": "failed", "id": "", "message": f"No GPU for {job_id}", "output": ""}
+            # A stranger's words in the message decide nothing, whatever they are.
+            words = Random(f"{SEED}/words/{job_id}").choice(QUOTED)
+            message = f"\x1b[31mNSFW check failed for prompt:\n::group:: {words}"
+            return {"status": "failed", "id": "", "message": message, "output": ""}
         return {"status": "success", "id": int(job_id), "output": [f"https://cdn/{job_id}.gif"]}
 
 
@@ -141,6 +144,8 @@ def test_every_job_ends_in_its_true_state(server: RawServer, monkeypatch: pytest
         assert event["status"] == "finished"
         reported = [(job["id"], job["status"], job.get("outputs", [])) for job in event["jobs"]]
         assert reported == [jobs.truth(job_id) for job_id in ids]
+        reasons = [job["message"] for job in event["jobs"] if job["status"] == "failed"]
+        assert all(reason.startswith("[31mNSFW check failed for prompt: (group) ") for reason in reasons)
     # No more requests than there was something to tell; a twentieth for replies that a busy machine brought too late.
     told = sum(map(len, jobs.scripts.values()))
     assert told <= len(server.requests) <= 1.05 * told
