@@ -41,7 +41,7 @@ def test_the_test_of_the_connection_tells_whether_the_key_is_right(
 ):
     connection = json.loads(held_sandbox.connection)
     if key == "wrong":
-        connection["password"] = "not-the-key"
+        connection["password"] = "not-the-key-of-the-sandbox"
     succeeded, message = airflow.test_connection(connection)
     assert succeeded is expected, message
     assert connection["password"] not in message
