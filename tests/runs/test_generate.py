@@ -50,11 +50,14 @@ def test_the_link_leads_to_the_output(dags):
 
 def test_a_task_goes_on_with_what_was_rendered_when_it_began(dags, quick_sandbox: Sandbox):
     from airflow.models.variable import Variable
+    from airflow.utils.session import create_session
 
     def edit() -> None:
         """Edit the Variable when the first job is submitted: while the task is deferred."""
         wait_until(lambda: bool(quick_sandbox.jobs))
-        Variable.set("batch", json.dumps({"hare": {"prompt": "a hare"}}))
+        # In the database: Variable.set() would share the channel of the task that dag.test() runs in this process.
+        with create_session() as session:
+            session.query(Variable).filter_by(key="batch").one().set_val(json.dumps({"hare": {"prompt": "a hare"}}))
 
     Variable.set("batch", json.dumps({"owl": {"prompt": "an owl"}, "hare": {"prompt": "a hare"}}))
     editor = Thread(target=edit)
