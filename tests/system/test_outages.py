@@ -26,6 +26,9 @@ DAG = "restarts"
 OUTAGE = float(os.environ.get("OUTAGE_SECONDS", "20"))
 """How long ModelsLab is down."""
 
+LATE = 40.0
+"""Seconds after which a wait is older than "Request not found" must have persisted to be believed."""
+
 
 def start_waits(airflow: AirflowInstance, connection: str, group: list[int], singles: list[int]) -> str:
     conf = {"connection": connection, "group": json.dumps(group), "singles": json.dumps(singles)}
@@ -69,6 +72,27 @@ def test_an_outage_fails_no_task(airflow: AirflowInstance, connected_sandbox: Ca
     check_run(airflow, "generations_batch", generations)
     urls = [url for number in range(2) for url in urls_of_prompt(sandbox, f"prompt {number}")]
     assert airflow.xcom("generations_batch", generations, "generate") == urls
+
+
+def test_a_stray_not_found_late_in_a_wait_fails_no_task(
+    airflow: AirflowInstance, connected_sandbox: Callable[..., Sandbox]
+):
+    """Longer after the start of the wait than such an answer must persist to be believed."""
+    sandbox = connected_sandbox("modelslab_stray", duration=float("inf"))
+    group, singles = submit(sandbox, 1), submit(sandbox, 1)
+    run_id = start_waits(airflow, "modelslab_stray", group, singles)
+    wait_until_all_parked(airflow, DAG, run_id, 1 + len(singles))
+    wait_until_asked_for(airflow, sandbox, [*group, *singles], since=0.0)
+    late = time.monotonic() + LATE
+    airflow.wait_until(lambda: time.monotonic() >= late, PATIENCE, "time stands still")
+
+    sandbox.script("fetch", ["not_found"] * 2)  # for the next poll of each job, as each is polled every few seconds
+    wait_until_asked_for(airflow, sandbox, [*group, *singles], since=late)
+    after = time.monotonic()
+    wait_until_asked_for(airflow, sandbox, [*group, *singles], since=after)
+    sandbox.finish_all()
+    check_waits(airflow, run_id, sandbox, group, singles)
+    assert "not believed yet" in airflow.task_log(DAG, run_id, "group")
 
 
 def test_a_new_key_is_found_while_tasks_are_deferred(
