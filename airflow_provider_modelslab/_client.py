@@ -69,7 +69,7 @@ class Client:
     def submit(self, submission: Submission) -> Reply:
         """Submit a generation with one request."""
         # In a session of its own: a connection that was kept alive may die with the request half sent, and then
-        # nobody knows whether it arrived.
+        # it is unknown whether it arrived.
         with self._transport.open_session(self._ssl_context) as session:
             call = _submit(submission, self.options)
             return call.read(self._transport.post(session, call.url, call.body, self.options.request_timeout))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 Host = tuple[str, int | None]
-"""A host as it stands in URLs, and its port; ``None`` for every port."""
+"""A host as URLs spell it, and its port; ``None`` for every port."""
 
 
 class ForeignAddressError(Exception):
@@ -40,7 +40,7 @@ class AddressGuard:
         """
         Let a host pass, or raise.
 
-        :param host: as it stands in the URL.
+        :param host: the host, as the URL spells it.
         :param port: the port.
         :param address: where the socket is connected to. ``None`` before there is one: then a name passes, and a
             literal address in any spelling is judged.
@@ -63,7 +63,7 @@ def is_public(address: str) -> bool:
     """
     Return whether an address is a global unicast one.
 
-    :param address: an IPv4 or IPv6 address, perhaps with a zone. Where it stands for an IPv4 address, that is judged.
+    :param address: an IPv4 or IPv6 address, perhaps with a zone. If it wraps an IPv4 address, that one is judged.
     """
     try:
         ip = ip_address(address.partition("%")[0])

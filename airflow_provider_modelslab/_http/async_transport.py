@@ -36,7 +36,7 @@ class Session:
     def __init__(self, timeout: float, ssl_context: ssl.SSLContext | None = None) -> None:
         self.timeout = timeout
         self._proxy_of = lru_cache(_proxy_of)
-        # Shorter than the whole, so that it comes first: it tells that nothing has been sent.
+        # Shorter than the whole, so that it comes first: its error means that nothing was sent.
         self.connect_timeout = 0.9 * timeout
         tracing = aiohttp.TraceConfig()
         tracing.on_request_headers_sent.append(_note_sent)
