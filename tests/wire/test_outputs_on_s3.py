@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 
 import pytest
@@ -12,53 +11,19 @@ import requests
 from airflow_provider_modelslab.exceptions import ModelsLabSaveError
 from airflow_provider_modelslab.ui.media import open_stored
 from tests.support.raw_server import RawServer, stalling
+from tests.support.s3 import Bucket, serve_bucket
 from tests.support.storing import ENCODED, PNG, RESIGNED, job, picture, run_python, save_outputs, saving
 from tests.support.waiting import wait_until
 
 
-class Bucket:
-    def __init__(self, url: str) -> None:
-        import boto3
-
-        self.connection = json.dumps(
-            {
-                "conn_type": "aws",
-                "login": "test",
-                "password": "test-secret",
-                "extra": {"endpoint_url": url, "region_name": "us-east-1"},
-            }
-        )
-        self.client = boto3.client(
-            "s3", endpoint_url=url, aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1"
-        )
-        self.client.create_bucket(Bucket="bucket")
-
-    def objects(self) -> dict[str, bytes]:
-        found = self.client.list_objects_v2(Bucket="bucket").get("Contents", [])
-        return {o["Key"]: self.client.get_object(Bucket="bucket", Key=o["Key"])["Body"].read() for o in found}
-
-    def uploads(self) -> list[str]:
-        """Return what is being uploaded and not completed."""
-        return [upload["Key"] for upload in self.client.list_multipart_uploads(Bucket="bucket").get("Uploads", [])]
-
-    def empty(self) -> None:
-        for key in self.objects():
-            self.client.delete_object(Bucket="bucket", Key=key)
-
-
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[Bucket]:
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield Bucket(f"http://{host}:{port}")
-    server.stop()
+    with serve_bucket() as bucket:
+        yield bucket
 
 
 @pytest.fixture
 def bucket(s3_server: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", s3_server.connection)
     s3_server.empty()
     return s3_server
