@@ -1,0 +1,143 @@
+"""
+Where the outputs of a finished job stand in its reply: the only place that knows the fields and their shapes.
+
+An output is a URL, a text or embedded data (a string), or a structured result such as a transcript with the times of
+its words (a JSON object or list), which stays whole. Pure and total: whatever a reply holds, reading it raises nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+Output: TypeAlias = "str | dict[str, Any] | list[Any]"
+
+_ADDRESS_FIELDS = ("links", "output_url", "link", "proxy_links")
+"""
+The fields with addresses that count where ``output`` holds nothing, in this order. ``links``: voice. ``output_url``:
+read by the vendor's own command line. ``link``: v3/base64_crop. ``proxy_links``: enterprise image editing answers
+nothing else.
+"""
+
+_RESULT_FIELDS = frozenset(
+    {"text", "transcription", "transcript", "timestamps", "word_timestamps", "words", "segments", "caption", "lyrics"}
+)
+"""An object with one of these is a result in itself; all others only hold files together."""
+
+_PIECE_FIELDS = frozenset({"word", "start", "end", "start_sec", "end_sec", "start_time", "end_time", "timestamp"})
+"""An object with one of these is a piece of a transcript, which is the whole list."""
+
+_STATE_FIELDS = frozenset({"id", "status", "message", "messege", "eta", "tip", "code"})
+"""What tells of a job, and is no result."""
+
+_ADDRESS = re.compile(r"https?://|data:", re.IGNORECASE)
+_BASE64 = re.compile(r"(?![0-9a-f]+\Z)[A-Za-z0-9+/_-][A-Za-z0-9+/_=\r\n-]{63,}", re.IGNORECASE)
+
+
+def find_outputs(document: Mapping[str, Any]) -> list[Output]:
+    """
+    Return the outputs of a reply that says ``success``.
+
+    :param document: the reply's JSON object.
+    :return: the outputs, in the reply's order; empty where it holds none.
+    """
+    if outputs := list(_outputs_in(document.get("output"))):
+        return outputs
+    for field in _ADDRESS_FIELDS:
+        if files := list(_files_in(document.get(field))):
+            return [*files]
+    meta = document.get("meta")  # v7 speech to text answers there
+    return list(_outputs_in(meta.get("transcription"))) if isinstance(meta, Mapping) else []
+
+
+def find_copies(document: Mapping[str, Any]) -> list[str]:
+    """Return the proxy's copies of the outputs, which stand beside them; before the outputs exist, too."""
+    nested = document.get("output")
+    inner = find_copies(nested) if isinstance(nested, Mapping) and _is_reply(nested) else []
+    return inner or list(_files_in(document.get("proxy_links")))
+
+
+def find_future_links(document: Mapping[str, Any]) -> list[str]:
+    """Return where a reply says that files will be: never a sign that they are there."""
+    return list(_files_in(document.get("future_links")))
+
+
+def find_other_links(document: Mapping[str, Any]) -> list[str]:
+    """Return the further URLs of a reply that says ``success``: neither its outputs nor their copies."""
+    taken = [*filter(_is_text, find_outputs(document)), *find_copies(document)]
+    every = (file for field in ("output", *_ADDRESS_FIELDS) for file in _files_in(document.get(field)))
+    return [file for file in dict.fromkeys(every) if file not in taken]
+
+
+def as_text(output: Output) -> str:
+    """Return an output as one text, the same whatever order a database gives the fields of an object."""
+    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, sort_keys=True)
+
+
+def _outputs_in(value: Any) -> Iterator[Output]:
+    if isinstance(value, str):
+        if text := value.strip():
+            yield text
+    elif isinstance(value, Mapping):
+        yield from _outputs_in_object(value)
+    elif isinstance(value, Sequence):
+        if len(value) > 1 and all(map(_is_piece, value)):
+            yield list(value)
+            return
+        for item in value:
+            yield from _outputs_in(item)
+
+
+def _outputs_in_object(value: Mapping[str, Any]) -> Iterator[Output]:
+    if _is_reply(value):
+        yield from find_outputs(value)
+        return
+    files = list(_files_in(value))
+    if _is_result(value) if files else _says_something(value):
+        yield dict(value)
+    yield from files
+
+
+def _is_reply(value: Mapping[str, Any]) -> bool:
+    """Whether an object is a reply within a reply, as of a workflow: its outputs stand beside words on its state."""
+    return ("output" in value or not value.keys().isdisjoint(_ADDRESS_FIELDS)) and not _is_result(value)
+
+
+def _is_result(value: Mapping[str, Any]) -> bool:
+    return any(_holds_something(value.get(field)) for field in _RESULT_FIELDS)
+
+
+def _is_piece(value: Any) -> bool:
+    return isinstance(value, Mapping) and not value.keys().isdisjoint(_PIECE_FIELDS)
+
+
+def _says_something(value: Mapping[str, Any]) -> bool:
+    return any(_holds_something(item) for name, item in value.items() if name not in _STATE_FIELDS)
+
+
+def _holds_something(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_something, value.values()))
+    if isinstance(value, str):
+        return bool(value.strip())
+    return any(map(_holds_something, value)) if isinstance(value, Sequence) else bool(value)
+
+
+def _files_in(value: Any) -> Iterator[str]:
+    """Yield the URLs and the embedded data of a structure, without its words."""
+    if isinstance(value, str):
+        text = value.strip()
+        if _ADDRESS.match(text) or _BASE64.fullmatch(text):
+            yield text
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _files_in(item)
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from _files_in(item)
+
+
+def _is_text(output: Output) -> bool:
+    return isinstance(output, str)
