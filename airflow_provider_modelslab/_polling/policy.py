@@ -35,6 +35,7 @@ class PollingPolicy:
     :param update_spacing: between two such updates of all tasks together, at the least.
     :param connection_attempts: how often a missing connection is looked up, over half a minute, until that counts.
     :param renewal_gap: between two look-ups of a connection whose key is refused.
+    :param statistics_gap: between two debug lines with a poller's statistics, at the least.
     """
 
     min_delay: float = 1.0
@@ -58,6 +59,7 @@ class PollingPolicy:
     update_spacing: float = 2.0
     connection_attempts: int = 5
     renewal_gap: float = 60.0
+    statistics_gap: float = 60.0
 
 
 DEFAULT_POLICY = PollingPolicy()

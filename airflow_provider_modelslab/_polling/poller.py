@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import Context
@@ -24,6 +24,7 @@ from airflow_provider_modelslab._http.fingerprint import Fingerprint, fingerprin
 from airflow_provider_modelslab._polling.fair_queue import FairQueue
 from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.schedule import DurationModel
+from airflow_provider_modelslab._polling.statistics import PollerStatistics
 from airflow_provider_modelslab._polling.waits import JobWait
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
@@ -143,6 +144,10 @@ class Poller:
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_request = float("-inf")
         self._quiet_until = float("-inf")
+        self._paused = 0.0
+        self._replies: Counter[Verdict] = Counter()
+        self._next_line = float("-inf")
+        self._line_gap = pacing.policy.statistics_gap
 
     async def open(self) -> None:
         """Open the client, unless that has been done."""
@@ -165,6 +170,23 @@ class Poller:
     def requests_per_second(self) -> float:
         """How many polls may start in a second, of all triggers together."""
         return self._options.requests_per_second
+
+    def statistics(self) -> PollerStatistics:
+        """Return what this poller has done, and what it has before it."""
+        timers = [timer for subscription in self._subscriptions for timer in subscription.timers.values()]
+        moments = [timer.when() - asyncio.get_running_loop().time() for timer in timers]
+        now, due = self._now(), len(self._queue)
+        if due:
+            moments.append(max(self._next_request, self._quiet_until) - now)
+        return PollerStatistics(
+            replies=dict(self._replies),
+            triggers=len(self._subscriptions),
+            waiting=len(timers) + due + len(self._tasks) - 1,  # the dispatcher is a task, too
+            due=due,
+            next_due=max(0.0, min(moments)) if moments else None,
+            pace=self.requests_per_second,
+            paused=self._paused,
+        )
 
     @contextmanager
     def subscribed(self, waits: Sequence[JobWait], deadline: float) -> Iterator[Subscription]:
@@ -243,8 +265,7 @@ class Poller:
             self._connections.release()
 
     def _deliver(self, reply: Reply, wait: JobWait, subscription: Subscription) -> None:
-        if reply.verdict is Verdict.RATE_LIMITED:
-            self._quiet_until = max(self._quiet_until, self._now() + (reply.retry_after or 0.0))
+        self._count(reply)
         if subscription.closed:
             return
         if remark := wait.take(reply):
@@ -265,6 +286,19 @@ class Poller:
                 self.durations[wait.job.endpoint].observe(wait.first_eta, wait.duration)
         except Exception:  # a job that is done and paid for does not depend on what it teaches
             _log.exception("Nothing was learned from job %s", wait.job)
+
+    def _count(self, reply: Reply) -> None:
+        """Count a reply, keep the pause that it asks for, and log the statistics now and then."""
+        now = self._now()
+        self._replies[reply.verdict] += 1
+        if reply.verdict is Verdict.RATE_LIMITED:
+            quiet_until = max(self._quiet_until, now + (reply.retry_after or 0.0))
+            self._paused += quiet_until - max(self._quiet_until, now)
+            self._quiet_until = quiet_until
+        if now >= self._next_line:
+            self._next_line = now + self._line_gap
+            if _log.isEnabledFor(logging.DEBUG):
+                _log.debug("Polling %s: %s", self._options.base_url or "ModelsLab", self.statistics())
 
     def _hasten_another(self, subscription: Subscription) -> None:
         """Poll another job now, whose reply tells whether the account is refused or a job."""

@@ -8,7 +8,7 @@ import json
 import os
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import pairwise
 
@@ -21,7 +21,9 @@ from airflow_provider_modelslab._http.fingerprint import fingerprint_of
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
 from airflow_provider_modelslab._polling.poller import pollers
 from airflow_provider_modelslab._polling.schedule import DurationModel
+from airflow_provider_modelslab._polling.statistics import PollerStatistics
 from airflow_provider_modelslab._protocol.outcomes import HttpReply
+from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab._tasks.events import read_event
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
@@ -313,6 +315,66 @@ def test_pollers_and_closed_event_loops_are_forgotten(sandbox: Sandbox):
         asyncio.run(scenario())
     gc.collect()
     assert [each() is None for each in known] == [True, True, False]
+
+
+# --- statistics ---
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that only the event loop may ask."""
+    for _ in range(3000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the condition did not come true")
+
+
+def test_a_poller_tells_what_it_has_done_and_what_is_next(raw_server: RawServer, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    raw_server.answer(
+        reply({"status": "processing"}),
+        reply({"status": "error", "message": "Internal server error."}, 500),
+        reply({"status": "error", "message": "Rate limit exceeded", "retry_after": 2000}, 429),
+    )
+
+    async def scenario() -> list[PollerStatistics]:
+        async with pollers().joined(DEFAULT, None, ModelsLabHook().aoptions, DEFAULT_PACING) as poller:
+            states = [poller.statistics()]
+            jobs = [{"id": str(number), "endpoint": "v6/video"} for number in range(3)]
+            waits = [asyncio.create_task(outcome(jobs[:2], poke_interval=1000))]
+            await until(lambda: poller.statistics().waiting == 2)
+            states.append(poller.statistics())
+            waits.append(asyncio.create_task(outcome(jobs[2:])))
+            await until(lambda: poller.statistics().rate_limits == 1)
+            states.append(poller.statistics())
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            states.append(poller.statistics())
+            return states
+
+    opened, waiting, limited, left = asyncio.run(scenario())
+    assert (opened.polls, opened.triggers, opened.waiting, opened.next_due) == (0, 0, 0, None)
+    assert (waiting.polls, waiting.triggers, waiting.waiting, waiting.due) == (0, 1, 2, 0)
+    assert waiting.next_due == pytest.approx(58, abs=5)  # shortly before the deadline, whatever the interval
+    assert (limited.polls, limited.faults, limited.rate_limits, limited.triggers) == (3, 1, 1, 2)
+    assert limited.waiting == 3
+    assert limited.paused == 2000
+    assert (left.polls, left.triggers, left.waiting, left.next_due) == (3, 0, 0, None)
+    assert limited.replies == {Verdict.PROCESSING: 1, Verdict.TRANSIENT: 1, Verdict.RATE_LIMITED: 1}
+
+
+@pytest.mark.parametrize(("gap", "lines"), [(3600.0, 1), (0.0, 30)])
+def test_the_statistics_are_logged_at_debug_level_and_not_too_often(sandbox: Sandbox, monkeypatch, log, gap, lines):
+    set_policy(monkeypatch, statistics_gap=gap)
+    log.set_level("DEBUG", "airflow_provider_modelslab")
+    jobs = submitted(sandbox, 30)
+    sandbox.finish_all()
+    assert asyncio.run(outcome(jobs))["status"] == "finished"
+    told = [record.getMessage() for record in log.records if "polls" in record.getMessage()]
+    assert len(told) == lines
+    assert told[0].startswith(f"Polling {sandbox.url}: 1 polls, 0 faults, 0 rate limits")
+    assert sandbox.key not in str(told)
 
 
 # --- a wait belongs to the connection that it was started with ---
