@@ -7,12 +7,14 @@ travels in the path or in the body. Nothing here does I/O, imports Airflow or kn
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 __all__ = ["FetchEndpoint"]
 
@@ -30,6 +32,7 @@ _NOTHING = re.compile(r"(?i)none|null|undefined|true|false|nan|inf(inity)?")
 _NO_ID_NUMBER = re.compile(r"-\d+(\.\d+)?|\d+\.\d+")
 _WHOLE_FLOAT = re.compile(r"^(\d+)\.0+$")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.~-]{0,127}")
+_END_OF_FETCH_PATH = re.compile(r"/fetch(/[^/]*)?$")
 _FETCH_PATH = re.compile(rf"/api/(?P<family>{_SEGMENT}(?:/{_SEGMENT})*)/fetch(?:/(?P<id>[^/]+))?/?")
 
 
@@ -88,6 +91,42 @@ class FetchEndpoint(str, Enum):
         return self.value
 
 
+FAMILIES = frozenset(member.value for member in FetchEndpoint)
+"""The known families."""
+
+_GENERATIONS_BELOW = {
+    "v1/enterprise": "text2img img2img inpaint controlnet",
+    "v1/enterprise/flux_headshot": "make_gen",
+    "v1/enterprise/image_to_video_ultra": "img2video",
+    "v1/enterprise/qwen": "text2img",
+    "v1/enterprise/ultra_video": "text2video",
+    "v6/images": "text2img img2img inpaint controlnet",
+    "v6/realtime": "text2img img2img inpaint",
+    "v6/video": "text2video img2video text2video_ultra img2video_ultra watermark_remover",
+    "v6/voice": "text_to_speech text_to_audio voice_to_voice voice_cover music_gen sfx song_generator speech_to_text "
+    "lyrics_generator",
+    "v6/image_editing": "removebg_mask super_resolution inpaint outpaint object_removal head_shot flux_headshot fashion "
+    "caption qwen_edit",
+    "v6/3d": "text_to_3d image_to_3d",
+    "v6/interior": "make floor_planning room_decorator exterior_restorer scenario interior_mixer object_removal",
+    "v6/faceswap": "single_face_swap multiple_face_swap single_video_swap specific_video_swap",
+    "v7/images": "text-to-image image-to-image inpaint",
+    "v7/video-fusion": "text-to-video image-to-video video-to-video lip-sync",
+    "v7/voice": "text-to-speech speech-to-text speech-to-speech sound-generation music-gen song-extender song-inpaint",
+}
+
+_STANDARD = frozenset(f"{family}/{name}" for family, names in _GENERATIONS_BELOW.items() for name in names.split())
+
+GENERATION_ENDPOINTS = frozenset(
+    {"v4/dreambooth", *_STANDARD, *(path.replace("v6/", "v1/enterprise/") for path in _STANDARD)}
+)
+"""
+Generation endpoints that are known, to find the one that a misspelt path means. There are others.
+
+Dedicated servers have those of the standard API under their own prefix.
+"""
+
+
 class ForeignHostError(ValueError):
     """A ``fetch_result`` points to a host that the API key must not be sent to."""
 
@@ -139,20 +178,18 @@ def parse_endpoint(value: object) -> str:
     """
     Return the family that ``endpoint`` names.
 
-    :param value: a :class:`FetchEndpoint`, or a string such as ``"v6/video"``; slashes and spaces around it
-        do not matter.
+    :param value: a :class:`FetchEndpoint`, a string such as ``"v6/video"``, or the URL of a fetch endpoint as the
+        documentation has it; slashes and spaces around it, and ``/fetch`` with or without an id, do not matter.
     :raises ValueError: it is no family: not a string, empty, or not made of plain path segments.
     """
     if not isinstance(value, str):
         raise ValueError(f"endpoint must be a string such as 'v6/video', not {type(value).__name__}")
-    family = str(value).strip().strip("/").removeprefix("api/")
+    family = _END_OF_FETCH_PATH.sub("", _api_path(value))
     if not _FAMILY.fullmatch(family) or _NOTHING.fullmatch(family):
         raise ValueError(
-            f"endpoint {value!r:.200} is not a family of fetch endpoints: expected the part of the URL "
-            "between '/api/' and '/fetch', such as 'v6/video' or 'v1/enterprise/flux_headshot'"
+            f"endpoint {_without_secrets(value)!r:.200} is not a family of fetch endpoints: pass the part of the URL "
+            f"between '/api/' and '/fetch', such as 'v6/video'{did_you_mean(family, FAMILIES)}"
         )
-    if family.endswith("/fetch"):
-        raise ValueError(f"endpoint {family!r:.200} ends in '/fetch': leave that part out")
     return family
 
 
@@ -229,7 +266,7 @@ def endpoint_of_submission(path: str) -> str:
 
     :param path: the path of the generation endpoint, already parsed by :func:`parse_submission_path`.
     """
-    if path in _FAMILIES or "/" not in path:
+    if path in FAMILIES or "/" not in path:
         return path
     return path.rpartition("/")[0]
 
@@ -238,14 +275,29 @@ def parse_submission_path(value: object) -> str:
     """
     Return the path of a generation endpoint, for example ``v6/video/text2video``.
 
-    :raises ValueError: it is not made of plain path segments.
+    :param value: the path, or the whole URL as the documentation has it.
+    :raises ValueError: it is not made of plain path segments, or is that of a fetch endpoint.
     """
     if not isinstance(value, str):
         raise ValueError(f"path must be a string such as 'v6/video/text2video', not {type(value).__name__}")
-    path = str(value).strip().strip("/").removeprefix("api/")
-    if not _FAMILY.fullmatch(path) or _NOTHING.fullmatch(path):
-        raise ValueError(f"path {value!r:.200} is not a generation endpoint such as 'v6/video/text2video'")
+    path = _api_path(value)
+    is_fetch = _END_OF_FETCH_PATH.search(path)
+    if is_fetch or not _FAMILY.fullmatch(path) or _NOTHING.fullmatch(path):
+        raise ValueError(
+            f"path {_without_secrets(value)!r:.200} is not a generation endpoint such as 'v6/video/text2video'"
+            f"{did_you_mean(path, GENERATION_ENDPOINTS)}"
+        )
     return path
+
+
+def did_you_mean(path: str, known: Collection[str]) -> str:
+    """
+    Return ``" (did you mean 'v6/video'?)"`` where a path that is not known is close to one that is, else ``""``.
+
+    Only for the texts of errors: new families appear every few months, and may be close to known ones.
+    """
+    near = () if path in known else difflib.get_close_matches(path[:100], known, n=1, cutoff=0.8)
+    return "".join(f" (did you mean {each!r}?)" for each in near)
 
 
 @lru_cache(maxsize=256)
@@ -280,9 +332,33 @@ def api_url(path: str, host: str = MODELSLAB, base_url: str | None = None) -> st
     return f"{base_url or f'https://{host}'}/api/{path}"
 
 
+def _api_path(text: str) -> str:
+    """
+    Return the path below ``/api/`` that a path, or a URL of ModelsLab's, names; not checked.
+
+    :raises ValueError: the URL is that of another host.
+    """
+    text = str(text).strip()
+    if text.startswith(tuple(f"{host}/" for host in OFFICIAL_HOSTS)):
+        text = f"https://{text}"
+    if "://" in text:
+        parts = _split(text)
+        if parts is None or (parts.hostname or "").removeprefix("www.") not in OFFICIAL_HOSTS:
+            raise ValueError(
+                "endpoint must be the path behind '/api/', such as 'v6/video', without a host other than ModelsLab's: "
+                f"the connection's host says where requests go. It is {_without_secrets(text)!r:.200}"
+            )
+        text = parts.path
+    return text.strip("/").removeprefix("api/")
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
+
+
 def _without_secrets(url: str) -> str:
     """Return a URL that may be shown: without user-info and query, where keys have been seen."""
     return re.sub(r"//[^/]*@", "//…@", url.partition("?")[0])
-
-
-_FAMILIES = frozenset(member.value for member in FetchEndpoint)

@@ -31,7 +31,7 @@ from airflow_provider_modelslab._protocol.formatting import format_duration, for
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.submissions import Submission
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
-from airflow_provider_modelslab.endpoints import parse_job_id
+from airflow_provider_modelslab.endpoints import GENERATION_ENDPOINTS, did_you_mean, parse_job_id
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
     ModelsLabJobFailed,
@@ -407,6 +407,8 @@ class ModelsLabHook(BaseHook):
         if reply.verdict is Verdict.FAILED:
             raise ModelsLabJobFailed(f"The submission to {path} failed: {reply.job.message}", jobs=[reply.job])
         message = f"submission to {path}: {reply.job.message or 'an error without a reason'}"
+        if reply.verdict is Verdict.REFUSED:
+            message += did_you_mean(path, GENERATION_ENDPOINTS)
         if reply.job.id:
             message += f" (the reply names job {reply.job})"
         raise exception_for(reply.verdict, message, self.modelslab_conn_id, reply.retry_after)

@@ -17,6 +17,7 @@ from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._protocol.formatting import format_expectation
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
+from airflow_provider_modelslab.endpoints import FAMILIES, did_you_mean
 from airflow_provider_modelslab.jobs import Job
 
 INCONCLUSIVE = {
@@ -199,8 +200,9 @@ class JobWait:
         )
         if verdict is Verdict.NOT_FOUND:
             reason += (
-                f": job {self.job.id} is not known under endpoint {self.job.endpoint!r}; an id is only valid with the "
-                "endpoint and the account it came from"
+                f": job {self.job.id} is not known under endpoint {self.job.endpoint!r}"
+                f"{did_you_mean(self.job.endpoint, FAMILIES)}; an id is only valid with the endpoint and the account it "
+                "came from"
             )
         return reason
 

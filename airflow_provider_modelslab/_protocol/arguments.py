@@ -20,7 +20,8 @@ from airflow_provider_modelslab._protocol.replies import job_of_reply
 from airflow_provider_modelslab._protocol.sanitizing import sanitize
 from airflow_provider_modelslab._protocol.templates import parse_literal, refuse_task
 from airflow_provider_modelslab.endpoints import (
-    FetchEndpoint,
+    FAMILIES,
+    GENERATION_ENDPOINTS,
     endpoint_of_submission,
     parse_endpoint,
     parse_job_id,
@@ -30,8 +31,6 @@ from airflow_provider_modelslab.jobs import JOB_STATUSES, Job
 
 IfExists = Literal["skip", "overwrite", "error"]
 """What happens to files that are there."""
-
-_FAMILIES = frozenset(member.value for member in FetchEndpoint)
 
 _GENERATIONS = frozenset({"text2img", "img2img", "inpaint", "controlnet"})
 """The generation endpoints directly below families that have further families below them."""
@@ -95,8 +94,8 @@ def parse_family(value: Any) -> str:
     """
     family = parse_endpoint(value)
     parent, _, action = family.rpartition("/")
-    has_families_below = any(known.startswith(f"{parent}/") for known in _FAMILIES)
-    if family not in _FAMILIES and parent in _FAMILIES and (action in _GENERATIONS or not has_families_below):
+    has_families_below = any(known.startswith(f"{parent}/") for known in FAMILIES)
+    if family not in FAMILIES and parent in FAMILIES and (action in _GENERATIONS or not has_families_below):
         raise ValueError(
             f"endpoint {family!r} is a generation endpoint; its jobs are fetched under "
             f"{endpoint_of_submission(family)!r}: pass that"
@@ -112,10 +111,11 @@ def parse_generation_endpoint(value: Any) -> str:
     """
     path = parse_submission_path(value)
     # Below v1/enterprise and v4, some families are generation endpoints, too.
-    if path in _FAMILIES and (path.startswith(("v6/", "v7/")) or path in ("v3", "v1/enterprise")):
+    if path in FAMILIES and (path.startswith(("v6/", "v7/")) or path in ("v3", "v1/enterprise")):
+        example = min((each for each in GENERATION_ENDPOINTS if each.startswith(f"{path}/")), default=f"{path}/text2img")
         raise ValueError(
             f"endpoint {path!r} is the family under which jobs are fetched: pass a generation endpoint, whose path "
-            f"begins with '{path}/', for example 'v6/video/text2video'"
+            f"begins with '{path}/', such as {example!r}"
         )
     return path
 

@@ -8,13 +8,14 @@ remembers the jobs, the fault plan decides what goes wrong.
 from __future__ import annotations
 
 import base64
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from airflow_provider_modelslab.endpoints import endpoint_of_submission, route_of
+from airflow_provider_modelslab.endpoints import FAMILIES, GENERATION_ENDPOINTS, endpoint_of_submission, route_of
 from airflow_provider_modelslab.sandbox import media, replies
 from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings
 from airflow_provider_modelslab.sandbox.http import ReceivedRequest, Reply
@@ -96,6 +97,8 @@ class Api:
         """
         account = self._account_of(path)
         try:
+            if meant := _misspelt(path):
+                raise _Refused(replies.no_such_route(f"/api/{path}", meant))
             self._check_submission(path, parameters, self.ledger.account(account))
         except _Refused as refused:
             self._rejected += 1
@@ -217,6 +220,19 @@ def is_generation(path: str) -> bool:
     """Return whether a path, for example ``v6/video/text2video``, is that of a generation endpoint."""
     found = _find(f"/api/{path}")
     return found is not None and found[0].kind == "submit"
+
+
+def _misspelt(path: str) -> str:
+    """
+    Return the generation endpoint that a path certainly means; empty where the path may be right.
+
+    Endpoints that are not known are served: new ones appear every few months, as do new versions.
+    """
+    if path in GENERATION_ENDPOINTS | FAMILIES:
+        return ""
+    version = path.partition("/")[0]
+    same_version = [known for known in GENERATION_ENDPOINTS if known.startswith(f"{version}/")]
+    return "".join(difflib.get_close_matches(path[:100], same_version, n=1, cutoff=0.9))
 
 
 def _full_reply(job: Job, base_url: str) -> Reply:

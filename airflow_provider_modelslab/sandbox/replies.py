@@ -120,9 +120,13 @@ def invalid_key(given: bool) -> Reply:
     return error("Invalid API key" if given else "API key required", 401)
 
 
-def no_such_route(path: str) -> Reply:
-    """Return the answer to a path that the API does not have."""
-    return error(f"The route {path} could not be found.", 404)
+def no_such_route(path: str, meant: str = "") -> Reply:
+    """
+    Return the answer to a path that the API does not have.
+
+    :param meant: the generation endpoint that is meant, a help which the API itself does not give.
+    """
+    return error(f"The route {path} could not be found.{f' Did you mean {meant!r}?' if meant else ''}", 404)
 
 
 def wrong_method(method: str, path: str, allowed: str) -> Reply:

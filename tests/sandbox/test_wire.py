@@ -329,3 +329,26 @@ def test_links_name_the_host_that_the_client_used(sandbox: Sandbox) -> None:
     reply = requests.post(url, json={"key": sandbox.key, **PROMPT}, headers=headers, timeout=10).json()
     assert reply["fetch_result"].startswith("http://localhost:8787/api/v6/video/fetch/")
     assert reply["future_links"][0].startswith("http://localhost:8787/files/")
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("v6/video/text2vidoe", "v6/video/text2video"),
+        ("v6/images/text2image", "v6/images/text2img"),
+        ("v6/image/text2img", "v6/images/text2img"),
+        ("v7/images/text_to_image", "v7/images/text-to-image"),
+    ],
+)
+def test_a_misspelt_generation_endpoint_is_refused_with_the_one_that_is_meant(
+    sandbox: Sandbox, post: Post, path: str, meant: str
+) -> None:
+    reply = post(path, **PROMPT)
+    assert reply.status_code == 404
+    assert reply.json()["message"] == f"The route /api/{path} could not be found. Did you mean {meant!r}?"
+    assert sandbox.state()["submissions"] == {"accepted": 0, "rejected": 1}
+
+
+@pytest.mark.parametrize("path", ["v6/holograms/text2hologram", "v8/images/text-to-image", "v1/enterprise/krea_2/make"])
+def test_endpoints_of_tomorrow_are_served(post: Post, path: str) -> None:
+    assert post(path, **PROMPT).status_code == 200

@@ -5,9 +5,12 @@ import json
 import pytest
 
 from airflow_provider_modelslab.endpoints import (
+    FAMILIES,
+    GENERATION_ENDPOINTS,
     FetchEndpoint,
     ForeignHostError,
     JobAddress,
+    did_you_mean,
     endpoint_of_submission,
     fetch_request,
     parse_endpoint,
@@ -69,9 +72,62 @@ def test_a_member_is_its_string_everywhere():
     assert type(parse_endpoint(member)) is str
 
 
-@pytest.mark.parametrize("text", ["v6/video", " v6/video ", "/v6/video/", FetchEndpoint.V6_VIDEO])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "v6/video",
+        " v6/video ",
+        "/v6/video/",
+        FetchEndpoint.V6_VIDEO,
+        "v6/video/fetch",
+        "https://modelslab.com/api/v6/video/fetch/147",
+        "https://modelslab.com/api/v6/video/fetch/{id}?key=secret",
+        "https://www.modelslab.com/api/v6/video/",
+        "modelslab.com/api/v6/video/fetch/:request_id",
+        "http://stablediffusionapi.com/api/v6/video",
+    ],
+)
 def test_endpoint_spellings(text):
     assert parse_endpoint(text) == "v6/video"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "v6/video/text2video",
+        "/api/v6/video/text2video",
+        "https://modelslab.com/api/v6/video/text2video",
+        "modelslab.com/api/v6/video/text2video/",
+    ],
+)
+def test_spellings_of_generation_endpoints(text):
+    assert parse_submission_path(text) == "v6/video/text2video"
+
+
+@pytest.mark.parametrize("parse", [parse_endpoint, parse_submission_path])
+@pytest.mark.parametrize("text", ["https://evil.example/api/v6/video", "https://[/api/v6/video", "https:///api/v6"])
+def test_a_url_of_another_host_is_no_endpoint(parse, text):
+    with pytest.raises(ValueError, match="the connection's host says where requests go"):
+        parse(text)
+
+
+@pytest.mark.parametrize("parse", [parse_endpoint, parse_submission_path])
+@pytest.mark.parametrize("text", ["https://evil.example/api/v6?key=secret", "https://user:secret@evil.example/api"])
+def test_no_secret_of_a_copied_url_is_shown(parse, text):
+    with pytest.raises(ValueError, match="endpoint") as caught:
+        parse(text)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_near_miss_is_answered_with_the_nearest_known_endpoint():
+    assert did_you_mean("v6/vidoe", FAMILIES) == " (did you mean 'v6/video'?)"
+    assert did_you_mean("v6/video/text2vidoe", GENERATION_ENDPOINTS) == " (did you mean 'v6/video/text2video'?)"
+    with pytest.raises(ValueError, match=r"did you mean 'v6/video'\?"):
+        parse_endpoint("v6 video")
+
+
+def test_what_is_known_or_far_from_anything_has_no_hint():
+    assert did_you_mean("v6/video", FAMILIES) == did_you_mean("v9/holograms", FAMILIES) == ""
 
 
 @pytest.mark.parametrize(
@@ -84,7 +140,6 @@ def test_endpoint_spellings(text):
         "v6//video",
         "../wallet_balance",
         "v6/../x",
-        "v6/video/fetch",
         "https://modelslab.com",
         "v6 video",
         "v6/video?x",
@@ -209,7 +264,7 @@ def test_submissions_go_to_the_host_of_their_family():
 
 
 @pytest.mark.parametrize(
-    "path", [None, 3, "", "../x", "v6/../../x", "https://modelslab.com/api/v6/video/text2video", "a b"]
+    "path", [None, 3, "", "../x", "v6/../../x", "https://modelslab.com/api/v6/video/fetch/1", "v6/video/fetch", "a b"]
 )
 def test_bad_submission_paths_are_refused_by_name(path):
     with pytest.raises(ValueError, match="path"):

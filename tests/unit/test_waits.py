@@ -120,6 +120,12 @@ def test_an_unknown_job_names_its_endpoint(clock):
     assert "'v6/video'" in wait.job.message
 
 
+def test_an_unknown_job_of_a_misspelt_endpoint_is_answered_with_the_one_that_is_meant(clock):
+    wait = wait_for(clock, replace(JOB, endpoint="v6/vidoe"))
+    poll_after(clock, wait, 20, *[Verdict.NOT_FOUND] * 3)
+    assert "under endpoint 'v6/vidoe' (did you mean 'v6/video'?)" in wait.job.message
+
+
 # --- faults and pauses ---
 
 

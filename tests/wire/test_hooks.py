@@ -74,6 +74,13 @@ def test_a_job_from_submission_to_success(sandbox: Sandbox, client):
 
 
 @both
+def test_a_misspelt_generation_endpoint_is_answered_with_the_one_that_is_meant(server: RawServer, client):
+    server.answer(reply({"status": "error", "message": "The route could not be found."}, 404))
+    with pytest.raises(ModelsLabRequestError, match=r"did you mean 'v6/video/text2video'\?"):
+        client.submit("v6/video/text2vidoe", PROMPT)
+
+
+@both
 def test_a_failed_job_is_a_job(sandbox: Sandbox, client):
     job = client.submit(VIDEO, PROMPT)
     sandbox.fail(job.id, "No GPU left")
