@@ -105,8 +105,8 @@ _GENERATIONS_BELOW = {
     "v6/video": "text2video img2video text2video_ultra img2video_ultra watermark_remover",
     "v6/voice": "text_to_speech text_to_audio voice_to_voice voice_cover music_gen sfx song_generator speech_to_text "
     "lyrics_generator",
-    "v6/image_editing": "removebg_mask super_resolution inpaint outpaint object_removal head_shot flux_headshot fashion "
-    "caption qwen_edit",
+    "v6/image_editing": "removebg_mask super_resolution inpaint outpaint object_removal head_shot flux_headshot "
+    "fashion caption qwen_edit",
     "v6/3d": "text_to_3d image_to_3d",
     "v6/interior": "make floor_planning room_decorator exterior_restorer scenario interior_mixer object_removal",
     "v6/faceswap": "single_face_swap multiple_face_swap single_video_swap specific_video_swap",

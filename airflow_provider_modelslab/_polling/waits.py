@@ -201,8 +201,8 @@ class JobWait:
         if verdict is Verdict.NOT_FOUND:
             reason += (
                 f": job {self.job.id} is not known under endpoint {self.job.endpoint!r}"
-                f"{did_you_mean(self.job.endpoint, FAMILIES)}; an id is only valid with the endpoint and the account it "
-                "came from"
+                f"{did_you_mean(self.job.endpoint, FAMILIES)}; an id is only valid with the endpoint and the account "
+                "it came from"
             )
         return reason
 

@@ -112,10 +112,10 @@ def parse_generation_endpoint(value: Any) -> str:
     path = parse_submission_path(value)
     # Below v1/enterprise and v4, some families are generation endpoints, too.
     if path in FAMILIES and (path.startswith(("v6/", "v7/")) or path in ("v3", "v1/enterprise")):
-        example = min((each for each in GENERATION_ENDPOINTS if each.startswith(f"{path}/")), default=f"{path}/text2img")
+        below = [each for each in GENERATION_ENDPOINTS if each.startswith(f"{path}/")]
         raise ValueError(
             f"endpoint {path!r} is the family under which jobs are fetched: pass a generation endpoint, whose path "
-            f"begins with '{path}/', such as {example!r}"
+            f"begins with '{path}/', such as {min(below, default='v6/video/text2video')!r}"
         )
     return path
 
