@@ -103,6 +103,7 @@ def _introduce(sandbox: Sandbox) -> None:
         f"ModelsLab sandbox on {sandbox.url}. Connect Airflow to it with either of\n"
         f"export AIRFLOW_CONN_MODELSLAB_DEFAULT={shlex.quote(sandbox.connection)}\n"
         f"{add_connection}\n"
+        f"Its jobs, pictures and commands: {sandbox.url}/\n"
     )
     sys.stdout.flush()
 

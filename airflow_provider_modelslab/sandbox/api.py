@@ -29,6 +29,9 @@ ProcessingReplies = Literal["by_family", "sparse", "full"]
 
 _MAX_SAMPLES = 4
 
+_MAX_PIXELS = 2048
+"""Width or height of a picture, above which the submission's wish is not heard."""
+
 _NEEDS_PROMPT = re.compile(r".*/text(2|_to_|-to-)\w+")
 
 # A few jobs are fetched under another family than the one they were submitted to.
@@ -178,7 +181,7 @@ class Api:
         # Clients get the links with the submission; the files exist once the job is done.
         if job is None or job.status != "success" or match[0] not in _file_paths(job):
             raise _Refused(replies.no_such_route(match[0]))
-        body = media.make(job.request.kind, f"{job.token}-{match['index']}")
+        body = media.make(job.request.kind, f"{job.token}-{match['index']}", _size(job.request.meta))
         if job.request.base64:
             return Reply(body=base64.b64encode(body), content_type="text/plain")
         return Reply(body=body, content_type=media.CONTENT_TYPES[job.request.kind])
@@ -220,6 +223,15 @@ def is_generation(path: str) -> bool:
     """Return whether a path, for example ``v6/video/text2video``, is that of a generation endpoint."""
     found = _find(f"/api/{path}")
     return found is not None and found[0].kind == "submit"
+
+
+def _size(parameters: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return width and height of the pictures that a submission asks for; ``None`` for whatever size they have."""
+    try:
+        width, height = int(parameters["width"]), int(parameters["height"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return (width, height) if min(width, height) > 0 and max(width, height) <= _MAX_PIXELS else None
 
 
 def _misspelt(path: str) -> str:

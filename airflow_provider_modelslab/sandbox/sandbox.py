@@ -1,7 +1,8 @@
 """
 The sandbox as a whole: one object to start, inspect and control, from any thread.
 
-It puts the parts together and guards them with one lock. Requests under ``/sandbox/`` call the same methods.
+It puts the parts together and guards them with one lock. Requests under ``/sandbox/`` call the same methods; at ``/``
+is a page that shows the jobs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from airflow_provider_modelslab.sandbox.api import ENTERPRISE, STANDARD, Api, Pr
 from airflow_provider_modelslab.sandbox.control_api import PREFIX, ControlApi
 from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings
 from airflow_provider_modelslab.sandbox.http import ReceivedRequest, Reply
+from airflow_provider_modelslab.sandbox.page import page
 from airflow_provider_modelslab.sandbox.request_log import RequestLog
 from airflow_provider_modelslab.sandbox.server import Server
 from airflow_provider_modelslab.sandbox.state import FAILED_MESSAGE, Account, Job, Ledger, Pace
@@ -260,6 +262,8 @@ class Sandbox:
         with self._lock:
             if not self._serves_others and _is_foreign(request):
                 return replies.foreign()
+            if request.path == "/" and request.method in ("GET", "HEAD"):
+                return page(self._api.ledger.jobs, self._api.snapshot(), base_url)
             if request.path.startswith(PREFIX):
                 return self._control_api.respond(request)
             self._request_log.add(request)

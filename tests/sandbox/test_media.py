@@ -9,8 +9,11 @@ import wave
 from collections.abc import Iterator
 
 import pytest
+import requests
 
+from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sandbox.media import CONTENT_TYPES, kind_of, make
+from tests.sandbox.conftest import Post
 
 SIGNATURES = {
     "png": b"\x89PNG\r\n\x1a\n",
@@ -99,3 +102,24 @@ def test_the_path_decides_the_kind(path: str, kind: str) -> None:
 )
 def test_a_client_may_choose_the_kind(output_type: object, kind: str) -> None:
     assert kind_of("v6/video/text2video", output_type) == kind
+
+
+@pytest.mark.parametrize(
+    ("wish", "size"),
+    [
+        ({"width": 512, "height": 768}, (512, 768)),
+        ({"width": "1024", "height": "64"}, (1024, 64)),
+        ({"width": 512}, (256, 256)),
+        ({"width": -1, "height": 10}, (256, 256)),
+        ({"width": 10**9, "height": 10**9}, (256, 256)),
+        ({"width": "wide", "height": []}, (256, 256)),
+    ],
+)
+def test_pictures_have_the_size_that_was_asked_for(
+    sandbox: Sandbox, post: Post, wish: dict[str, object], size: tuple[int, int]
+) -> None:
+    job = post("v6/images/text2img", prompt="a fox", **wish).json()
+    sandbox.finish(job["id"])
+    picture = requests.get(job["future_links"][0], timeout=10).content
+    assert picture.startswith(b"\x89PNG")
+    assert struct.unpack_from(">II", picture, 16) == size
