@@ -111,8 +111,7 @@ def _row(job: Job) -> str:
 def _outputs(job: Job) -> str:
     if job.status != "success":
         return ""
-    shown = job.request.kind in _PICTURES and not job.request.base64
-    return " ".join(
-        f'<a href="{escape(url)}">{f"""<img src="{escape(url)}" alt="output">""" if shown else escape(job.request.kind)}</a>'
-        for url in output_urls(job, "")
-    )
+    is_picture = job.request.kind in _PICTURES and not job.request.base64
+    urls = [escape(url) for url in output_urls(job, "")]
+    shown = [f'<img src="{url}" alt="output">' if is_picture else job.request.kind for url in urls]
+    return " ".join(f'<a href="{url}">{what}</a>' for url, what in zip(urls, shown, strict=True))
