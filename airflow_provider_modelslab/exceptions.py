@@ -16,7 +16,8 @@ No message carries the API key or the body of a request::
     AirflowException
     ├── ModelsLabTransientError                       network, server or proxy trouble that passes
     │   └── ModelsLabRateLimited                      the queue is full, or requests come too fast
-    └── ModelsLabSaveError                            outputs could not be stored
+    ├── ModelsLabSaveError                            outputs could not be stored
+    └── ModelsLabLedgerError                          the memory of paid jobs cannot be read or written
     AirflowSensorTimeout
     └── ModelsLabTimeout                              the time of a wait is over
 """
@@ -41,6 +42,7 @@ __all__ = [
     "ModelsLabAuthError",
     "ModelsLabCreditsError",
     "ModelsLabJobFailed",
+    "ModelsLabLedgerError",
     "ModelsLabOutputExists",
     "ModelsLabPlanError",
     "ModelsLabRateLimited",
@@ -149,6 +151,14 @@ class ModelsLabSaveError(AirflowException):
     def __init__(self, message: str, without_files: Sequence[Job] = ()) -> None:
         super().__init__(message)
         self.without_files = tuple(without_files)
+
+
+class ModelsLabLedgerError(AirflowException):
+    """
+    The ledger cannot be read or written, so nothing was submitted. Do: correct what the store complains of.
+
+    The task is retried: nothing was paid for.
+    """
 
 
 class ModelsLabOutputExists(AirflowFailException):

@@ -159,22 +159,23 @@ def parse_if_exists(value: Any) -> IfExists:
     return choice
 
 
-def parse_output_path(value: Any) -> str:
+def parse_output_path(value: Any, argument: str = "output_path") -> str:
     """
     Return the URL or the absolute path of a folder.
 
     :param value: a string, a ``pathlib.Path`` or an ``ObjectStoragePath``.
+    :param argument: the name of the argument, for the error.
     :raises ValueError: it is neither, or relative.
     """
     path = str(value) if isinstance(value, os.PathLike) or hasattr(value, "fs") else value
     if not isinstance(path, str) or not re.match(r"/|[a-z][\w+.-]*://.", path) or "\0" in path:
         raise ValueError(
-            "output_path must be a URL such as 's3://aws_default@bucket/folder/' or an absolute path, not "
+            f"{argument} must be a URL such as 's3://aws_default@bucket/folder/' or an absolute path, not "
             f"{value!r:.200}"
         )
     parts = urlsplit(path)
     if parts.scheme == "file" and parts.netloc:
-        raise ValueError(f"output_path {path!r:.200} must have three slashes: 'file:///{parts.netloc}{parts.path}'")
+        raise ValueError(f"{argument} {path!r:.200} must have three slashes: 'file:///{parts.netloc}{parts.path}'")
     return path
 
 

@@ -1,0 +1,260 @@
+"""
+A receipt: what the ledger knows of one paid job. Pure.
+
+It is written before the request leaves (``intended``), after the reply (``submitted``) and at the end. It never holds
+the key or a payload's text. One that is read may be older, newer, or not ours: reading it raises nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime, timezone
+from typing import Any, Literal, get_args
+
+from airflow_provider_modelslab._ledger.identity import TaskTry
+from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.shortening import MAX_DATA, shorten
+from airflow_provider_modelslab.jobs import Job
+
+SCHEMA_VERSION = 1
+"""Of what :meth:`Receipt.to_dict` returns. Fields may be added; none changes its meaning."""
+
+State = Literal["intended", "submitted", "succeeded", "failed", "in_doubt"]
+"""
+``intended``: about to be submitted, or the worker died meanwhile. ``submitted``: paid for, and not finished yet as far
+as is known. ``in_doubt``: it may have been billed, and the user was told so.
+"""
+
+STATES: tuple[State, ...] = get_args(State)
+
+_JOB_FIELDS = frozenset(each.name for each in fields(Job)) - {
+    "status",
+    "outputs",
+    "message",
+    "proxy_links",
+    "nsfw_content_detected",
+    "generation_time",
+    "meta",
+}
+"""What a job is fetched by."""
+
+_YEAR_5000 = 95_617_584_000.0
+
+_LARGEST = 1e12
+"""Seconds beyond which a number is a mistake."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """
+    A stored output.
+
+    :param path: where it is, as the XCom ``files`` names it.
+    :param size: bytes; ``None`` where that is not known.
+    """
+
+    path: str
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """
+    What is known of one paid job.
+
+    :param state: one of :data:`STATES`.
+    :param endpoint: the path of the generation endpoint.
+    :param account: the host and a few bits of a slow hash of the key.
+    :param payload_digest: see :func:`~airflow_provider_modelslab._ledger.identity.payload_digest`.
+    :param has_seed: whether the payload fixes the seed.
+    :param item: the item's name.
+    :param task: the try that submitted it; once it has ended, the one that took its result last.
+    :param nonce: tells the receipt from one that somebody else writes under the same name.
+    :param submitted_at: when the request was about to leave, in seconds since the epoch.
+    :param ended_at: when the result was taken or the user was told.
+    :param job: what the job is fetched by; ``None`` while no reply has named it.
+    :param outputs: of a job that has succeeded. Data is shortened, but for a job without an id that has not ended:
+        nobody could fetch it again.
+    :param files: the stored outputs, in the order of the outputs; empty where none were stored.
+    :param generation_time: seconds that ModelsLab took.
+    :param message: why it failed, or what is in doubt: one line.
+    """
+
+    state: State = "intended"
+    endpoint: str = ""
+    account: str = ""
+    payload_digest: str = ""
+    has_seed: bool = False
+    item: str = ""
+    task: TaskTry = field(default_factory=TaskTry)
+    nonce: str = ""
+    submitted_at: float | None = None
+    ended_at: float | None = None
+    job: Job | None = None
+    outputs: tuple[str, ...] = ()
+    files: tuple[StoredFile, ...] = ()
+    generation_time: float | None = None
+    message: str = ""
+
+    # --- its life -----------------------------------------------------------------------------------------
+
+    def accepted(self, job: Job) -> Receipt:
+        """Return the receipt of a job that a reply has named."""
+        outputs = () if job.id else tuple(job.outputs)
+        return replace(self, state="submitted", job=_fetchable(job), outputs=outputs)
+
+    def doubted(self, message: str, task: TaskTry, now: float, job: Job | None = None) -> Receipt:
+        """
+        Return the receipt of a submission that may have been billed, as the user is told.
+
+        :param job: the job that an unusable reply named.
+        """
+        known = _fetchable(job) if job is not None and job.id else self.job
+        return replace(self, state="in_doubt", task=task, ended_at=now, job=known, message=_line(message))
+
+    def ended(self, job: Job, task: TaskTry, now: float, files: Sequence[StoredFile] = ()) -> Receipt:
+        """
+        Return the receipt of a finished job.
+
+        :param task: the try that takes its result.
+        :param now: the time, in seconds since the epoch.
+        :param files: its stored outputs.
+        """
+        return replace(
+            self,
+            state="succeeded" if job.status == "success" else "failed",
+            task=task,
+            ended_at=now,
+            job=_fetchable(job),
+            outputs=tuple(map(str, shorten(job.outputs))),
+            files=tuple(files),
+            generation_time=job.generation_time,
+            message=_line(job.message),
+        )
+
+    def known_job(self) -> Job | None:
+        """Return the job as far as the receipt knows it: finished, where its result was taken."""
+        if self.job is None:
+            return None
+        if self.state == "failed":
+            return self.job.failed(self.message)
+        if self.state == "succeeded" or (self.outputs and not self.job.id):
+            return replace(
+                self.job, status="success", eta=None, outputs=list(self.outputs), generation_time=self.generation_time
+            )
+        return self.job
+
+    # --- JSON ---------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the receipt as it is stored: JSON, with times in ISO 8601."""
+        return {
+            "version": SCHEMA_VERSION,
+            "state": self.state,
+            "endpoint": self.endpoint,
+            "account": self.account,
+            "payload_digest": self.payload_digest,
+            "has_seed": self.has_seed,
+            "item": self.item,
+            **asdict(self.task),
+            "submitted_at": _iso(self.submitted_at),
+            "ended_at": _iso(self.ended_at),
+            "job": None if self.job is None else _job_record(self.job),
+            "outputs": list(self.outputs),
+            "files": [asdict(file) for file in self.files],
+            "generation_time": self.generation_time,
+            "message": self.message,
+            "nonce": self.nonce,
+        }
+
+    @classmethod
+    def from_dict(cls, record: Any) -> Receipt:
+        """
+        Return the receipt of a stored record.
+
+        What is missing or wrong counts as not known; a record that is no receipt at all is an intent: something was
+        about to be paid for.
+        """
+        if not isinstance(record, Mapping):
+            return cls()
+        state = record.get("state")
+        outputs, files = record.get("outputs"), record.get("files")
+        return cls(
+            state=state if state in STATES else "intended",
+            endpoint=_text(record.get("endpoint")),
+            account=_text(record.get("account")),
+            payload_digest=_text(record.get("payload_digest")),
+            has_seed=record.get("has_seed") is True,
+            item=_text(record.get("item")),
+            task=TaskTry(
+                dag_id=_text(record.get("dag_id")),
+                run_id=_text(record.get("run_id")),
+                task_id=_text(record.get("task_id")),
+                map_index=_whole(record.get("map_index"), -1),
+                try_number=_whole(record.get("try_number"), 1),
+                max_tries=_whole(record.get("max_tries"), 0),
+            ),
+            nonce=_text(record.get("nonce")),
+            submitted_at=_moment(record.get("submitted_at")),
+            ended_at=_moment(record.get("ended_at")),
+            job=_job(record.get("job")),
+            outputs=tuple(each for each in outputs if isinstance(each, str)) if isinstance(outputs, list) else (),
+            files=tuple(_stored_file(each) for each in files) if isinstance(files, list) else (),
+            generation_time=_number(record.get("generation_time")),
+            message=_text(record.get("message")),
+        )
+
+
+def _fetchable(job: Job) -> Job:
+    """Return a job reduced to what it is fetched by."""
+    return Job.from_dict(_job_record(job))
+
+
+def _job_record(job: Job) -> dict[str, Any]:
+    return {name: value for name, value in job.to_compact_dict().items() if name in _JOB_FIELDS}
+
+
+def _job(record: Any) -> Job | None:
+    if not isinstance(record, Mapping):
+        return None
+    texts = {name: value for name, value in record.items() if name in _JOB_FIELDS and isinstance(value, (str, bool))}
+    numbers = {name: _number(record.get(name)) for name in ("eta", "submitted")}
+    return Job.from_dict({**texts, **numbers}) if texts.get("endpoint") else None
+
+
+def _stored_file(record: Any) -> StoredFile:
+    fields_ = record if isinstance(record, Mapping) else {}
+    size = fields_.get("size")
+    return StoredFile(_text(fields_.get("path")), size if isinstance(size, int) and size >= 0 else None)
+
+
+def _line(text: str) -> str:
+    return one_line(str(shorten(text)))[:MAX_DATA]
+
+
+def _iso(moment: float | None) -> str | None:
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _moment(value: Any) -> float | None:
+    try:
+        moment = datetime.fromisoformat(value).timestamp() if isinstance(value, str) else -1.0
+    except (ValueError, OverflowError):
+        return None
+    return moment if 0 <= moment < _YEAR_5000 else None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _whole(value: Any, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < _LARGEST else None

@@ -1,0 +1,291 @@
+"""
+Where receipts are kept: a folder of small JSON files on any file system, or Airflow's own store of task states.
+
+What a receipt means is not known here. A file is only ever read whole: local files are renamed into place, and an
+object store shows no half of an object.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import posixpath
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow_provider_modelslab._protocol.arguments import parse_output_path
+from airflow_provider_modelslab._protocol.shortening import shorten
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabLedgerError, argument_errors
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+Records = dict[str, Any]
+"""Records by their names; ``None`` for what is there and no JSON."""
+
+
+class ReceiptStore(Protocol):
+    """
+    Where receipts are kept, by names such as ``my_dag/run_1/draw/owl.1f0c….1.json``.
+
+    Every method raises ``ModelsLabLedgerError`` where the store does not work.
+    """
+
+    survives_clear: bool
+    """Whether what is kept is still there after the task was cleared."""
+
+    def read_folder(self, folder: str) -> Records:
+        """Return all records in a folder, but not below it."""
+
+    def read(self, names: Iterable[str]) -> Records:
+        """Return those of some records that are there."""
+
+    def create(self, name: str, record: Mapping[str, Any]) -> bool:
+        """Keep a record that must not be there yet; return whether it is this one that is kept."""
+
+    def write(self, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep records, whether or not they are there."""
+
+    def delete(self, name: str) -> None:
+        """Remove a record, if it is there."""
+
+
+class FolderStore:
+    """
+    A folder on any file system that Airflow's ``ObjectStoragePath`` reaches.
+
+    :param path: a URL such as ``s3://aws_default@bucket/ledger``, or an absolute path.
+    :raises ModelsLabArgumentError: it cannot be used.
+    """
+
+    survives_clear = True
+
+    def __init__(self, path: str) -> None:
+        # Imported here: those who only parse DAGs need no fsspec.
+        from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
+
+        with argument_errors():
+            self.path = parse_output_path(path, "ledger_path")
+        try:
+            # The connection is looked up here, in the task's own thread: Airflow's supervisor is spoken to by one only.
+            folder = ObjectStoragePath(self.path)
+            self._fs: AbstractFileSystem = folder.fs
+        except (ValueError, ImportError, AirflowNotFoundException) as error:
+            raise ModelsLabArgumentError(f"ledger_path {path!r:.200} cannot be used: {error}") from error
+        self._folder = str(self._fs._strip_protocol(folder.path)).rstrip("/")  # as the file system names its own files
+        protocol = self._fs.protocol
+        protocols = {protocol} if isinstance(protocol, str) else set(protocol)
+        self._is_local = "file" in protocols
+        self._is_exclusive = self._is_local or not _EXCLUSIVE.isdisjoint(protocols)
+        self._made: set[str] = set()
+
+    def read_folder(self, folder: str) -> Records:
+        """Return all records in a folder, but not below it: one listing, and one read for each."""
+        with self._errors():
+            # File systems are shared within a process, and remember listings.
+            self._fs.invalidate_cache()
+            try:
+                found = self._fs.ls(f"{self._folder}/{folder}", detail=True)
+            except FileNotFoundError:
+                return {}
+            names = [posixpath.basename(entry["name"]) for entry in found if entry["type"] == "file"]
+        return self.read(f"{folder}/{name}" for name in names if name.endswith(".json"))
+
+    def read_all(self) -> Records:
+        """Return all records of the ledger: for reports, never for a submission."""
+        with self._errors():
+            self._fs.invalidate_cache()
+            found = self._fs.find(self._folder)
+        return self.read(path[len(self._folder) + 1 :] for path in found if path.endswith(".json"))
+
+    def read(self, names: Iterable[str]) -> Records:
+        """Return those of some records that are there, read several at a time where the store can."""
+        paths = {f"{self._folder}/{name}": name for name in names}
+        if not paths:
+            return {}
+        with self._errors():
+            # A list, and not a text, for a single one, too: then it is always a dict that comes back.
+            contents = self._fs.cat(list(paths), on_error="return")
+            for content in contents.values():
+                if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                    raise content
+        return {paths[path]: _parsed(content) for path, content in contents.items() if isinstance(content, bytes)}
+
+    def create(self, name: str, record: Mapping[str, Any]) -> bool:
+        """
+        Keep a record that must not be there yet; return whether it is this one that is kept.
+
+        Local files, S3 and GCS refuse the second of two. Elsewhere it is looked for before and after: of two that are
+        written in the very same moment, both might be taken for the first.
+        """
+        path, content = f"{self._folder}/{name}", _content(record)
+        with self._errors():
+            self._make_folder(path)
+            if not self._is_exclusive and self._fs.exists(path):
+                return False
+            try:
+                if self._is_local:
+                    with self._fs.open(path, "xb") as file:
+                        file.write(content)
+                else:
+                    self._fs.pipe_file(path, content, mode="create")
+            except Exception:
+                # It is there, which each store says in its own words; or the reply to our own request was lost, and the
+                # client has repeated it.
+                kept = self._content_of(path)
+                if kept is None:
+                    raise
+                return kept == content
+            return self._is_exclusive or self._content_of(path) == content
+
+    def write(self, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep records, several at a time where the store can."""
+        with self._errors():
+            contents = {f"{self._folder}/{name}": _content(record) for name, record in records.items()}
+            if not self._is_local:
+                self._fs.pipe(contents)
+                return
+            for path, content in contents.items():
+                self._make_folder(path)
+                partial = f"{path}.{uuid.uuid4().hex}.part"
+                try:
+                    self._fs.pipe_file(partial, content)
+                    self._fs.mv(partial, path)
+                except BaseException:
+                    with suppress(Exception):
+                        self._fs.rm_file(partial)
+                    raise
+
+    def delete(self, name: str) -> None:
+        """Remove a record, if it is there."""
+        with self._errors(), suppress(FileNotFoundError):
+            self._fs.rm_file(f"{self._folder}/{name}")
+
+    def _content_of(self, path: str) -> bytes | None:
+        with suppress(FileNotFoundError):
+            content: bytes = self._fs.cat_file(path)
+            return content
+        return None
+
+    def _make_folder(self, path: str) -> None:
+        folder = posixpath.dirname(path)
+        if self._is_local and folder not in self._made:
+            self._fs.makedirs(folder, exist_ok=True)
+            self._made.add(folder)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise ModelsLabLedgerError(
+                f"ledger_path {self.path!r:.200} does not work: {type(error).__name__}: {error!s:.500}"
+            ) from error
+
+
+class TaskState(Protocol):
+    """What is used of Airflow's task state store."""
+
+    def get(self, key: str) -> Any:
+        """Return the value, or ``None``."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a value."""
+
+
+class TaskStateStore:
+    """
+    Airflow's task state store, which Airflow has from 3.3 on and keeps for one task instance.
+
+    Data is shortened: it goes into Airflow's database.
+
+    :param state: the task state store.
+    :param survives_clear: whether Airflow keeps it when the task is cleared.
+    """
+
+    def __init__(self, state: TaskState, survives_clear: bool) -> None:
+        self.survives_clear = survives_clear
+        self._state = state
+        self._parts: list[Records] | None = None
+
+    def read_folder(self, folder: str) -> Records:
+        """Return all records: there is one folder only."""
+        return {name: record for part in self._loaded() for name, record in part.items()}
+
+    def read(self, names: Iterable[str]) -> Records:
+        """Return those of some records that are there."""
+        kept = self.read_folder("")
+        return {name: kept[name] for name in names if name in kept}
+
+    def create(self, name: str, record: Mapping[str, Any]) -> bool:
+        """Keep a record that must not be there yet; Airflow lets no two tries of a task write."""
+        if name in self.read_folder(""):
+            return False
+        self.write({name: record})
+        return True
+
+    def write(self, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep records: each part of the memory that changes is written once."""
+        parts, changed = self._loaded(), set()
+        for name, record in records.items():
+            number = next((n for n, part in enumerate(parts) if name in part), None)
+            if number is None:
+                number = next((n for n, part in enumerate(parts) if len(part) < RECORDS_PER_KEY), len(parts))
+                parts[number:number] = [] if number < len(parts) else [{}]
+            parts[number][name] = shorten(dict(record))
+            changed.add(number)
+        for number in sorted(changed):
+            self._keep(number)
+
+    def delete(self, name: str) -> None:
+        """Remove a record, if it is there."""
+        for number, part in enumerate(self._loaded()):
+            if part.pop(name, None) is not None:
+                self._keep(number)
+
+    def _loaded(self) -> list[Records]:
+        if self._parts is None:
+            with _state_errors():
+                values = map(self._state.get, map(_key, itertools.count()))
+                self._parts = [dict(value) for value in itertools.takewhile(_is_part, values)]
+        return self._parts
+
+    def _keep(self, number: int) -> None:
+        with _state_errors():
+            self._state.set(_key(number), self._loaded()[number])
+
+
+RECORDS_PER_KEY = 20
+"""Records in one value of the task state store: it is written again with each of them."""
+
+_EXCLUSIVE = frozenset({"s3", "s3a", "gs", "gcs"})
+"""Protocols of fsspec whose ``pipe_file(mode="create")`` asks the server itself to refuse what is there already."""
+
+
+def _key(number: int) -> str:
+    return f"modelslab_receipts_{number}"
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+@contextmanager
+def _state_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ModelsLabLedgerError(f"Airflow's task state store does not work: {type(error).__name__}") from error
+
+
+def _content(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
