@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from airflow_provider_modelslab._http.connection import ClientOptions
+from airflow_provider_modelslab._protocol.http_request import HttpRequest
+from airflow_provider_modelslab._protocol.kinds import ask_request, cancel_request
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
 from airflow_provider_modelslab._protocol.replies import Balance, Reply, read_balance_reply, read_fetch_reply
 from airflow_provider_modelslab._protocol.submissions import Submission
-from airflow_provider_modelslab.endpoints import api_url, fetch_request
+from airflow_provider_modelslab.endpoints import api_url
 from airflow_provider_modelslab.jobs import Job
 
 if TYPE_CHECKING:
@@ -72,7 +74,11 @@ class Client:
         # it is unknown whether it arrived.
         with self._transport.open_session(self._ssl_context) as session:
             call = _submit(submission, self.options)
-            return call.read(self._transport.post(session, call.url, call.body, self.options.request_timeout))
+            return call.read(self._transport.send(session, call.request, self.options.request_timeout))
+
+    def cancel(self, job: Job) -> Reply:
+        """Cancel a job with one request; see :func:`~airflow_provider_modelslab._protocol.kinds.cancel_request`."""
+        return self._send(_cancel(job, self.options))
 
     def balance(self) -> Balance:
         """Ask for the account's balance."""
@@ -80,9 +86,7 @@ class Client:
 
     def _send(self, call: _Call[_Read]) -> _Read:
         timeout = self.options.request_timeout
-        return call.read(
-            self._transport.post(self._session, call.url, call.body, timeout, cut_running=call.cut_running)
-        )
+        return call.read(self._transport.send(self._session, call.request, timeout, cut_running=call.cut_running))
 
 
 class AsyncClient:
@@ -118,6 +122,10 @@ class AsyncClient:
         """Submit a generation with one request, as the first one of this client: see :meth:`Client.submit`."""
         return await self._send(_submit(submission, self.options))
 
+    async def cancel(self, job: Job) -> Reply:
+        """Cancel a job with one request; see :meth:`Client.cancel`."""
+        return await self._send(_cancel(job, self.options))
+
     async def close(self) -> None:
         """Close all connections."""
         await self._session.client.close()
@@ -129,7 +137,7 @@ class AsyncClient:
         await self.close()
 
     async def _send(self, call: _Call[_Read]) -> _Read:
-        received = await self._session.post(call.url, call.body, cut_running=call.cut_running)
+        received = await self._session.send(call.request, cut_running=call.cut_running)
         if isinstance(received, HttpReply) and len(received.body) > LONG_BODY:
             return await asyncio.to_thread(call.read, received)
         return call.read(received)
@@ -142,8 +150,7 @@ class AsyncClient:
 class _Call(Generic[_Read]):
     """What to send where, and how to read the reply."""
 
-    url: str
-    body: Mapping[str, object]
+    request: HttpRequest
     read: Callable[[HttpReply | NoReply], _Read]
     cut_running: bool = False
 
@@ -154,14 +161,24 @@ def _poll(job: Job, options: ClientOptions) -> _Call[Reply]:
         _log.debug("Polled job %s: %s", job, reply.verdict.value)
         return reply
 
-    return _Call(*fetch_request(job.endpoint, job.id, options.key, options.base_url), read, cut_running=True)
+    return _Call(ask_request(job, options.key, options.base_url), read, cut_running=True)
 
 
 def _submit(submission: Submission, options: ClientOptions) -> _Call[Reply]:
-    url, body = submission.request(options.key, options.base_url)
-    return _Call(url, body, lambda received: submission.read(received, options.key, options.base_url))
+    request = submission.request(options.key, options.base_url)
+    return _Call(request, lambda received: submission.read(received, options.key, options.base_url))
+
+
+def _cancel(job: Job, options: ClientOptions) -> _Call[Reply]:
+    # What comes back tells of the request, not of the job: it is read like a reply without a kind.
+    request = Job(id="", endpoint="cancel")
+    return _Call(
+        cancel_request(job, options.key, options.base_url),
+        lambda received: read_fetch_reply(received, request, options.key),
+    )
 
 
 def _balance(options: ClientOptions) -> _Call[Balance]:
     url = api_url("wallet_balance", base_url=options.base_url)
-    return _Call(url, {"key": options.key}, lambda received: read_balance_reply(received, options.key))
+    request = HttpRequest(url, {"key": options.key})
+    return _Call(request, lambda received: read_balance_reply(received, options.key))

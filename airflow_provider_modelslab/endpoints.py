@@ -266,7 +266,7 @@ def endpoint_of_submission(path: str) -> str:
 
     :param path: the path of the generation endpoint, already parsed by :func:`parse_submission_path`.
     """
-    if path in FAMILIES or "/" not in path:
+    if path in FAMILIES or path in _ASKED_FOR_BY_NAME or "/" not in path:
         return path
     return path.rpartition("/")[0]
 
@@ -362,3 +362,7 @@ def _split(url: str) -> SplitResult | None:
 def _without_secrets(url: str) -> str:
     """Return a URL that may be shown: without user-info and query, where keys have been seen."""
     return re.sub(r"//[^/]*@", "//…@", url.partition("?")[0])
+
+
+_ASKED_FOR_BY_NAME = frozenset({"v3/lora_fine_tune"})
+"""What starts a training that goes by the same name afterwards."""

@@ -111,15 +111,15 @@ def departures() -> Iterator[list[tuple[float, str]]]:
     from airflow_provider_modelslab._http.async_transport import Session
 
     recorded = []
-    post = Session.post
+    send = Session.send
 
-    async def record(session: Session, url: str, body: Any) -> Any:
-        recorded.append((time.monotonic(), url))
-        return await post(session, url, body)
+    async def record(session: Session, request: Any, **options: Any) -> Any:
+        recorded.append((time.monotonic(), request.url))
+        return await send(session, request, **options)
 
-    Session.post = record  # type: ignore[method-assign,assignment]
+    Session.send = record  # type: ignore[method-assign,assignment]
     yield recorded
-    Session.post = post  # type: ignore[method-assign]
+    Session.send = send  # type: ignore[method-assign]
 
 
 async def collection_among_sleepers(count: int) -> float:

@@ -1,5 +1,5 @@
 """
-How bytes travel on event loops: one ``POST`` with a JSON body, over ``aiohttp``.
+How bytes travel on event loops: one request, over ``aiohttp``.
 
 The asynchronous twin of :mod:`airflow_provider_modelslab._http.sync_transport`: same faults, same outcomes.
 """
@@ -10,7 +10,6 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -20,6 +19,7 @@ import requests
 
 from airflow_provider_modelslab._http import outcomes
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
+from airflow_provider_modelslab._protocol.http_request import HttpRequest
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply, retry_after_seconds
 
 
@@ -50,28 +50,33 @@ class Session:
             trace_configs=[tracing],
         )
 
-    async def post(self, url: str, body: Mapping[str, object], *, cut_running: bool = False) -> HttpReply | NoReply:
+    async def send(self, request: HttpRequest, *, cut_running: bool = False) -> HttpReply | NoReply:
         """
         Send one request and return its whole reply.
 
-        :param url: where to.
-        :param body: the JSON body.
+        :param request: the request.
         :param cut_running: see :class:`~airflow_provider_modelslab._http.outcomes.IncomingBody`.
         """
         sent: list[bool] = []
-        received = await self._exchange(url, body, sent, outcomes.IncomingBody(cut_running))
+        received = await self._exchange(request, sent, outcomes.IncomingBody(cut_running))
         if isinstance(received, NoReply) and not sent:
             return replace(received, sent=False)
         return received
 
     async def _exchange(
-        self, url: str, body: Mapping[str, object], sent: list[bool], incoming: outcomes.IncomingBody
+        self, request: HttpRequest, sent: list[bool], incoming: outcomes.IncomingBody
     ) -> HttpReply | NoReply:
         try:
-            proxy = self._proxy_of(url[: url.index("/", len("https://"))])
-            data = json.dumps(body).encode()
-            async with self.client.post(
-                url, data=data, allow_redirects=False, proxy=proxy, trace_request_ctx=sent
+            proxy = self._proxy_of(request.url[: request.url.index("/", len("https://"))])
+            data = None if request.body is None else json.dumps(request.body).encode()
+            async with self.client.request(
+                request.method,
+                request.url,
+                data=data,
+                headers=request.headers,
+                allow_redirects=False,
+                proxy=proxy,
+                trace_request_ctx=sent,
             ) as response:
                 if outcomes.is_encoded(response.headers):
                     response.close()

@@ -1,11 +1,11 @@
 """
-How bytes travel on workers: one ``POST`` with a JSON body, and the sessions for all requests, over ``requests``.
+How bytes travel on workers: one request, and the sessions for all of them, over ``requests``.
 
-:func:`post` and its twin in :mod:`airflow_provider_modelslab._http.async_transport` return the same two values,
+:func:`send` and its twin in :mod:`airflow_provider_modelslab._http.async_transport` return the same two values,
 :class:`~airflow_provider_modelslab._protocol.outcomes.HttpReply` and
 :class:`~airflow_provider_modelslab._protocol.outcomes.NoReply`, and raise nothing for what a network can do. What a
 reply means is not known here, nor when to repeat a request. Sessions never follow redirects, since the key is in the
-body.
+body or in a header.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
@@ -32,6 +32,7 @@ from urllib3.util import parse_url
 from airflow_provider_modelslab._http import outcomes
 from airflow_provider_modelslab._http.addresses import AddressGuard
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
+from airflow_provider_modelslab._protocol.http_request import HttpRequest
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply, retry_after_seconds
 
 CONNECT_SECONDS = 10.0
@@ -76,32 +77,37 @@ def open_session(ssl_context: ssl.SSLContext | None = None, downloads: DownloadR
     return session
 
 
-def post(
-    session: _Session, url: str, body: Mapping[str, object], timeout: float, *, cut_running: bool = False
-) -> HttpReply | NoReply:
+def send(session: _Session, request: HttpRequest, timeout: float, *, cut_running: bool = False) -> HttpReply | NoReply:
     """
     Send one request and return its whole reply.
 
     :param session: a session of :func:`open_session`, without rules of downloads.
-    :param url: where to.
-    :param body: the JSON body.
+    :param request: the request.
     :param timeout: seconds for the whole exchange. Two things are not in it: the operating system resolves the name
         of the host in its own time, and each of the host's addresses has up to :data:`CONNECT_SECONDS`.
     :param cut_running: see :class:`~airflow_provider_modelslab._http.outcomes.IncomingBody`.
     """
-    received = _exchange(session, url, body, timeout, outcomes.IncomingBody(cut_running))
+    received = _exchange(session, request, timeout, outcomes.IncomingBody(cut_running))
     if isinstance(received, NoReply) and not session.connected:
         return replace(received, sent=False)
     return received
 
 
 def _exchange(
-    session: _Session, url: str, body: Mapping[str, object], timeout: float, incoming: outcomes.IncomingBody
+    session: _Session, request: HttpRequest, timeout: float, incoming: outcomes.IncomingBody
 ) -> HttpReply | NoReply:
     connecting = min(timeout, CONNECT_SECONDS)
     limits: Any = Timeout(total=timeout, connect=connecting)
     try:
-        with session.post(url, json=body, timeout=limits, allow_redirects=False, stream=True) as response:
+        with session.request(
+            request.method,
+            request.url,
+            json=request.body,
+            headers=request.headers,
+            timeout=limits,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
             if response.status_code < 200:
                 # An interim reply, which http.client takes for the last one. The true one is still to come: another
                 # request must not find it on this connection.

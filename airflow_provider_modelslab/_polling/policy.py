@@ -14,6 +14,8 @@ class PollingPolicy:
 
     :param min_delay: between two polls at one job, at the least: a triggerer's own loop turns no faster.
     :param max_delay: between two polls at one job, at the most.
+    :param min_long_delay: between two polls at a training or a workflow's run, at the least.
+    :param max_long_delay: between two such polls, at the most.
     :param max_first_delay: from the submission to the first poll, at the most: an ETA may be in another unit.
     :param max_backoff: after a fault, at the most.
     :param seconds_per_request: the latency that one request more must save to be worth it. 0.4 means about six
@@ -25,6 +27,8 @@ class PollingPolicy:
     :param not_found_limit: how many times in a row "Request not found" must have come besides.
     :param no_output_limit: how many times in a row a success without any output must have come besides.
     :param empty_error_limit: how many times in a row an error without a reason: running video jobs answer it.
+    :param unusable_limit: for which a completed training may not be ready for inference before it counts as done: a
+        model that is exported elsewhere never gets ready.
     :param fault_limit: how many polls of a job fail in a row before the log tells.
     :param linger: how long a wait for some of its jobs goes on after that, so that a task resumes once for several.
     :param first_progress_gap: until the first log line of a wait in which nothing happens; each next gap is twice
@@ -40,6 +44,8 @@ class PollingPolicy:
 
     min_delay: float = 1.0
     max_delay: float = 120.0
+    min_long_delay: float = 60.0
+    max_long_delay: float = 120.0
     max_first_delay: float = 600.0
     max_backoff: float = 60.0
     seconds_per_request: float = 0.4
@@ -50,6 +56,7 @@ class PollingPolicy:
     not_found_limit: int = 3
     no_output_limit: int = 6
     empty_error_limit: int = 10
+    unusable_limit: float = 1800.0
     fault_limit: int = 3
     linger: float = 5.0
     first_progress_gap: float = 30.0

@@ -32,6 +32,9 @@ _LEAST_SPREAD = 0.1
 
 _LONGEST = 1e9
 
+_LONG_SHARE = 0.05
+"""How late, as a share of its duration, the end of long work may be found; its bounds count more."""
+
 _WIDEST_GAP = 3.0
 """How many times as late as the poll before it a poll may be that still tells a duration."""
 
@@ -145,6 +148,18 @@ def next_delay(
     median, spread = durations.expected_duration(eta)
     gap = math.sqrt(2.5 * policy.seconds_per_request * spread * max(elapsed, median))
     return min(max(gap, policy.min_delay), policy.max_delay)
+
+
+def long_delay(elapsed: float, random: Random, policy: PollingPolicy = DEFAULT_POLICY) -> float:
+    """
+    Return the seconds to the next poll at work that takes up to hours: a minute at first, two after forty minutes.
+
+    :param elapsed: seconds since the work was started, or first polled.
+    :param random: the chance behind jitter.
+    :param policy: the bounds.
+    """
+    delay = max(policy.min_long_delay, _LONG_SHARE * elapsed)
+    return min(delay * random.uniform(1.0, 1.0 + policy.jitter), max(policy.max_long_delay, policy.min_long_delay))
 
 
 def backoff_delay(failures: int, policy: PollingPolicy = DEFAULT_POLICY) -> float:

@@ -14,7 +14,8 @@ from typing import Any
 
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.policy import Pacing
-from airflow_provider_modelslab._protocol.formatting import format_expectation
+from airflow_provider_modelslab._protocol.formatting import format_duration, format_expectation
+from airflow_provider_modelslab._protocol.kinds import kind_of
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
 from airflow_provider_modelslab.endpoints import FAMILIES, did_you_mean
@@ -64,8 +65,12 @@ class JobWait:
         self._inconclusive_replies = 0
         self._inconclusive_since = now
         self._inconclusive: Verdict | None = None
+        self._kind = kind_of(job.endpoint)
         if poke_interval is not None:
             self.due = self._started + poke_interval
+        elif self._kind is not None:
+            planned = self._started + schedule.long_delay(now - self._submitted, pacing.random, pacing.policy)
+            self.due = max(planned, now + pacing.policy.min_delay)
         else:
             planned = self._submitted + schedule.first_delay(job.eta, durations, pacing.policy)
             self.due = max(planned, now + pacing.policy.min_delay)
@@ -113,8 +118,8 @@ class JobWait:
         if self.first_eta is None:
             self.first_eta = reply.job.eta
         self._measure(reply.verdict, now)
-        if not self.job.finished and (reason := self._failure_reason(now)):
-            self.job = self.job.failed(reason)
+        if not self.job.finished:
+            self._conclude(now)
         remark = self._remark(reply)
         self.due = now + self._delay(reply, now)
         return remark
@@ -175,11 +180,25 @@ class JobWait:
         A job that was done when it was first polled, or that was submitted long before, tells nothing: it may have been
         done for days, and the moment of its submission stands in a record that may hold anything.
         """
-        recent = self._started - self._submitted <= self._pacing.policy.max_first_delay
+        recent = self._started - self._submitted <= self._pacing.policy.max_first_delay and self._kind is None
         if verdict is Verdict.PROCESSING:
             self._in_progress = now
         elif verdict is Verdict.SUCCESS and self._in_progress is not None and recent:
             self.duration = schedule.duration_between(self._in_progress - self._submitted, now - self._submitted)
+
+    @property
+    def _is_unusable(self) -> bool:
+        """Whether the last reply tells of a training that is completed, and whose model is not ready for inference."""
+        return self.last_verdict is Verdict.NO_OUTPUT and self._kind is not None and not self._kind.has_files
+
+    def _conclude(self, now: float) -> None:
+        """End the job where an inconclusive verdict counts by now."""
+        if not self._is_unusable:
+            if reason := self._failure_reason(now):
+                self.job = self.job.failed(reason)
+        elif (lasted := now - self._inconclusive_since) >= self._pacing.policy.unusable_limit:
+            message = f"{self.job.message} for {format_duration(lasted)}: its model may be exported elsewhere"
+            self.job = replace(self.job, status="success", outputs=[self.job.id], eta=None, message=message)
 
     def _failure_reason(self, now: float) -> str:
         """Return why an inconclusive verdict now counts as a failure; empty while it does not."""
@@ -213,6 +232,10 @@ class JobWait:
             return f"cannot be polled now: {self.job.message}" if self._faults == policy.fault_limit else ""
         if len(self.refusals) == 1 and reply.verdict in ACCOUNT_VERDICTS:
             return f"refused, which is not believed before a second poll says so: {reply.job.message}"
+        if self._is_unusable and not self.job.finished:
+            limit = format_duration(policy.unusable_limit)
+            told = f"is {self.job.message} yet; it counts as done when it is, or after {limit}"
+            return told if self._inconclusive_replies == 1 else ""
         if not self.job.finished and reply.verdict in INCONCLUSIVE and self._inconclusive_replies == 1:
             return (
                 f"not believed yet: ModelsLab answered {INCONCLUSIVE[reply.verdict]!r}; that counts once it has come "
@@ -231,6 +254,8 @@ class JobWait:
             return max(self._poke_interval, pause)
         if reply.verdict is Verdict.TRANSIENT:
             delay = schedule.backoff_delay(self._faults, policy)
+        elif self._kind is not None and reply.verdict in (Verdict.PROCESSING, Verdict.NO_OUTPUT):
+            return max(schedule.long_delay(now - self._submitted, random, policy), pause)
         elif reply.verdict in INCONCLUSIVE:
             delay = schedule.backoff_delay(self._inconclusive_replies, policy)
         else:

@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from airflow_provider_modelslab._protocol.kinds import kind_of, kind_started_by, read_by_others
 from airflow_provider_modelslab._protocol.replies import job_of_reply
 from airflow_provider_modelslab._protocol.sanitizing import sanitize
 from airflow_provider_modelslab._protocol.templates import parse_literal, refuse_task
@@ -94,6 +95,8 @@ def parse_family(value: Any) -> str:
     """
     family = parse_endpoint(value)
     parent, _, action = family.rpartition("/")
+    if (kind := kind_started_by(family)) and not kind_of(family):
+        raise ValueError(f"endpoint {family!r} starts a {kind.name}; it is asked for under {parent!r}: pass that")
     has_families_below = any(known.startswith(f"{parent}/") for known in FAMILIES)
     if family not in FAMILIES and parent in FAMILIES and (action in _GENERATIONS or not has_families_below):
         raise ValueError(
@@ -110,6 +113,9 @@ def parse_generation_endpoint(value: Any) -> str:
     :raises ValueError: it names none, or a family under which jobs are fetched.
     """
     path = parse_submission_path(value)
+    if (kind := kind_of(path)) and not kind_started_by(path):
+        start = kind.start.format(endpoint=path)
+        raise ValueError(f"endpoint {path!r} is where a {kind.name} is asked for: pass {start!r}, which starts one")
     # Below v1/enterprise and v4, some families are generation endpoints, too.
     if path in FAMILIES and (path.startswith(("v6/", "v7/")) or path in ("v3", "v1/enterprise")):
         below = [each for each in GENERATION_ENDPOINTS if each.startswith(f"{path}/")]
@@ -214,7 +220,7 @@ def _refuse_output(url: str) -> None:
 
 def _job_of_mapping(item: Mapping[str, Any], endpoint: str | None, base_url: str | None) -> Job:
     if "endpoint" not in item:
-        return job_of_reply(item, endpoint, base_url)
+        return job_of_reply(*read_by_others(item, endpoint), base_url)
     if item.get("status") not in (None, *JOB_STATUSES):
         raise ValueError(f"status {item['status']!r:.100} is none of {', '.join(JOB_STATUSES)}")
     # A record of ours: its other fields are named as a reply's are, but for these.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.kinds import read_started, read_state
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
 from airflow_provider_modelslab._protocol.phrases import complains_of_parameters, pause_in, verdict_of
 from airflow_provider_modelslab._protocol.sanitizing import parse_json, sanitize
@@ -72,6 +73,7 @@ def read_fetch_reply(received: HttpReply | NoReply, job: Job, key: str = "") -> 
         verdict = Verdict.TRANSIENT if _is_page(received) else _WITHOUT_JSON.get(received.status, Verdict.TRANSIENT)
         status: JobStatus = "failed" if verdict is Verdict.REFUSED else job.status
         return _reply(verdict, replace(_about(job, _not_json(received), key), status=status), received, {})
+    document = read_state(job.endpoint, job.id, document)
     verdict = _verdict(received.status, document)
     if verdict in (Verdict.SUCCESS, Verdict.FAILED) and (other := _other_id(document, job)):
         return _reply(Verdict.TRANSIENT, _about(job, f"the reply is about another job, {other}", key), received, {})
@@ -99,6 +101,7 @@ def read_submission_reply(
     if document is None:
         verdict = _WITHOUT_JSON.get(received.status, Verdict.AMBIGUOUS)
         return _reply(verdict, _about(unknown, _not_json(received), key), received, {})
+    document = read_started(path, document)
     verdict = _submission_verdict(received.status, document)
     job = _job_after(_addressed(unknown, document, base_url), verdict, document, received.status)
     if verdict is Verdict.PROCESSING and not job.id:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_modelslab._protocol.arguments import parse_generation_endpoint
+from airflow_provider_modelslab._protocol.http_request import HttpRequest
+from airflow_provider_modelslab._protocol.kinds import start_request
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
 from airflow_provider_modelslab._protocol.replies import Reply, read_submission_reply
 from airflow_provider_modelslab._protocol.templates import refuse_task
-from airflow_provider_modelslab.endpoints import submission_url
 
 
 def refuse_key(payload: Any, argument: str = "payload") -> None:
@@ -84,9 +85,9 @@ class Submission:
         """
         return cls(parse_generation_endpoint(path), parse_parameters(payload))
 
-    def request(self, key: str, base_url: str | None = None) -> tuple[str, dict[str, Any]]:
-        """Return the URL and the JSON body of the request."""
-        return submission_url(self.path, base_url), {**self.payload, "key": key}
+    def request(self, key: str, base_url: str | None = None) -> HttpRequest:
+        """Return the request."""
+        return start_request(self.path, self.payload, key, base_url)
 
     def read(self, received: HttpReply | NoReply, key: str, base_url: str | None = None) -> Reply:
         """Read the reply; see :func:`~airflow_provider_modelslab._protocol.replies.read_submission_reply`."""

@@ -145,18 +145,18 @@ def test_an_operator_on_its_worker_waits_through_any_steps(server: RawServer, mo
 def simulated_event(clock: SteppingClock, trigger: ModelsLabJobTrigger) -> dict:
     """Run a trigger on simulated time."""
     loop = SimulatedLoop(clock)
-    post = async_transport.Session.post
+    send = async_transport.Session.send
 
     async def counted(*args, **options):
         loop.requests += 1
         try:
-            return await post(*args, **options)
+            return await send(*args, **options)
         finally:
             loop.requests -= 1
 
     trigger.pacing = simulated(clock)  # type: ignore[misc]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(async_transport.Session, "post", counted)
+        patch.setattr(async_transport.Session, "send", counted)
         try:
             return loop.run_until_complete(aevent_of(trigger))
         finally:

@@ -163,13 +163,13 @@ class Wire:
 @pytest.fixture
 def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     wire = Wire()
-    post, apost = sync_transport.post, async_transport.Session.post
+    send, asend = sync_transport.send, async_transport.Session.send
 
     async def recorded(*args, **options):
-        return wire.take(await apost(*args, **options))
+        return wire.take(await asend(*args, **options))
 
-    monkeypatch.setattr(sync_transport, "post", lambda *args, **options: wire.take(post(*args, **options)))
-    monkeypatch.setattr(async_transport.Session, "post", recorded)
+    monkeypatch.setattr(sync_transport, "send", lambda *args, **options: wire.take(send(*args, **options)))
+    monkeypatch.setattr(async_transport.Session, "send", recorded)
     return wire
 
 

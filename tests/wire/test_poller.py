@@ -140,13 +140,13 @@ def test_the_ceiling_holds_for_all_triggers_together(sandbox: Sandbox, monkeypat
 def departures(monkeypatch) -> list[float]:
     """Return the list to which the moment of each request is added."""
     sent: list[float] = []
-    original = async_transport.Session.post
+    original = async_transport.Session.send
 
     async def record(*args, **options):
         sent.append(time.monotonic())
         return await original(*args, **options)
 
-    monkeypatch.setattr(async_transport.Session, "post", record)
+    monkeypatch.setattr(async_transport.Session, "send", record)
     return sent
 
 
@@ -171,7 +171,7 @@ def test_a_trigger_with_many_jobs_does_not_keep_one_with_a_single_job_waiting(sa
 def test_a_rate_limit_amid_500_waits_pauses_every_trigger_of_the_connection(monkeypatch):
     sent: list[float] = []
     limited: list[float] = []
-    original = async_transport.Session.post
+    original = async_transport.Session.send
 
     async def record(*args, **options):
         sent.append(time.monotonic())
@@ -180,7 +180,7 @@ def test_a_rate_limit_amid_500_waits_pauses_every_trigger_of_the_connection(monk
             limited.append(time.monotonic())
         return received
 
-    monkeypatch.setattr(async_transport.Session, "post", record)
+    monkeypatch.setattr(async_transport.Session, "send", record)
 
     async def scenario(sandbox: Sandbox, jobs: list[dict]) -> None:
         running = [asyncio.create_task(outcome(waits)) for waits in [*([job] for job in jobs[:250]), jobs[250:]]]
