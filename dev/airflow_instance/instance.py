@@ -396,6 +396,10 @@ class AirflowInstance:
         body["reset_dag_runs"] = True
         self._rest.request("POST", f"dags/{quoted(dag_id)}/clearTaskInstances", json=body)
 
+    def clear_run(self, dag_id: str, run_id: str) -> None:
+        """Clear all tasks of a run, whatever their states."""
+        self._rest.request("POST", f"{run_path(dag_id, run_id)}/clear", json={"dry_run": False})
+
     def mark(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
         """Mark a task of a run as ``success``, ``failed`` or ``skipped``, as a user does, whatever its state."""
         self._rest.mark(task_path(dag_id, run_id, task_id), state)

@@ -12,31 +12,25 @@ from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 
 COMMON: dict[str, Any] = {
     "endpoint": "v6/video/text2video",
+    "modelslab_conn_id": "modelslab_{{ task.task_id }}_{{ params.memory }}",
     "retries": 1,
     "retry_delay": timedelta(seconds=1),
     "timeout": 600,
 }
 
-with DAG("killed_workers", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False):
-    ModelsLabGenerateOperator(
-        task_id="waiting",
-        payload={"prompt": "waiting"},
-        modelslab_conn_id="modelslab_killed_waiting",
-        deferrable=False,
-        **COMMON,
-    )
-    ModelsLabGenerateOperator(
-        task_id="submitting",
-        payload={"prompt": "submitting"},
-        modelslab_conn_id="modelslab_killed_submitting",
-        deferrable=True,
-        **COMMON,
-    )
+with DAG(
+    "killed_workers",
+    schedule=None,
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    params={"memory": ""},
+):
+    ModelsLabGenerateOperator(task_id="waiting", payload={"prompt": "waiting"}, deferrable=False, **COMMON)
+    ModelsLabGenerateOperator(task_id="submitting", payload={"prompt": "submitting"}, deferrable=True, **COMMON)
     # The reply to the first submission has come, and the task is not deferred yet, when the worker dies in the second.
     ModelsLabGenerateOperator(
         task_id="between",
         payloads={"first": {"prompt": "first"}, "second": {"prompt": "second"}},
-        modelslab_conn_id="modelslab_killed_between",
         deferrable=True,
         **COMMON,
     )

@@ -22,7 +22,7 @@ LAYERS = (
     {"_client"},
     {"_polling", "_ledger", "_outputs"},
     {"_tasks"},
-    {"hooks", "sensors", "operators", "triggers", "decorators", "links", "picking", "ui"},
+    {"hooks", "sensors", "operators", "triggers", "decorators", "links", "picking", "ledger", "ui"},
 )
 """The parts of the package, lowest first: a part imports itself and those below, and in the uppermost layer each other."""
 

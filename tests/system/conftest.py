@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from postgres import Postgres
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.conftest import unhurried
 from tests.support.echoes import KEYS, EchoServer
+from tests.support.s3 import Bucket, serve_bucket
+from tests.system.steps import Memory
 
 TESTS = Path(__file__).parent.parent
 
@@ -51,8 +54,30 @@ def echoing() -> Iterator[EchoServer]:
 
 
 @pytest.fixture(scope="session")
+def bucket() -> Iterator[Bucket | None]:
+    """A bucket on S3, known as ``s3://aws_default@bucket``; ``None`` where neither server nor client is installed."""
+    if find_spec("s3fs") and find_spec("moto"):
+        with serve_bucket() as bucket:
+            yield bucket
+    else:
+        yield None
+
+
+@pytest.fixture(scope="session")
+def memories(tmp_path_factory: pytest.TempPathFactory, bucket: Bucket | None) -> list[Memory]:
+    """Where tasks remember what they have paid for: a ledger in a folder, one on S3, and none."""
+    local = Memory("local", {"ledger_path": str(tmp_path_factory.mktemp("ledger"))})
+    s3 = Memory("s3", {"ledger_path": "s3://aws_default@bucket/ledger"})
+    return [local, Memory("none", {}), *([s3] if bucket else [])]
+
+
+@pytest.fixture(scope="session")
 def installation(
-    tmp_path_factory: pytest.TempPathFactory, slow_sandbox: Sandbox, held_sandbox: Sandbox, echoing: EchoServer
+    tmp_path_factory: pytest.TempPathFactory,
+    slow_sandbox: Sandbox,
+    held_sandbox: Sandbox,
+    echoing: EchoServer,
+    bucket: Bucket | None,
 ) -> Iterator[AirflowInstance]:
     """One Airflow on PostgreSQL for all tests: its start takes long."""
     home = tmp_path_factory.mktemp("airflow")
@@ -64,6 +89,7 @@ def installation(
         "AIRFLOW_CONN_MODELSLAB_DEFAULT": slow_sandbox.connection,
         "AIRFLOW_CONN_MODELSLAB_HELD": unhurried(held_sandbox.connection),
         "AIRFLOW_CONN_MODELSLAB_ECHOING": echoing.connection,
+        **({"AIRFLOW_CONN_AWS_DEFAULT": bucket.connection} if bucket else {}),
     }
     with Postgres() as postgres, AirflowInstance(home, dags, connections, database=postgres.url) as instance:
         yield instance
@@ -81,13 +107,15 @@ def connected_sandbox(installation: AirflowInstance) -> Iterator[Callable[..., S
     """
     Start sandboxes that belong to one test, each known to Airflow's metadata database under the connection named.
 
-    ``connected_sandbox("modelslab_full", queue_limit=5)``
+    ``connected_sandbox("modelslab_full", queue_limit=5)``; ``extra`` goes into the connection.
     """
     with ExitStack() as stack:
 
-        def start(connection_id: str, **options: Any) -> Sandbox:
+        def start(connection_id: str, extra: Mapping[str, Any] | None = None, **options: Any) -> Sandbox:
             sandbox = stack.enter_context(Sandbox(**options))
-            installation.store_connection(connection_id, json.loads(unhurried(sandbox.connection)))
+            connection = json.loads(unhurried(sandbox.connection))
+            connection["extra"] |= extra or {}
+            installation.store_connection(connection_id, connection)
             return sandbox
 
         yield start

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS, AIRFLOW_V_3_4_PLUS
 from airflow_instance import AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
@@ -18,6 +19,28 @@ REMEMBERS = AIRFLOW_V_3_3_PLUS
 """Whether a task knows in its next try what it has submitted: earlier releases have nowhere to keep it."""
 
 ENDS = ("success", "failed", "skipped", "upstream_failed")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """
+    Where tasks remember what they have paid for.
+
+    :param name: what the tests call it.
+    :param extra: what the connection says of it; nothing leaves Airflow's own task state store, where it has one.
+    """
+
+    name: str
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def outlives_retries(self) -> bool:
+        return bool(self.extra) or REMEMBERS
+
+    @property
+    def outlives_clears(self) -> bool:
+        """Whether it is there after the clear of a task, which empties Airflow 3.4's task state store."""
+        return self.outlives_retries and (bool(self.extra) or not AIRFLOW_V_3_4_PLUS)
 
 
 def submit(sandbox: Sandbox, count: int) -> list[int]:
