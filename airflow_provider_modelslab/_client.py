@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from airflow_provider_modelslab._http.connection import ClientOptions
 from airflow_provider_modelslab._protocol.http_request import HttpRequest
@@ -74,7 +75,7 @@ class Client:
         # it is unknown whether it arrived.
         with self._transport.open_session(self._ssl_context) as session:
             call = _submit(submission, self.options)
-            return call.read(self._transport.send(session, call.request, self.options.request_timeout))
+            return call.reply(self._transport.send(session, call.request, self.options.request_timeout))
 
     def cancel(self, job: Job) -> Reply:
         """Cancel a job with one request; see :func:`~airflow_provider_modelslab._protocol.kinds.cancel_request`."""
@@ -86,7 +87,7 @@ class Client:
 
     def _send(self, call: _Call[_Read]) -> _Read:
         timeout = self.options.request_timeout
-        return call.read(self._transport.send(self._session, call.request, timeout, cut_running=call.cut_running))
+        return call.reply(self._transport.send(self._session, call.request, timeout, cut_running=call.cut_running))
 
 
 class AsyncClient:
@@ -139,8 +140,8 @@ class AsyncClient:
     async def _send(self, call: _Call[_Read]) -> _Read:
         received = await self._session.send(call.request, cut_running=call.cut_running)
         if isinstance(received, HttpReply) and len(received.body) > LONG_BODY:
-            return await asyncio.to_thread(call.read, received)
-        return call.read(received)
+            return await asyncio.to_thread(call.reply, received)
+        return call.reply(received)
 
 
 # --- the calls ------------------------------------------------------------------------------------------
@@ -153,6 +154,12 @@ class _Call(Generic[_Read]):
     request: HttpRequest
     read: Callable[[HttpReply | NoReply], _Read]
     cut_running: bool = False
+
+    def reply(self, received: HttpReply | NoReply) -> _Read:
+        """Read the outcome of the request; one without a reply names the host that was asked."""
+        if isinstance(received, NoReply):
+            received = NoReply(f"{received.reason} (host {urlsplit(self.request.url).netloc})", received.sent)
+        return self.read(received)
 
 
 def _poll(job: Job, options: ClientOptions) -> _Call[Reply]:

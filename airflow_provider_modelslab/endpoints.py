@@ -290,13 +290,13 @@ def parse_submission_path(value: object) -> str:
     return path
 
 
-def did_you_mean(path: str, known: Collection[str]) -> str:
+def did_you_mean(name: str, known: Collection[str]) -> str:
     """
-    Return ``" (did you mean 'v6/video'?)"`` where a path that is not known is close to one that is, else ``""``.
+    Return ``" (did you mean 'v6/video'?)"`` where a name that is not known is close to one that is, else ``""``.
 
     Only for the texts of errors: new families appear every few months, and may be close to known ones.
     """
-    near = () if path in known else difflib.get_close_matches(path[:100], known, n=1, cutoff=0.8)
+    near = () if name in known else difflib.get_close_matches(name[:100], known, n=1, cutoff=0.75)
     return "".join(f" (did you mean {each!r}?)" for each in near)
 
 

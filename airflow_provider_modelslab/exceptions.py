@@ -178,8 +178,8 @@ _BY_VERDICT: dict[Verdict, tuple[type[AirflowException], str]] = {
     ),
     Verdict.NOT_IN_PLAN: (
         ModelsLabPlanError,
-        "Upgrade the plan of connection {conn_id!r}'s ModelsLab account, or use another endpoint: the plan does not "
-        "allow this: {message}",
+        "Upgrade the ModelsLab account of connection {conn_id!r}, or use another endpoint: its plan does not allow "
+        "this: {message}",
     ),
     Verdict.REFUSED: (
         ModelsLabRequestError,
@@ -195,8 +195,8 @@ _BY_VERDICT: dict[Verdict, tuple[type[AirflowException], str]] = {
     ),
     Verdict.AMBIGUOUS: (
         ModelsLabAmbiguousSubmission,
-        "This may have been billed: no usable reply to a {message}. Look into the account's history before submitting "
-        "it again: ModelsLab may have accepted the job",
+        "Look into the account's history before you submit again: this may have been billed, no usable reply came to "
+        "a {message}",
     ),
 }
 

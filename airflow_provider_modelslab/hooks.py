@@ -27,7 +27,8 @@ from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.poller import ConnectionMoved
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
 from airflow_provider_modelslab._protocol.arguments import parse_family, parse_jobs, parse_seconds
-from airflow_provider_modelslab._protocol.formatting import format_duration, format_expectation
+from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment
+from airflow_provider_modelslab._protocol.phrases import says_only_running
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.submissions import Submission
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
@@ -185,8 +186,11 @@ class ModelsLabHook(BaseHook):
         self.wait_for(waits, end)
         (job,) = waits.jobs()
         if not job.finished:
-            told = f" ({job.message})" if job.message else ""
-            raise ModelsLabTimeout(f"Job {job} was not done within {format_duration(seconds)}{told}", jobs=[job])
+            raise ModelsLabTimeout(
+                f"Wait for it again, with a longer timeout: job {job} was not done within {format_duration(seconds)}"
+                f"{'' if says_only_running(job.message) else f' ({job.message})'}",
+                jobs=[job],
+            )
         if job.status == "failed":
             raise ModelsLabJobFailed(f"Job {job} failed: {job.message}", jobs=[job])
         return job
@@ -366,14 +370,14 @@ class ModelsLabHook(BaseHook):
     def _options_from_environment(self) -> ClientOptions:
         """Return the options where the connection is not defined; only the default one has a stand-in."""
         key = os.environ.get(API_KEY_VARIABLE, "").strip()
-        if self.modelslab_conn_id != self.default_conn_name:
-            raise ModelsLabArgumentError(f"Connection {self.modelslab_conn_id!r} is not defined")
-        if not key:
-            raise ModelsLabArgumentError(
-                f"Connection {self.modelslab_conn_id!r} is not defined, and neither is the environment variable "
-                f"{API_KEY_VARIABLE}: add a connection of type {CONNECTION_TYPE!r} with your API key as its password"
-            )
-        return ClientOptions(key=key)
+        if self.modelslab_conn_id == self.default_conn_name and key:
+            return ClientOptions(key=key)
+        or_variable = f", or set {API_KEY_VARIABLE}" if self.modelslab_conn_id == self.default_conn_name else ""
+        raise ModelsLabArgumentError(
+            f"Add connection {self.modelslab_conn_id!r} under Admin, Connections{or_variable}: it is not defined. Its "
+            f"type is {CONNECTION_TYPE!r}, its password your API key. On the command line: airflow connections add "
+            f'{self.modelslab_conn_id} --conn-type {CONNECTION_TYPE} --conn-password "$YOUR_KEY"'
+        )
 
     def _job(self, job_id: object, endpoint: object) -> Job:
         with argument_errors():
@@ -401,7 +405,7 @@ class ModelsLabHook(BaseHook):
         if reply.verdict in (Verdict.SUCCESS, Verdict.PROCESSING):
             now = self.pacing.clock.wall()
             job = replace(reply.job, submitted=round(now, 3))
-            expected = "" if job.eta is None else f", {format_expectation(now + job.eta, now)}"
+            expected = "" if job.eta is None else f", expected about {format_moment(now + job.eta, now)}"
             self.log.info("Submitted to %s: job %s, %s%s", path, job, job.status, expected)
             return job
         if reply.verdict is Verdict.FAILED:

@@ -29,13 +29,20 @@ from airflow_provider_modelslab._protocol.arguments import (
     parse_output_path,
     parse_seconds,
 )
+from airflow_provider_modelslab._protocol.formatting import format_moment
 from airflow_provider_modelslab._protocol.shortening import shorten
 from airflow_provider_modelslab._protocol.submissions import refuse_key
 from airflow_provider_modelslab._protocol.templates import refuse_task
 from airflow_provider_modelslab._protocol.verdicts import Verdict
-from airflow_provider_modelslab._tasks.arguments import is_mapped, judge_storing, rendered_for, without_path_types
+from airflow_provider_modelslab._tasks.arguments import (
+    ConstructorErrors,
+    is_mapped,
+    judge_storing,
+    rendered_for,
+    without_path_types,
+)
 from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest, refuse_keys
-from airflow_provider_modelslab._tasks.deferral import deadline_of, defer
+from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of
 from airflow_provider_modelslab._tasks.events import job_record, read_event
 from airflow_provider_modelslab._tasks.progress import Progress
 from airflow_provider_modelslab._tasks.results import (
@@ -51,6 +58,7 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabAmbiguousSubmission,
     ModelsLabCreditsError,
     ModelsLabJobFailed,
+    ModelsLabRateLimited,
     ModelsLabRequestError,
     ModelsLabSaveError,
     ModelsLabTransientError,
@@ -78,11 +86,9 @@ MANIFEST_KEY = "manifest"
 ITEMS_KEY = "items"
 """The XCom key of what a deferred task was executed with, since Airflow renders templates again when it resumes."""
 
-REATTACH_ADVICE = "clear the task, with a longer timeout or execution_timeout, to wait for them again"
-
 SENSOR_ADVICE = (
-    "wait for them with ModelsLabJobSensor(jobs=<the XCom 'jobs' of this task>): clearing the task would submit, and "
-    "pay for, new ones"
+    "Wait with ModelsLabJobSensor(jobs=<the XCom 'jobs' of this task>), since clearing the task would submit, and pay "
+    "for, new jobs"
 )
 
 _REMEMBERED = (
@@ -187,7 +193,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         self.output_path = without_path_types(output_path)
         self.if_exists = if_exists
         self.return_files = return_files
-        with argument_errors():
+        with ConstructorErrors(self.task_id):
             self.timeout = parse_seconds(timeout, "timeout")
             self.max_in_flight = parse_count(max_in_flight, "max_in_flight")
             self.min_balance = None if min_balance is None else parse_amount(min_balance, "min_balance")
@@ -230,7 +236,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             error = taken.error(self.modelslab_conn_id)
             if progress.ledger.durable or isinstance(error, AirflowFailException):
                 raise error
-            raise AirflowFailException(f"{error}. Those jobs that were submitted live on: {SENSOR_ADVICE}")
+            raise AirflowFailException(f"{SENSOR_ADVICE}: {error}")
         return self._go_on(context, hook, progress)
 
     # --- arguments --------------------------------------------------------------------------------------
@@ -298,8 +304,8 @@ class ModelsLabGenerateOperator(BaseOperator):
                 progress,
                 position,
                 ModelsLabAmbiguousSubmission(
-                    "This may have been billed: an earlier try ended during a submission. Look into the account's "
-                    "history, and clear the task to submit it again: ModelsLab may have accepted the job"
+                    "Look into the account's history, then clear the task to submit again: this may have been billed, "
+                    "an earlier try ended during a submission"
                 ),
             )
 
@@ -316,9 +322,12 @@ class ModelsLabGenerateOperator(BaseOperator):
             except ModelsLabTransientError as error:
                 ledger.withdraw(position)
                 progress.refusals += 1
-                pause = max(error.retry_after or 0.0, schedule.backoff_delay(progress.refusals))
-                self.log.info("Submitting again in some %.0f s: %s", pause, error)
-                return hook.pacing.clock.monotonic() + schedule.spread_pause(pause, _RANDOM)
+                asked = max(error.retry_after or 0.0, schedule.backoff_delay(progress.refusals))
+                clock, pause = hook.pacing.clock, schedule.spread_pause(asked, _RANDOM)
+                again = format_moment(clock.wall() + pause, clock.wall())
+                waiting = "Waiting for a queue slot" if isinstance(error, ModelsLabRateLimited) else "Waiting"
+                self.log.info("%s, next try about %s: %s", waiting, again, error)
+                return clock.monotonic() + pause
             except (ModelsLabRequestError, ModelsLabJobFailed, ModelsLabAmbiguousSubmission) as error:
                 self._fail(progress, position, error)
             except AirflowException:
@@ -393,7 +402,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         jobs = list(progress.ledger.jobs.values())
         if not progress.resumed:
             context["ti"].xcom_push(key=ITEMS_KEY, value=progress.item_records())
-        self.log.info("Deferring: %s", JobWaits(jobs, hook.pacing).summary())
+        if jobs:
+            self.log.info("Deferring: %s", JobWaits(jobs, hook.pacing).summary())
         fingerprint = asdict(hook.fingerprint)
         trigger = ModelsLabJobTrigger(
             modelslab_conn_id=self.modelslab_conn_id,
@@ -415,7 +425,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         self, context: Context, hook: ModelsLabHook, progress: Progress, max_pending: int | None, until: float
     ) -> None:
         waits = JobWaits(list(progress.ledger.jobs.values()), hook.pacing, self.poke_interval)
-        self.log.info("Waiting for jobs: %s", waits.summary())
+        if waits.jobs():
+            self.log.info("Waiting for jobs: %s", waits.summary())
         try:
             hook.wait_for(waits, until, max_pending)
         finally:
@@ -425,8 +436,14 @@ class ModelsLabGenerateOperator(BaseOperator):
     def _time_out(self, context: Context, progress: Progress) -> NoReturn:
         push_jobs(context, progress.jobs())
         waiting = Job(id="", endpoint=endpoint_of_submission(self.endpoint), message="not submitted yet")
-        advice = REATTACH_ADVICE if progress.ledger.durable else SENSOR_ADVICE
-        raise timeout_error([*progress.jobs(), *(waiting for _ in progress.left())], advice)
+        limit = limit_of(self, self.timeout)
+        again = f"Clear the task, with a longer {limit.argument}, to wait again"
+        raise timeout_error(
+            [progress.ledger.jobs.get(position, waiting) for position in range(len(progress.items))],
+            limit,
+            again if progress.ledger.durable else SENSOR_ADVICE,
+            progress.names(),
+        )
 
     # --- results ----------------------------------------------------------------------------------------
 
@@ -443,6 +460,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             return_files=self.return_files,
             fail_on_partial_error=self.fail_on_partial_error,
             log=self.log,
+            names=progress.names(),
         )
 
     def _store(self, context: Context, hook: ModelsLabHook, progress: Progress) -> list[str] | None:

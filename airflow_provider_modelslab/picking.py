@@ -13,6 +13,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 from airflow_provider_modelslab._outputs.media_types import CONTENT_TYPES, kind_of_url
 from airflow_provider_modelslab._outputs.names import is_url
+from airflow_provider_modelslab._tasks.arguments import ConstructorErrors
 from airflow_provider_modelslab._tasks.results import FILES_KEY, push_jobs
 from airflow_provider_modelslab.exceptions import argument_errors
 from airflow_provider_modelslab.jobs import Job
@@ -81,7 +82,7 @@ class ModelsLabPickOperator(HITLOperator):
         self.jobs = jobs
         self.files = files
         self.default = default
-        with argument_errors():
+        with ConstructorErrors(self.task_id):
             if default not in (None, "all", "none"):
                 raise ValueError(f"default must be 'all', 'none' or None, not {default!r}")
             if default == "all" and not multiple:

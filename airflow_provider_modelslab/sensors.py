@@ -30,8 +30,14 @@ from airflow_provider_modelslab._protocol.arguments import (
     parse_seconds,
 )
 from airflow_provider_modelslab._protocol.templates import refuse_task
-from airflow_provider_modelslab._tasks.arguments import is_mapped, judge_storing, rendered_for, without_path_types
-from airflow_provider_modelslab._tasks.deferral import deadline_of, defer
+from airflow_provider_modelslab._tasks.arguments import (
+    ConstructorErrors,
+    is_mapped,
+    judge_storing,
+    rendered_for,
+    without_path_types,
+)
+from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of
 from airflow_provider_modelslab._tasks.events import job_record, read_event
 from airflow_provider_modelslab._tasks.results import push_jobs, push_results, store, timeout_error, with_whole_outputs
 from airflow_provider_modelslab.endpoints import ForeignHostError
@@ -118,7 +124,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         timeout: timedelta | float | None = None,
         **kwargs: Any,
     ) -> None:
-        with argument_errors():
+        with ConstructorErrors(kwargs.get("task_id", "")):
             if timeout is not None:
                 kwargs["timeout"] = parse_seconds(timeout, "timeout")
             pace = 60.0 if poke_interval is None else parse_seconds(poke_interval, "poke_interval")
@@ -133,7 +139,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         self.return_files = return_files
         self.paced_by_user = poke_interval is not None
         self._running: tuple[ModelsLabHook, JobWaits] | None = None
-        with argument_errors():
+        with ConstructorErrors(self.task_id):
             self._judge()
 
     def execute(self, context: Context) -> Any:
@@ -319,7 +325,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
 
     def _time_out(self, context: Context, jobs: Sequence[Job]) -> NoReturn:
         push_jobs(context, jobs)
-        raise timeout_error(jobs, "clear the task, with a longer timeout or execution_timeout, to wait for them again")
+        limit = limit_of(self, self.timeout)
+        raise timeout_error(jobs, limit, f"Clear the task, with a longer {limit.argument}, to wait again")
 
     @contextmanager
     def _failures_skipped(self) -> Iterator[None]:

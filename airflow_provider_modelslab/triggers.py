@@ -16,6 +16,7 @@ from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
 from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.poller import ConnectionMoved, News, Poller, Subscription, pollers
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
+from airflow_provider_modelslab._protocol.formatting import format_moment
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab._tasks.events import job_record, write_error, write_event
 from airflow_provider_modelslab._tasks.results import apush_jobs
@@ -120,7 +121,11 @@ class ModelsLabJobTrigger(BaseTrigger):
                 return write_event("timeout", self.jobs, self.state)
             jobs = [Job.from_dict(record) for record in self.jobs]
             waits = JobWaits(jobs, self.pacing, self.poke_interval, self.started, poller.durations)
-            self.log.info("Waiting for jobs: %s", waits.summary())
+            until = format_moment(clock.wall() + left, clock.wall())
+            if jobs:
+                self.log.info("Waiting in the triggerer, until %s at the latest", until)
+            else:
+                self.log.info("Waiting in the triggerer for a queue slot, next try about %s", until)
             if left <= 0:  # The jobs may have finished meanwhile: each is polled once more.
                 each_once = len(waits.unfinished()) / poller.requests_per_second
                 deadline = clock.monotonic() + policy.late_grace + each_once

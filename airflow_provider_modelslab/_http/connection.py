@@ -18,7 +18,8 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from airflow_provider_modelslab._http.addresses import Host, bare
-from airflow_provider_modelslab.endpoints import MODELSLAB, OFFICIAL_HOSTS, FetchEndpoint
+from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab.endpoints import MODELSLAB, OFFICIAL_HOSTS, FetchEndpoint, did_you_mean
 from airflow_provider_modelslab.provider_info import CONNECTION_FIELDS
 
 DEFAULT_REQUEST_TIMEOUT = 30.0
@@ -206,6 +207,14 @@ def _extra(text: str | None) -> dict[str, Any]:
         raise ValueError("its extra is not JSON") from None
     if not isinstance(extra, dict):
         raise ValueError("its extra is not a JSON object")
+    for name in extra.keys() - CONNECTION_FIELDS.keys():
+        _log.warning(
+            "Correct or remove the field %s in the extra of the ModelsLab connection: it is not known and has no "
+            "effect%s. Known are: %s",
+            one_line(name)[:100],
+            did_you_mean(name, CONNECTION_FIELDS),
+            ", ".join(CONNECTION_FIELDS),
+        )
     return extra
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.policy import Pacing
-from airflow_provider_modelslab._protocol.formatting import format_duration, format_expectation
+from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment
 from airflow_provider_modelslab._protocol.kinds import kind_of
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
@@ -283,7 +283,7 @@ class JobWaits:
         durations: Mapping[str, schedule.DurationModel] | None = None,
     ) -> None:
         self._clock = pacing.clock
-        started = self._clock.wall() if started is None else started
+        self._started = started = self._clock.wall() if started is None else started
         waits: dict[tuple[str, str], JobWait] = {}
         self._waits: list[JobWait] = []
         for position, job in enumerate(jobs):
@@ -326,12 +326,17 @@ class JobWaits:
 
     def summary(self) -> str:
         """Describe how far the waits are, for a log line."""
+        if not self._waits:
+            return "no job is submitted yet"
         waits = list(dict.fromkeys(self._waits))
         unfinished = [wait for wait in waits if not wait.job.finished]
         expected = [wait.expected for wait in unfinished if wait.expected is not None]
         text = f"{len(waits) - len(unfinished)} of {len(waits)} jobs done"
         if expected:
-            text += f", the last {format_expectation(max(expected), self._clock.wall())}"
+            text += f", the last expected about {format_moment(max(expected), self._clock.wall())}"
+        waiting = self._clock.wall() - self._started
+        if unfinished and waiting >= 1:
+            text += f", waiting for {format_duration(round(waiting))}"
         unreachable = [wait.job for wait in unfinished if wait.unreachable]
         if unreachable:
             text += f"; {len(unreachable)} cannot be polled now: {unreachable[0].message}"

@@ -44,21 +44,14 @@ def format_duration(seconds: float) -> str:
     return pendulum.duration(seconds=whole).in_words(locale="en")
 
 
-def format_expectation(moment: float, now: float) -> str:
+def format_moment(moment: float, now: float) -> str:
     """
-    Return ``"expected in about 4 minutes, 12:03:20 UTC"``; once that has passed, ``"expected at 12:03:20 UTC"``.
+    Return ``"12:03:20 UTC"``, with the date before the time of another day.
 
-    The date stands before the time of another day.
-
-    :param moment: when something should be done, in seconds since the epoch.
+    :param moment: the moment, in seconds since the epoch.
     :param now: the time, in seconds since the epoch.
     """
-    seconds = min(max(moment - now, -_LONGEST), _LONGEST)
     today = pendulum.from_timestamp(now, tz="UTC")
-    then = today.add(seconds=seconds)
+    then = today.add(seconds=min(max(moment - now, -_LONGEST), _LONGEST))
     date = "" if then.date() == today.date() else f"{then:%Y-%m-%d} "
-    clock = f"{date}{then:%H:%M:%S} UTC"
-    if seconds <= 0:
-        return f"expected at {clock}"
-    about = f"{seconds:.0f} s" if seconds < 60 else then.diff_for_humans(today, absolute=True, locale="en")
-    return f"expected in about {about}, {clock}"
+    return f"{date}{then:%H:%M:%S} UTC"

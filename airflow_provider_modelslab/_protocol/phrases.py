@@ -50,6 +50,7 @@ def _beginning_with(phrase: str) -> re.Pattern[str]:
 
 
 _VERDICTS = tuple((_beginning_with(phrase), verdict) for phrase, verdict in _PHRASES)
+_RUNNING = _beginning_with(r"(please )?try again later|try to fetch (the )?request")
 _COMPLAINT = _beginning_with("|".join(_COMPLAINTS))
 
 _PAUSE = re.compile(
@@ -61,6 +62,11 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 def verdict_of(message: str) -> Verdict | None:
     """Return what a message means by what it begins with, or ``None`` where it is in other words."""
     return next((verdict for phrase, verdict in _VERDICTS if phrase.match(message)), None)
+
+
+def says_only_running(message: str) -> bool:
+    """Return whether a message says no more than that a job is running, which explains nothing about it."""
+    return not message or _RUNNING.match(message) is not None
 
 
 def complains_of_parameters(message: str) -> bool:

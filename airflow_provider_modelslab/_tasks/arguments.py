@@ -8,15 +8,50 @@ not retry it.
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Callable
 from functools import partial
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_modelslab._protocol.arguments import parse_if_exists, parse_output_path
 from airflow_provider_modelslab._protocol.templates import delimiters_of, is_rendered
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
+
+
+class ConstructorErrors:
+    """
+    Lets the error about an argument of a constructor name the task, and end where the user has written it.
+
+    Airflow shows people the last two entries of a traceback (``[core] dagbag_import_error_traceback_depth``): they
+    become the line of the user's file and that of the constructor.
+
+    :param task_id: the task that is made.
+    """
+
+    def __init__(self, task_id: str) -> None:
+        self._task_id = task_id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, ValueError):
+            told = ModelsLabArgumentError(f"Task {self._task_id!r}: {error}")
+            raise told.with_traceback(_traceback_for_users(sys._getframe(1))) from None
+
+
+def _traceback_for_users(constructor: FrameType) -> TracebackType | None:
+    """Return a traceback of the line outside Airflow that a constructor was called by, and of the constructor."""
+    caller = constructor.f_back
+    while caller is not None and re.match(r"airflow(_provider_modelslab)?(\.|$)", caller.f_globals.get("__name__", "")):
+        caller = caller.f_back
+    inner = TracebackType(None, constructor, constructor.f_lasti, constructor.f_lineno)
+    return caller and TracebackType(inner, caller, caller.f_lasti, caller.f_lineno)
 
 
 def rendered_for(operator: BaseOperator) -> Callable[[Any], bool]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from airflow_provider_modelslab._protocol.formatting import format_duration
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
@@ -17,6 +19,29 @@ TRIGGER_GRACE = timedelta(minutes=2)
 
 TIME_TO_RESUME = 20.0
 """Seconds that Airflow 2 may need to resume a task: so much before its ``execution_timeout`` the wait ends."""
+
+
+class Limit(NamedTuple):
+    """A limit of the time that a wait may take: the argument that sets it, and its seconds."""
+
+    argument: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"its {self.argument} of {format_duration(self.seconds)}"
+
+
+def limit_of(operator: BaseOperator, timeout: float) -> Limit:
+    """
+    Return the limit that ends a wait.
+
+    :param operator: the task, whose ``execution_timeout`` counts, too.
+    :param timeout: seconds that the wait may take.
+    """
+    execution_timeout = operator.execution_timeout
+    if execution_timeout is None or timeout <= execution_timeout.total_seconds():
+        return Limit("timeout", timeout)
+    return Limit("execution_timeout", execution_timeout.total_seconds())
 
 
 def deadline_of(context: Context, operator: BaseOperator, timeout: float, started: float) -> float:

@@ -50,6 +50,10 @@ class Progress:
         """Return the jobs of all items that were submitted, in the order of the items."""
         return [self.ledger.jobs[position] for position in sorted(self.ledger.jobs)]
 
+    def names(self) -> list[str]:
+        """Return what the user calls the items of a batch; nothing for a single one."""
+        return [f"item {item.name}" for item in self.items] if self.batch else []
+
     def replace_jobs(self, jobs: Sequence[Job]) -> None:
         """Take the jobs as they stand now, in the order of ``ledger.jobs``."""
         self.ledger.jobs |= dict(zip(self.ledger.jobs, jobs, strict=True))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import compress, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Asset, AssetAlias, XCom
@@ -18,7 +19,9 @@ from airflow.providers.common.compat.sdk import Asset, AssetAlias, XCom
 from airflow_provider_modelslab._http.connection import DownloadOptions
 from airflow_provider_modelslab._protocol.arguments import IfExists
 from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.phrases import says_only_running
 from airflow_provider_modelslab._protocol.shortening import described_digest, is_long, shorten
+from airflow_provider_modelslab._tasks.deferral import Limit
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
     ModelsLabJobFailed,
@@ -139,6 +142,7 @@ def push_results(
     return_files: bool,
     fail_on_partial_error: bool,
     log: Any,
+    names: Sequence[str] = (),
 ) -> list[str]:
     """
     Push the records of finished jobs, tell outlets and log of them, and return the ``return_value``.
@@ -149,6 +153,7 @@ def push_results(
     :param return_files: whether to return the paths of the files instead of the outputs.
     :param fail_on_partial_error: whether one failed job fails the task.
     :param log: the task's log.
+    :param names: what the user calls the jobs, if anything.
     :raises ModelsLabArgumentError: an output is data too long for Airflow's database, and was not stored.
     :raises ModelsLabJobFailed: jobs failed, and that is not to be tolerated.
     """
@@ -164,9 +169,10 @@ def push_results(
     if len(results) > _LISTED_OUTPUTS:
         log.info("%d more outputs are in the XComs", len(results) - _LISTED_OUTPUTS)
     if failed:
-        message = f"{len(failed)} of {len(jobs)} jobs failed: {format_jobs(failed)}"
+        names_of_failed = list(compress(names, [job.status == "failed" for job in jobs]))
+        message = f"{len(failed)} of {len(jobs)} jobs failed: {format_jobs(failed, names_of_failed)}"
         if fail_on_partial_error:
-            raise ModelsLabJobFailed(message, jobs=failed)
+            raise ModelsLabJobFailed(f"Generate again, or from other input: {message}", jobs=failed)
         log.warning("%s", message)
     _refuse_long_data(jobs)
     _tell_outlets(context, log, {"urls": shorten(outputs)} | ({} if files is None else {"files": list(files)}))
@@ -199,25 +205,40 @@ def _refuse_long_data(jobs: Sequence[Job]) -> None:
                 )
 
 
-def timeout_error(jobs: Sequence[Job], advice: str) -> ModelsLabTimeout:
+def timeout_error(jobs: Sequence[Job], limit: Limit, advice: str, names: Sequence[str] = ()) -> ModelsLabTimeout:
     """
     Return the error of jobs that were not all done in time.
 
     :param jobs: all jobs, as they stand.
-    :param advice: how to get at them later.
+    :param limit: the limit that ended the wait.
+    :param advice: how to get at them later, as the beginning of a sentence.
+    :param names: what the user calls the jobs, if anything.
     """
-    unfinished = [job for job in jobs if not job.finished]
+    unfinished = [not job.finished for job in jobs]
+    named = format_jobs(list(compress(jobs, unfinished)), list(compress(names, unfinished)))
     return ModelsLabTimeout(
-        f"{len(unfinished)} of {len(jobs)} jobs were not done in time: {format_jobs(unfinished)}. Those that "
-        f"were submitted live on at ModelsLab: {advice}",
+        f"{advice}: {sum(unfinished)} of {len(jobs)} jobs were not done within {limit}: {named}. Those that "
+        "were submitted live on at ModelsLab",
         jobs=jobs,
     )
 
 
-def format_jobs(jobs: Sequence[Job]) -> str:
-    """Name jobs with what ModelsLab said of them, the first ten."""
-    named = "; ".join(f"{job} ({job.message or job.status})" for job in jobs[:_LISTED_JOBS])
-    return f"{named}; and {len(jobs) - _LISTED_JOBS} more" if len(jobs) > _LISTED_JOBS else named
+def format_jobs(jobs: Sequence[Job], names: Sequence[str] = ()) -> str:
+    """
+    Name jobs with what ModelsLab said of them, the first ten.
+
+    :param jobs: the jobs.
+    :param names: what the user calls them, if anything.
+    """
+    shown = "; ".join(_format_job(job, name) for job, name in zip_longest(jobs[:_LISTED_JOBS], names[:_LISTED_JOBS]))
+    return f"{shown}; and {len(jobs) - _LISTED_JOBS} more" if len(jobs) > _LISTED_JOBS else shown
+
+
+def _format_job(job: Job, name: str | None) -> str:
+    reason = job.status if not job.finished and says_only_running(job.message) else job.message or job.status
+    if name is None:
+        return f"{job} ({reason})"
+    return f"{name} ({reason}, job {job})" if job.id else f"{name} ({reason})"
 
 
 def _tell_outlets(context: Context, log: Any, extra: dict[str, Any]) -> None:

@@ -80,7 +80,7 @@ def test_worker_and_trigger_find_the_connection(home: Path, place):
         environment = place(home, sandbox.connection) | {"MODELSLAB_API_KEY": "the-key-of-another-account"}
         output = airflow(home, "dags", "test", "waits", **environment)
         finishing.join()
-    assert "Waiting for jobs" in output
+    assert "Waiting in the triggerer" in output
     assert "1 of 1 jobs succeeded" in output
 
 

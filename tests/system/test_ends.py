@@ -102,7 +102,7 @@ def test_a_failed_job_fails_the_task_without_a_retry_and_says_why(
     task = wait_for_end(airflow, DAG, run.id, "failing")
     log = airflow.task_log(DAG, run.id, "failing")
     assert (task["state"], task["try_number"]) == ("failed", 1), log
-    assert "ModelsLabJobFailed: 1 of 1 jobs failed: v6/video:" in log
+    assert "ModelsLabJobFailed: Generate again, or from other input: 1 of 1 jobs failed: v6/video:" in log
     assert "(No GPU left)" in log
 
 
@@ -149,9 +149,9 @@ def test_a_cleared_generation_re_attaches_to_its_job_if_its_state_is_kept(
 @pytest.mark.parametrize(
     ("task_id", "state", "last_word"),
     [
-        ("timeout", "failed", "ModelsLabTimeout: 1 of 1 jobs were not done in time"),
-        ("execution_timeout", "failed", "ModelsLabTimeout: 1 of 1 jobs were not done in time"),
-        ("soft_fail", "skipped", "Skipped instead of failed: 1 of 1 jobs were not done in time"),
+        ("timeout", "failed", "ModelsLabTimeout: Clear the task, with a longer timeout,"),
+        ("execution_timeout", "failed", "ModelsLabTimeout: Clear the task, with a longer execution_timeout,"),
+        ("soft_fail", "skipped", "Skipped instead of failed: Clear the task, with a longer "),
     ],
 )
 def test_a_limit_of_time_ends_a_deferred_wait(

@@ -66,13 +66,13 @@ def test_no_retry_after_a_killed_worker_pays_twice(
         assert states == {"waiting": "success", "submitting": "failed", "between": "failed"}, logs
         waiting, between = sandboxes[memory.name, "waiting"], sandboxes[memory.name, "between"]
         assert airflow.xcom(DAG, run_id, "waiting") == urls_of_prompt(waiting, "waiting")
-        assert "ModelsLabAmbiguousSubmission: This may have been billed" in logs["submitting"]
+        assert "ModelsLabAmbiguousSubmission: Look into the account's history" in logs["submitting"]
         items = airflow.xcom(DAG, run_id, "between", "manifest")["items"]
         assert [(item["name"], item["status"], item["outputs"]) for item in items] == [
             ("first", "success", urls_of_prompt(between, "first")),
             ("second", "failed", []),
         ]
-        assert "This may have been billed" in items[1]["message"]
+        assert "this may have been billed" in items[1]["message"]
     counted = {case: sandbox.state()["requests"]["submit"] for case, sandbox in sandboxes.items()}
     assert counted == {case: 2 if case[1] == "between" else 1 for case in sandboxes}
 

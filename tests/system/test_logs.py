@@ -13,7 +13,7 @@ EXPECTED = {
         r"Using Connection\.(get_connection_from_secrets|from_json) from `airflow\.models`"
         r"|The `airflow\.operators\.branch\.BranchMixIn` attribute is deprecated"
     ),
-    "tasks that end by their limit of time": r"1 of 1 jobs were not done in time",
+    "tasks that end by their limit of time": r"1 of 1 jobs were not done within",
 }
 """What the tests of the selection provoke."""
 

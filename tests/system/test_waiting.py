@@ -28,7 +28,7 @@ def test_the_example_with_images(airflow: AirflowInstance, slow_sandbox: Sandbox
     assert airflow.links("modelslab_images", run_id, "wait")["Output"] == urls[0]
 
     assert "Deferring: 0 of 3 jobs done" in log
-    assert "Waiting for jobs: 0 of 3 jobs done" in log  # written by the trigger
+    assert "Waiting in the triggerer, until " in log  # written by the trigger
     assert "3 of 3 jobs succeeded, with 3 outputs" in log
     assert slow_sandbox.key not in log
     assert slow_sandbox.state()["submissions"]["accepted"] - accepted_before == 3

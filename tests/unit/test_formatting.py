@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_modelslab._protocol.formatting import format_duration, format_expectation, one_line
+from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment, one_line
 
 NOON = pendulum.datetime(2026, 11, 28, 12, tz="UTC").timestamp()
 
@@ -34,21 +34,19 @@ def test_a_duration_has_the_units_that_matter(seconds, words):
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (4.2, "expected in about 4 s, 12:00:04 UTC"),
-        (200, "expected in about 3 minutes, 12:03:20 UTC"),
-        (86400, "expected in about 1 day, 2026-11-29 12:00:00 UTC"),
-        (0, "expected at 12:00:00 UTC"),
-        (-200, "expected at 11:56:40 UTC"),
+        (4.2, "12:00:04 UTC"),
+        (86400, "2026-11-29 12:00:00 UTC"),
+        (-200, "11:56:40 UTC"),
     ],
 )
-def test_an_expectation_tells_how_long_and_when(seconds, words):
-    assert format_expectation(NOON + seconds, NOON) == words
+def test_a_moment_has_its_date_where_that_is_another_one(seconds, words):
+    assert format_moment(NOON + seconds, NOON) == words
 
 
 @given(st.floats(allow_nan=False))
 def test_no_number_is_too_large_for_words(seconds):
     assert format_duration(seconds)
-    assert format_expectation(seconds, NOON)
+    assert format_moment(seconds, NOON)
 
 
 def test_the_language_of_a_dag_file_does_not_matter():
@@ -56,7 +54,6 @@ def test_the_language_of_a_dag_file_does_not_matter():
     pendulum.set_locale("de")
     try:
         assert format_duration(90) == "1 minute 30 seconds"
-        assert format_expectation(NOON + 200, NOON).startswith("expected in about 3 minutes")
     finally:
         pendulum.set_locale("en")
     assert format_duration(math.inf)

@@ -640,7 +640,7 @@ def test_no_retry_after_an_error_in_the_triggerer_pays_twice(sandbox: Sandbox, c
 
 @BOTH_WAYS
 def test_the_end_of_the_time_says_how_to_go_on(sandbox: Sandbox, deferrable):
-    for durable, advice in [(True, "clear the task"), (False, "ModelsLabJobSensor")]:
+    for durable, advice in [(True, "Clear the task"), (False, "ModelsLabJobSensor")]:
         with pytest.raises(ModelsLabTimeout, match=advice):
             run(operator(timeout=1, durable=durable, deferrable=deferrable), new_try(StateStore()))
 

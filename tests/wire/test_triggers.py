@@ -270,7 +270,7 @@ def test_a_missing_connection_ends_it(monkeypatch):
     set_policy(monkeypatch, **FAST)
     event = event_of(make_trigger([{"id": "1", "endpoint": "v6/video"}]))
     assert event["status"] == "error"
-    assert event["message"].startswith("In the triggerer: Connection 'modelslab_default'")
+    assert event["message"].startswith("In the triggerer: Add connection 'modelslab_default'")
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_its_log_tells_start_changes_and_progress_but_no_polls(sandbox: Sandbox,
 
     asyncio.run(scenario())
     lines = lines_above_debug(log)
-    assert lines[0] == "Waiting for jobs: 0 of 2 jobs done"
+    assert lines[0].startswith("Waiting in the triggerer, until ")
     assert any(line.startswith(f"Job v6/video:{jobs[0]['id']} succeeded: 1 of 2 jobs done") for line in lines)
     assert f"Job v6/video:{jobs[1]['id']} failed (No GPU left): 2 of 2 jobs done" in lines
     assert len(lines) < 15

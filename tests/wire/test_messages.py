@@ -1,0 +1,267 @@
+"""
+What people read, kind by kind: each text stands here, so that a change of one is seen.
+
+What to do stands first, since Airflow's log view shows about 100 characters; then what happened, by the user's names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
+from airflow_provider_modelslab.hooks import ModelsLabHook
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+from airflow_provider_modelslab.sandbox import Sandbox
+from airflow_provider_modelslab.sensors import ModelsLabJobSensor
+from tests.support.pacing import FAST, set_policy
+from tests.support.raw_server import RawServer, reply
+from tests.support.tasks import RecordingTaskInstance, run
+
+PATH = "v6/images/text2img"
+VIDEO = "v6/video/text2video"
+FOX = {"prompt": "a fox"}
+
+
+def normalised(text: str) -> str:
+    """Return a text without what differs from run to run."""
+    text = re.sub(r"\b3\d{7}\b", "<id>", text)
+    text = re.sub(r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d UTC", "<time>", text)
+    return re.sub(r"127\.0\.0\.1:\d+", "<host>", text)
+
+
+def lines_of(log: pytest.LogCaptureFixture) -> list[str]:
+    """Return what tasks and triggers have told the user."""
+    ours = [record for record in log.records if record.name.startswith("under_test.") and record.levelname != "DEBUG"]
+    return [normalised(each.getMessage()) for each in ours if "outside of the Task Runner" not in each.getMessage()]
+
+
+def operator(**kwargs: Any) -> ModelsLabGenerateOperator:
+    return ModelsLabGenerateOperator(**{"task_id": "draw", "endpoint": PATH, "deferrable": True, **kwargs})
+
+
+def sensor(jobs: Any, **kwargs: Any) -> ModelsLabJobSensor:
+    return ModelsLabJobSensor(**{"task_id": "wait", "jobs": jobs, "deferrable": True, **kwargs})
+
+
+def error_of(task: Any, meanwhile: Callable[[int], None] = lambda deferrals: None) -> str:
+    """Return the text of the error that the execution of a task ends in."""
+    with pytest.raises(AirflowException) as caught:
+        run(task, {"ti": RecordingTaskInstance()}, meanwhile)
+    return normalised(str(caught.value))
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_policy(monkeypatch, **FAST)
+
+
+# --- the ends of tasks ---
+
+
+def test_a_failed_generation(sandbox: Sandbox):
+    job = sandbox.submit(VIDEO, FOX)
+    sandbox.fail(job["id"], "No GPU left")
+    assert error_of(sensor(job)) == (
+        "Generate again, or from other input: 1 of 1 jobs failed: v6/video:<id> (No GPU left)"
+    )
+
+
+def test_a_failed_item_of_a_batch_has_the_name_that_the_user_gave(sandbox: Sandbox):
+    def fail_the_fox(deferrals: int) -> None:
+        sandbox.fail(next(job_id for job_id, job in sandbox.jobs.items() if job.request.meta == FOX), "No GPU left")
+        sandbox.finish_all()
+
+    assert error_of(operator(payloads={"owl": {"prompt": "an owl"}, "fox": FOX}), fail_the_fox) == (
+        "Generate again, or from other input: 1 of 2 jobs failed: item fox (No GPU left, job v6/images:<id>)"
+    )
+
+
+@pytest.mark.parametrize("endpoint", ["v1/enterprise/text2img", VIDEO])  # a terse family, and one that tells more
+def test_the_end_of_a_timeout(sandbox: Sandbox, endpoint: str):
+    family = endpoint.rpartition("/")[0]
+    assert error_of(sensor(sandbox.submit(endpoint, FOX), timeout=0.5)) == (
+        "Clear the task, with a longer timeout, to wait again: 1 of 1 jobs were not done within its timeout of 0.5 s: "
+        f"{family}:<id> (processing). Those that were submitted live on at ModelsLab"
+    )
+
+
+def test_the_end_of_an_execution_timeout(sandbox: Sandbox):
+    task = sensor(sandbox.submit(VIDEO, FOX), execution_timeout=timedelta(seconds=1), timeout=60)
+    assert error_of(task) == (
+        "Clear the task, with a longer execution_timeout, to wait again: 1 of 1 jobs were not done within its "
+        "execution_timeout of 1 s: v6/video:<id> (processing). Those that were submitted live on at ModelsLab"
+    )
+
+
+def test_the_end_of_the_timeout_of_a_batch_names_items_that_were_not_submitted(sandbox: Sandbox):
+    payloads = {"owl": {"prompt": "an owl"}, "fox": FOX}
+    text = error_of(operator(payloads=payloads, max_in_flight=1, timeout=1))
+    assert text.endswith(
+        ": 2 of 2 jobs were not done within its timeout of 1 s: item owl (processing, job v6/images:<id>); item fox "
+        "(not submitted yet). Those that were submitted live on at ModelsLab"
+    )
+
+
+def test_a_wait_of_the_hook(sandbox: Sandbox):
+    job = sandbox.submit(VIDEO, FOX)
+    with pytest.raises(AirflowException) as caught:
+        ModelsLabHook().wait(job, timeout=0.5)
+    assert normalised(str(caught.value)) == (
+        "Wait for it again, with a longer timeout: job v6/video:<id> was not done within 0.5 s"
+    )
+
+
+# --- what ModelsLab and the network answer ---
+
+ANSWERS = {
+    "key": (
+        reply({"status": "error", "message": "Invalid API key"}, 401),
+        "Put a valid key into connection 'modelslab_default': ModelsLab refuses its API key: submission to "
+        f"{PATH}: Invalid API key. Endpoints under v1/enterprise need the key of their own server",
+    ),
+    "credits": (
+        reply({"status": "error", "message": "Insufficient credits."}, 402),
+        "Top it up, then clear the task: the ModelsLab account of connection 'modelslab_default' has no credits or "
+        f"quota left: submission to {PATH}: Insufficient credits",
+    ),
+    "plan": (
+        reply({"status": "error", "message": "This feature requires a premium subscription"}, 403),
+        "Upgrade the ModelsLab account of connection 'modelslab_default', or use another endpoint: its plan does not "
+        f"allow this: submission to {PATH}: This feature requires a premium subscription",
+    ),
+    "parameters": (
+        reply({"status": "error", "message": {"prompt": ["The prompt field is required."]}}),
+        "Correct the parameters of the request: ModelsLab refuses it: submission to "
+        f"{PATH}: prompt: The prompt field is required",
+    ),
+    "rate limit": (
+        reply({"status": "error", "message": "Rate limit exceeded.", "retry_after": 30}, 429),
+        f"Try again in 30 s: ModelsLab takes no further request for now: submission to {PATH}: Rate limit exceeded; "
+        "nothing was accepted",
+    ),
+    "no reply": (
+        b"",
+        "Look into the account's history before you submit again: this may have been billed, no usable reply came to a "
+        f"submission to {PATH}: the connection to ModelsLab broke before a reply (host <host>)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_what_modelslab_answers(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch, kind: str):
+    answer, text = ANSWERS[kind]
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    raw_server.answer(answer)
+    with pytest.raises(AirflowException) as caught:
+        ModelsLabHook().submit(PATH, FOX, queue_timeout=0)
+    assert normalised(str(caught.value)) == text
+
+
+def test_a_host_that_nobody_listens_on_is_named(monkeypatch: pytest.MonkeyPatch):
+    connection = {"conn_type": "modelslab", "host": "http://127.0.0.1:1", "password": "k" * 20, "extra": {"retries": 0}}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
+    with pytest.raises(AirflowException) as caught:
+        ModelsLabHook().fetch(1, "v6/video")
+    assert normalised(str(caught.value)) == (
+        "Try again later: ModelsLab could not be asked: no connection to ModelsLab (host <host>)"
+    )
+
+
+# --- connections ---
+
+
+def test_a_connection_that_is_not_defined(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ModelsLabArgumentError) as caught:
+        _ = ModelsLabHook("modelslab_prod").options
+    assert str(caught.value) == (
+        "Add connection 'modelslab_prod' under Admin, Connections: it is not defined. Its type is 'modelslab', its "
+        "password your API key. On the command line: airflow connections add modelslab_prod --conn-type modelslab "
+        '--conn-password "$YOUR_KEY"'
+    )
+    monkeypatch.delenv("MODELSLAB_API_KEY", raising=False)
+    with pytest.raises(ModelsLabArgumentError, match="under Admin, Connections, or set MODELSLAB_API_KEY: it"):
+        _ = ModelsLabHook().options
+
+
+def test_a_misspelt_field_of_the_extra(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    connection = {"conn_type": "modelslab", "password": "k" * 20, "extra": {"retrys": 1, "request_timeout": 60}}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
+    _ = ModelsLabHook().options
+    (message,) = caplog.messages
+    assert message.partition(" Known are: ")[0] == (
+        "Correct or remove the field retrys in the extra of the ModelsLab connection: it is not known and has no effect "
+        "(did you mean 'retries'?)."
+    )
+
+
+# --- while tasks run ---
+
+
+def test_a_wait_says_when_its_jobs_are_expected_and_nothing_twice(sandbox: Sandbox, log: pytest.LogCaptureFixture):
+    run(operator(payload=FOX), {"ti": RecordingTaskInstance()}, lambda deferrals: sandbox.finish_all())
+    lines = lines_of(log)
+    assert lines[:4] == [
+        f"Submitted to {PATH}: job v6/images:<id>, processing, expected about <time>",
+        "Deferring: 0 of 1 jobs done, the last expected about <time>",
+        "Waiting in the triggerer, until <time> at the latest",
+        "Job v6/images:<id> succeeded: 1 of 1 jobs done",
+    ]
+    assert len(set(lines)) == len(lines)
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_full_queue_is_waited_for_in_so_many_words(
+    raw_server: RawServer, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture, deferrable: bool
+):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    full = {"status": "error", "message": "Rate limit exceeded. Maximum 5 queued requests allowed.", "retry_after": 1}
+    raw_server.answer(reply(full, 429), reply({"status": "success", "id": 1, "output": ["https://cdn/a.png"]}))
+    run(operator(payload=FOX, deferrable=deferrable), {"ti": RecordingTaskInstance()})
+    lines = lines_of(log)
+    assert lines[0].startswith("Waiting for a queue slot, next try about <time>: ")
+    assert ("Waiting in the triggerer for a queue slot, next try about <time>" in lines) == deferrable
+    assert not [line for line in lines if "0 of 0" in line]
+
+
+# --- at parse time ---
+
+DAG_FILE = """
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+from airflow_provider_modelslab.sensors import ModelsLabJobSensor
+
+{code}
+"""
+
+WRONG = {
+    "ModelsLabGenerateOperator(task_id='draw', endpoint='v6/video', payload={})": (
+        "Task 'draw': endpoint 'v6/video' is the family under which jobs are fetched: pass a generation endpoint, whose "
+        "path begins with 'v6/video/', such as 'v6/video/img2video'"
+    ),
+    "ModelsLabJobSensor(task_id='wait', jobs=1)": (
+        "Task 'wait': endpoint is missing: job 1 does not say its own; pass, for example, endpoint='v6/video'"
+    ),
+    "ModelsLabJobSensor(task_id='wait', jobs=1, endpoint='v6/video', timeout=0)": (
+        "Task 'wait': timeout must be a number of seconds above 0 and up to a century, or such a timedelta, not 0"
+    ),
+}
+
+
+@pytest.mark.parametrize("code", WRONG)
+def test_an_error_at_parse_time_names_the_task_and_ends_in_the_users_line(tmp_path: Path, code: str):
+    file = tmp_path / "a_dag.py"
+    file.write_text(DAG_FILE.format(code=code))
+    with pytest.raises(ModelsLabArgumentError) as caught:
+        exec(compile(file.read_text(), str(file), "exec"), {"__name__": "unusual_prefix_a_dag"})
+    assert str(caught.value) == WRONG[code]
+    users, constructor = traceback.extract_tb(caught.value.__traceback__)[-2:]
+    assert (users.filename, users.line) == (str(file), code)
+    assert constructor.name == "__init__"
