@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -80,6 +81,10 @@ class Client:
     def cancel(self, job: Job) -> Reply:
         """Cancel a job with one request; see :func:`~airflow_provider_modelslab._protocol.kinds.cancel_request`."""
         return self._send(_cancel(job, self.options))
+
+    def upload(self, data: str) -> Reply:
+        """Upload a file, as a ``data:`` URL, with one request; the output of the reply's job is where it is then."""
+        return self._send(_upload(data, self.options))
 
     def balance(self) -> Balance:
         """Ask for the account's balance."""
@@ -177,12 +182,18 @@ def _submit(submission: Submission, options: ClientOptions) -> _Call[Reply]:
 
 
 def _cancel(job: Job, options: ClientOptions) -> _Call[Reply]:
-    # What comes back tells of the request, not of the job: it is read like a reply without a kind.
-    request = Job(id="", endpoint="cancel")
-    return _Call(
-        cancel_request(job, options.key, options.base_url),
-        lambda received: read_fetch_reply(received, request, options.key),
-    )
+    return _Call(cancel_request(job, options.key, options.base_url), partial(_read_outcome, key=options.key))
+
+
+def _upload(data: str, options: ClientOptions) -> _Call[Reply]:
+    url = api_url("v6/base64_to_url", base_url=options.base_url)
+    request = HttpRequest(url, {"key": options.key, "base64_string": data})
+    return _Call(request, partial(_read_outcome, key=options.key))
+
+
+def _read_outcome(received: HttpReply | NoReply, key: str) -> Reply:
+    """Read the reply to a request that is about no job."""
+    return read_fetch_reply(received, Job(id="", endpoint=""), key)
 
 
 def _balance(options: ClientOptions) -> _Call[Balance]:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import tenacity
 from airflow.providers.common.compat.connection import get_async_connection
@@ -32,6 +32,7 @@ from airflow_provider_modelslab._protocol.phrases import says_only_running
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.submissions import Submission
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
+from airflow_provider_modelslab._tasks.inputs import check_size, data_url, read_input
 from airflow_provider_modelslab.endpoints import GENERATION_ENDPOINTS, did_you_mean, parse_job_id
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
@@ -48,6 +49,9 @@ try:  # common.compat has it, too, but only in releases that need Python 3.11
     from airflow.sdk.log import mask_secret
 except ImportError:  # Airflow 2
     from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found, no-redef]
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 __all__ = ["ModelsLabHook"]
 
@@ -155,6 +159,49 @@ class ModelsLabHook(BaseHook):
         async with await self.open_async_client() as client:
             retrying = tenacity.AsyncRetrying(**_retry_policy(client.options))
             return self._fetched(await retrying(client.poll, job))
+
+    def cancel(self, job_id: Job | Mapping[str, Any] | str | int, endpoint: str | None = None) -> None:
+        """
+        Cancel a training or the run of a workflow, which ends what it costs. ModelsLab cannot cancel a generation.
+
+        :param job_id: the job that :meth:`submit` returned, its record, or its id.
+        :param endpoint: ``"v6/trainer"`` or ``"v1/workflows/<workflow>"``, where ``job_id`` is no more than an id.
+        :raises ModelsLabArgumentError: ModelsLab has no request that cancels work of this kind.
+        :raises ModelsLabRequestError: ModelsLab refuses, for example because it has ended already.
+        """
+        job = job_id if isinstance(job_id, Job) else self._one_job(job_id, endpoint)
+        retrying = tenacity.Retrying(**_retry_policy(self.options))
+        with argument_errors():
+            reply: Reply = retrying(self.client.cancel, job)
+        self._cancelled(reply, job)
+
+    async def acancel(self, job: Job) -> None:
+        """Cancel a job from an event loop; see :meth:`cancel`."""
+        async with await self.open_async_client() as client:
+            retrying = tenacity.AsyncRetrying(**_retry_policy(client.options))
+            with argument_errors():
+                reply: Reply = await retrying(client.cancel, job)
+        self._cancelled(reply, job)
+
+    def upload(self, file: str | bytes | os.PathLike[str] | ObjectStoragePath) -> str:
+        """
+        Upload a file as an input, for example as ``init_image`` or ``init_audio``.
+
+        :param file: its path: a string (also a URL that ``ObjectStoragePath`` takes), a path object; or its content.
+        :return: the URL at which ModelsLab keeps it for 24 hours.
+        :raises ModelsLabArgumentError: the file is not there, empty, or larger than 5 MB.
+        :raises ModelsLabRequestError: ModelsLab refuses it.
+        """
+        with argument_errors():
+            content = file if isinstance(file, bytes) else read_input(file, "file")
+            check_size(content, "file")
+        retrying = tenacity.Retrying(**_retry_policy(self.options))
+        reply: Reply = retrying(self.client.upload, data_url(content))
+        if reply.verdict is Verdict.SUCCESS and isinstance(url := reply.job.outputs[0], str):
+            return url
+        verdict = Verdict.REFUSED if reply.verdict in _NOT_DONE else reply.verdict
+        message = f"upload: {reply.job.message or 'no URL came back'}"
+        raise exception_for(verdict, message, self.modelslab_conn_id, reply.retry_after)
 
     def wait(
         self,
@@ -417,6 +464,14 @@ class ModelsLabHook(BaseHook):
             message += f" (the reply names job {reply.job})"
         raise exception_for(reply.verdict, message, self.modelslab_conn_id, reply.retry_after)
 
+    def _cancelled(self, reply: Reply, job: Job) -> None:
+        """Log that a job is cancelled, or raise where it is not."""
+        if reply.verdict not in (Verdict.SUCCESS, Verdict.NO_OUTPUT, Verdict.PROCESSING):
+            verdict = Verdict.REFUSED if reply.verdict in _NOT_DONE else reply.verdict
+            message = f"cancelling {job}: {reply.job.message or 'an error without a reason'}"
+            raise exception_for(verdict, message, self.modelslab_conn_id, reply.retry_after)
+        self.log.info("Cancelled job %s", job)
+
     def _queue_policy(self, queue_timeout: timedelta | float) -> dict[str, Any]:
         """Return when to repeat a submission that ModelsLab refused because the queue is full."""
         with argument_errors():
@@ -439,6 +494,10 @@ class ModelsLabHook(BaseHook):
             # No slot in time: the last reply counts.
             "retry_error_callback": _last_reply,
         }
+
+
+_NOT_DONE = frozenset({Verdict.FAILED, Verdict.NOT_FOUND, Verdict.EMPTY_ERROR, Verdict.NO_OUTPUT, Verdict.PROCESSING})
+"""What a request that is no submission and no poll was refused with."""
 
 
 def _worth_repeating(reply: Reply) -> bool:

@@ -16,9 +16,9 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_modelslab.endpoints import FAMILIES, GENERATION_ENDPOINTS, endpoint_of_submission, route_of
-from airflow_provider_modelslab.sandbox import media, replies
+from airflow_provider_modelslab.sandbox import long_work, media, replies, uploads
 from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings
-from airflow_provider_modelslab.sandbox.http import ReceivedRequest, Reply
+from airflow_provider_modelslab.sandbox.http import ReceivedRequest, Reply, json_reply
 from airflow_provider_modelslab.sandbox.state import FAILED_MESSAGE, PRICE, Account, Job, JobRequest, Ledger
 
 STANDARD = "standard"
@@ -64,6 +64,7 @@ class Api:
     ) -> None:
         self.ledger = ledger
         self.faults = faults
+        self.uploads = uploads.Uploads()
         self._fault_settings = fault_settings
         self._processing_replies = processing_replies
         self._requests = {route.kind: 0 for route in _ROUTES} | {"other": 0}
@@ -106,6 +107,8 @@ class Api:
         except _Refused as refused:
             self._rejected += 1
             return refused.reply
+        if endpoint := long_work.endpoint_of_start(path):
+            return self._start(endpoint, account, parameters, base_url, will_fail)
         endpoint = endpoint_of_submission(path)
         fetch_endpoint = _FETCHED_ELSEWHERE.get(path) or _FETCHED_ELSEWHERE.get(endpoint, endpoint)
         job_request = JobRequest(
@@ -120,9 +123,28 @@ class Api:
             track_id=parameters.get("track_id"),
             base_url=base_url,
         )
+        return _full_reply(self._accept(job_request, will_fail), base_url)
+
+    def _start(
+        self, endpoint: str, account: str, parameters: Mapping[str, Any], base_url: str, will_fail: bool
+    ) -> Reply:
+        """Start a training or the run of a workflow."""
+        work = _work_of(endpoint)
+        job_request = JobRequest(
+            account=account,
+            endpoint=endpoint,
+            fetch_endpoint=endpoint,
+            kind="png",
+            samples=1 if endpoint.startswith("v1/workflows/") else 0,
+            meta={name: value for name, value in parameters.items() if name != "key"},
+            base_url=base_url,
+            id_form=work.id_form,
+        )
+        return work.started(self._accept(job_request, will_fail), base_url)
+
+    def _accept(self, job_request: JobRequest, will_fail: bool) -> Job:
         will_fail = will_fail or self.faults.fails_job(self.ledger.next_id)
-        job = self.ledger.accept(job_request, failure=FAILED_MESSAGE if will_fail else "")
-        return _full_reply(job, base_url)
+        return self.ledger.accept(job_request, failure=FAILED_MESSAGE if will_fail else "")
 
     def snapshot(self) -> dict[str, Any]:
         """Return the counters."""
@@ -161,12 +183,62 @@ class Api:
             if isinstance(job_id, bool) or not isinstance(job_id, (int, str)):
                 raise _Refused(replies.error({"request_id": ["The request id field is required."]}))
         job = self.ledger.find(family, str(job_id))
+        return self._with_faults(job, lambda: self._fetch_reply(job, family, base_url))
+
+    def _with_faults(self, job: Job | None, due: Callable[[], Reply]) -> Reply:
+        """Return the reply to a poll of a job, or what a fault makes of it."""
         fault = self.faults.draw("fetch", age=self.ledger.age(job) if job else 0.0)
         if fault is None:
-            return self._fetch_reply(job, family, base_url)
+            return due()
         if fault.fails_job and job and job.status == "processing":
             self.ledger.fail(job.id)
-        return fault.reply(self._fetch_reply(job, family, base_url), self._fault_settings)
+        return fault.reply(due(), self._fault_settings)
+
+    def _answer_state(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
+        endpoint = match["endpoint"].replace("fine_tune_status", "lora_fine_tune")
+        self._authenticated(request, endpoint)
+        job = self.ledger.find(endpoint, match["id"])
+        work = _work_of(endpoint)
+
+        def due() -> Reply:
+            if job is None:
+                return long_work.not_found("Execution" if work.key_in == "header" else "Training request")
+            return work.state(job, self.ledger.share_done(job), base_url)
+
+        return self._with_faults(job, due)
+
+    def _answer_stop(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
+        parameters = self._authenticated(request, "v6/trainer")
+        return self._stop("v6/trainer", str(parameters.get("training_id")), "Training request", "training stopped")
+
+    def _answer_cancel(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
+        self._authenticated(request, match["endpoint"])
+        return self._stop(match["endpoint"], match["id"], "Execution", "Execution cancelled.")
+
+    def _stop(self, endpoint: str, job_id: str, what: str, message: str) -> Reply:
+        job = self.ledger.find(endpoint, job_id)
+        if job is None:
+            return long_work.not_found(what)
+        if job.status != "processing":
+            return replies.error(f"{what.partition(' ')[0]} has already finished.", 400)
+        self.ledger.stop(job.id)
+        return long_work.stopped(message)
+
+    def _answer_upload(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
+        parameters = self._authenticated(request, match[0])
+        data = uploads.decode(parameters.get("base64_string"))
+        if data is None:
+            return replies.error({"base64_string": ["The base64 string must be valid base64."]})
+        if len(data.body) > uploads.MAX_BYTES:
+            return replies.error("The file must not be greater than 5 MB.", 400)
+        name = self.uploads.add(data)
+        return json_reply({"status": "success", "id": len(self.uploads), "output": [f"{base_url}/files/{name}"]})
+
+    def _answer_uploaded(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
+        data = self.uploads.find(match["name"])
+        if data is None:
+            raise _Refused(replies.no_such_route(match[0]))
+        return Reply(body=data.body, content_type=data.content_type)
 
     def _answer_wallet_balance(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
         self._authenticated(request, match[0])
@@ -187,13 +259,15 @@ class Api:
         return Reply(body=body, content_type=media.CONTENT_TYPES[job.request.kind])
 
     def _authenticated(self, request: ReceivedRequest, path: str) -> Mapping[str, Any]:
-        """Return the body of a request, which must hold the key of the path's account."""
-        if not isinstance(request.json, dict):
+        """Return the body of a request; it, or a header, must hold the key of the path's account."""
+        in_header = path.startswith("v1/workflows/")
+        body = request.json if request.body or not in_header else {}
+        if not isinstance(body, dict):
             raise _Refused(replies.invalid_request())
-        key = request.json.get("key")
+        key = request.headers.get("key") if in_header else body.get("key")
         if key != self.ledger.accounts[self._account_of(path)].key:
             raise _Refused(replies.invalid_key(given=bool(key)))
-        return request.json
+        return body
 
     def _account_of(self, path: str) -> str:
         enterprise = ENTERPRISE in self.ledger.accounts and f"{path}/".startswith("v1/enterprise/")
@@ -299,6 +373,7 @@ class _Route:
 
 _FAMILY = r"v\d+(?:/[^/]+)*"
 _GENERATION = r"v[345]/[^/]+|v\d+/[^/]+/[^/]+|v1/enterprise/[^/]+/[^/]+"
+_WORKFLOW = r"v1/workflows/[^/]+"
 _FILE = r"(?P<token>[0-9a-f-]{36})-(?P<index>\d)\.\w+"
 
 # The first that fits: what ends in ``/fetch`` is never a generation.
@@ -308,10 +383,25 @@ _ROUTES = [
         ("file", rf"/files/\w+/{_FILE}", ("GET", "HEAD"), Api._answer_file),
         ("account", r"/api/wallet_balance", ("POST",), Api._answer_wallet_balance),
         ("account", r"/api/v6/processing/request_count", ("POST",), Api._answer_request_count),
+        ("upload", r"/api/v6/base64_to_url", ("POST",), Api._answer_upload),
+        ("file", r"/files/(?P<name>uploads/[\w.-]+)", ("GET", "HEAD"), Api._answer_uploaded),
+        ("fetch", r"/api/(?P<endpoint>v6/trainer)/status/(?P<id>[^/]+)", ("POST",), Api._answer_state),
+        ("fetch", r"/api/(?P<endpoint>v3/fine_tune_status)/(?P<id>[^/]+)", ("POST",), Api._answer_state),
+        ("fetch", rf"/api/(?P<endpoint>{_WORKFLOW})/runs/(?P<id>[^/]+)", ("GET",), Api._answer_state),
+        ("cancel", r"/api/v6/trainer/stop", ("POST",), Api._answer_stop),
+        ("cancel", rf"/api/(?P<endpoint>{_WORKFLOW})/runs/(?P<id>[^/]+)/cancel", ("POST",), Api._answer_cancel),
+        ("submit", rf"/api/(?P<path>{_WORKFLOW}/run)", ("POST",), Api._answer_submission),
         ("fetch", rf"/api/(?P<family>{_FAMILY})/fetch(?:/(?P<id>[^/]+))?", ("POST",), Api._answer_fetch),
         ("submit", rf"/api/(?P<path>{_GENERATION})", ("POST",), Api._answer_submission),
     )
 ]
+
+
+def _work_of(endpoint: str) -> long_work.Work:
+    work = long_work.work_of(endpoint)
+    if work is None:
+        raise LookupError(f"{endpoint} is no endpoint of a training or of a workflow")
+    return work
 
 
 def _find(path: str) -> tuple[_Route, re.Match[str]] | None:

@@ -102,6 +102,7 @@ class Sandbox:
         self._initial_faults = dict(faults or {})
         self._webhooks_anywhere = webhooks_anywhere
         self._seed = seed
+        self._skipped = 0.0
         self._lock = RLock()
         self._request_log = RequestLog()
         self._api = self._new_api()
@@ -112,6 +113,7 @@ class Sandbox:
             reset=self.reset,
             finish=lambda id=None: self.finish_all() if id is None else self.finish(id),
             fail=lambda id, **message: self.fail(id, **message),
+            skip=self.skip,
         )
         self._host = host
         self._serves_others = not webhooks.is_loopback(host)
@@ -196,12 +198,25 @@ class Sandbox:
         :raises LookupError: no such job was submitted.
         """
         with self._lock:
-            self._api.ledger.finish(int(job_id))
+            self._api.ledger.finish(self._api.ledger.id_of(job_id))
 
     def finish_all(self) -> None:
         """End all jobs in flight now, as they would have ended by themselves."""
         with self._lock:
             self._api.ledger.finish_all()
+
+    def skip(self, seconds: float) -> None:
+        """
+        Move the sandbox's clock on: what takes hours, such as a training, is so much further at once.
+
+        :param seconds: how far.
+        :raises ValueError: it is not a number from 0 on.
+        """
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < float("inf"):
+            raise ValueError(f"seconds must be a number from 0 on, not {seconds!r}")
+        with self._lock:
+            self._skipped += seconds
+            self._api.ledger.advance()
 
     def fail(self, job_id: int | str, message: str = FAILED_MESSAGE) -> None:
         """
@@ -211,7 +226,7 @@ class Sandbox:
         :raises ValueError: it has ended already.
         """
         with self._lock:
-            self._api.ledger.fail(int(job_id), message)
+            self._api.ledger.fail(self._api.ledger.id_of(job_id), message)
 
     def set_faults(self, faults: Mapping[str, float]) -> None:
         """
@@ -255,8 +270,11 @@ class Sandbox:
         accounts = {name: self._new_account(key=key) for name, key in self._keys.items()}
         faults = FaultPlan(self._seed)
         faults.set_probabilities(self._initial_faults)
-        ledger = Ledger(accounts, self._pace, clock=time.monotonic, on_change=self._announce)
+        ledger = Ledger(accounts, self._pace, clock=self._now, on_change=self._announce)
         return Api(ledger, faults, self._fault_settings, self._processing_replies)
+
+    def _now(self) -> float:
+        return time.monotonic() + self._skipped
 
     def _respond(self, request: ReceivedRequest, base_url: str) -> Reply:
         with self._lock:

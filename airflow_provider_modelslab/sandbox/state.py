@@ -42,6 +42,7 @@ class JobRequest:
     :param webhook: the URL to be told when it is done.
     :param track_id: the client's own name for it, which the webhook carries.
     :param base_url: the address under which this client sees the sandbox.
+    :param id_form: what the id looks like that clients are told.
     """
 
     account: str
@@ -54,6 +55,7 @@ class JobRequest:
     webhook: str | None = None
     track_id: int | str | None = None
     base_url: str = ""
+    id_form: Literal["number", "uuid", "short"] = "number"
 
 
 @dataclass(kw_only=True)
@@ -70,6 +72,7 @@ class Job:
     :param failure: the message with which it will fail, or has failed; empty for a job that succeeds.
     :param status: ``processing``, ``success`` or ``failed``.
     :param finished: when it ended, on the ledger's clock.
+    :param stopped: whether a client has ended it.
     """
 
     id: int
@@ -81,6 +84,14 @@ class Job:
     failure: str = ""
     status: JobStatus = "processing"
     finished: float | None = None
+    stopped: bool = False
+
+    @property
+    def public_id(self) -> str:
+        """The id that clients are told."""
+        return {"number": str(self.id), "uuid": self.token, "short": self.token.replace("-", "")[-10:]}[
+            self.request.id_form
+        ]
 
     @property
     def generation_time(self) -> float:
@@ -248,6 +259,30 @@ class Ledger:
             if job.status == "processing":
                 self._end(job, at)
 
+    def share_done(self, job: Job) -> float:
+        """Return which share of its duration a job has behind it."""
+        return min(1.0, self.age(job) / job.duration) if job.duration > 0 else 1.0
+
+    def id_of(self, job_id: int | str) -> int:
+        """
+        Return the number of a job by any id that clients are told.
+
+        :raises LookupError: no such job was submitted.
+        """
+        for job in self._jobs.values():
+            if str(job_id) in (job.public_id, str(job.id)):
+                return job.id
+        raise LookupError(f"no job {job_id} was submitted")
+
+    def stop(self, job_id: int) -> None:
+        """
+        End a job now because a client asks for that: it has failed, and says that it was stopped.
+
+        :raises ValueError: it has ended already.
+        """
+        self._jobs[job_id].stopped = self._submitted(job_id).status == "processing"
+        self.fail(job_id, "stopped by a client")
+
     def finish(self, job_id: int) -> None:
         """
         End a job now, as it would have ended by itself. One that has ended already stays as it is.
@@ -292,7 +327,7 @@ class Ledger:
 
     def _index(self, job: Job) -> None:
         for endpoint in (job.request.endpoint, job.request.fetch_endpoint):
-            self._by_address[endpoint, str(job.id)] = job
+            self._by_address[endpoint, job.public_id] = job
         self._by_token[job.token] = job
 
     def _end(self, job: Job, at: float) -> None:

@@ -24,7 +24,7 @@ def test_the_state_counts_everything(sandbox: Sandbox, post: Post) -> None:
     sandbox.finish(ids[0])
     sandbox.fail(ids[1])
     expected = {
-        "requests": {"file": 0, "account": 1, "fetch": 1, "submit": 4, "other": 1},
+        "requests": {"file": 0, "account": 1, "upload": 0, "fetch": 1, "cancel": 0, "submit": 4, "other": 1},
         "submissions": {"accepted": 3, "rejected": 1},
         "jobs": {"processing": 1, "success": 1, "failed": 1},
         "in_flight": 1,
@@ -63,7 +63,7 @@ def test_reset_forgets(sandbox: Sandbox, post: Post) -> None:
     ("path", "body", "status", "message"),
     [
         ("finish", {"id": 5}, 404, "no job 5"),
-        ("finish", {"id": "x"}, 400, "invalid literal"),
+        ("finish", {"id": "x"}, 404, "no job x"),
         ("finish", [5], 400, "must be a JSON object"),
         ("finish", {"job": 5}, 400, "unexpected keyword argument"),
         ("faults", {"http_418": 1}, 400, "known are failed"),

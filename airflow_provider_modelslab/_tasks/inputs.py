@@ -1,0 +1,156 @@
+"""
+Files as inputs: a path in a payload becomes a URL from which ModelsLab reads, right before the submission.
+
+What identifies such an input is its content. The URL of an upload is another one each time, and a path may hold another
+file tomorrow; so an item of a batch carries the digest in the file's place, and beside it where the file is.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_modelslab._outputs.media_types import HEAD_BYTES, content_type_of, kind_of
+
+MAX_BYTES = 5 * 2**20
+"""What ModelsLab takes: "supports max 5MB uploads" (the page "Base64 to URL")."""
+
+Reader = Callable[[Any, str], bytes]
+"""Returns the content of a path; the second argument is what the user calls it."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """
+    A file in a payload.
+
+    :param place: where it stands: the names and indexes that lead to it.
+    :param path: where it is: a URL that ``ObjectStoragePath`` takes, or a local path.
+    :param digest: tells its content from all others.
+    """
+
+    place: tuple[str | int, ...]
+    path: str
+    digest: str
+
+    @property
+    def stand_in(self) -> str:
+        """What stands in the payload while there is no URL."""
+        return f"file sha256:{self.digest}"
+
+    def to_record(self) -> list[Any]:
+        """Return it as plain data."""
+        return [list(self.place), self.path, self.digest]
+
+    @classmethod
+    def from_record(cls, record: Sequence[Any]) -> InputFile:
+        """Return the file of a record."""
+        place, path, digest = record
+        return cls(tuple(place), path, digest)
+
+
+def read_input(path: Any, argument: str) -> bytes:
+    """
+    Return the content of a file.
+
+    :param path: a string, a ``pathlib.Path`` or an ``ObjectStoragePath``.
+    :param argument: what the user calls it, for the error.
+    :raises ValueError: it is no path, or the file is not there, cannot be read, is empty or too large.
+    """
+    if not isinstance(path, (str, os.PathLike)) and not is_path(path):
+        raise ValueError(f"{argument} must be a path or the content of a file, not {type(path).__name__}")
+    # Imported when files are read: tasks without any need not wait for it.
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
+
+    try:
+        file = ObjectStoragePath(str(path) if "://" in str(path) else f"file://{Path(path).absolute()}")
+        size = file.stat().st_size
+        content: bytes = b"" if size > MAX_BYTES else file.read_bytes()
+    except (AirflowNotFoundException, ImportError, ValueError) as error:
+        raise ValueError(f"{argument}: the file {path} cannot be read: {error}") from None
+    except Exception as error:  # each store has errors of its own
+        raise ValueError(f"{argument}: the file {path} cannot be read ({type(error).__name__})") from None
+    _check(size, f"{argument}: the file {path}")
+    return content
+
+
+def check_size(content: bytes, argument: str) -> None:
+    """
+    Refuse a content that ModelsLab does not take.
+
+    :raises ValueError: it is empty or too large.
+    """
+    _check(len(content), argument)
+
+
+def data_url(content: bytes) -> str:
+    """Return a content as a ``data:`` URL, with the type that its first bytes tell."""
+    content_type = content_type_of(f".{kind_of('', content[:HEAD_BYTES])}").partition(";")[0]
+    return f"data:{content_type};base64,{base64.b64encode(content).decode()}"
+
+
+def is_path(value: Any) -> bool:
+    """Whether a value of a payload is a file: a path object. A string never is: it may be anybody's."""
+    return isinstance(value, os.PathLike) or hasattr(value, "fs")
+
+
+def take_files(payload: Any, argument: str, read: Reader) -> tuple[Any, list[InputFile]]:
+    """
+    Return a payload with stand-ins for its files, and the files.
+
+    :param payload: the parameters of a generation; anything that is no path object stays as it is.
+    :param argument: what the user calls it, for errors.
+    :param read: reads a file.
+    """
+    files: list[InputFile] = []
+
+    def walk(value: Any, place: tuple[str | int, ...], name: str) -> Any:
+        if is_path(value):
+            content = read(value, name)
+            files.append(InputFile(place, _address_of(value), sha256(content).hexdigest()))
+            return files[-1].stand_in
+        if isinstance(value, Mapping):
+            return {key: walk(item, (*place, key), f"{name}[{key!r}]") for key, item in value.items()}
+        if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview)):
+            # The slice reads a mapped upstream's outputs with one query, instead of one for each.
+            return [walk(item, (*place, index), f"{name}[{index}]") for index, item in enumerate(value[:])]
+        return value
+
+    return walk(payload, (), argument), files
+
+
+def with_urls(payload: Mapping[str, Any], urls: Mapping[tuple[str | int, ...], str]) -> dict[str, Any]:
+    """
+    Return a payload with the URLs of its files in their places.
+
+    :param payload: the payload with stand-ins.
+    :param urls: the URL for each place.
+    """
+
+    def walk(value: Any, place: tuple[str | int, ...]) -> Any:
+        if place in urls:
+            return urls[place]
+        if isinstance(value, Mapping):
+            return {key: walk(item, (*place, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [walk(item, (*place, index)) for index, item in enumerate(value)]
+        return value
+
+    whole: dict[str, Any] = walk(payload, ())
+    return whole
+
+
+def _address_of(path: Any) -> str:
+    return str(path) if "://" in str(path) else str(Path(path).absolute())
+
+
+def _check(size: int, what: str) -> None:
+    if not size:
+        raise ValueError(f"{what} is empty")
+    if size > MAX_BYTES:
+        raise ValueError(f"{what} has {size} bytes, and ModelsLab takes {MAX_BYTES} (5 MB) at most")
