@@ -31,6 +31,7 @@ help:
 	@echo "make test      lint, types and all tests"
 	@echo "make ui        the page \"Outputs\" in a real Chromium, on a real Airflow; make pictures takes those of docs/ again"
 	@echo "make airflow   Airflow's UI with the provider, the sandbox and the example DAGs, until Ctrl-C; PORT=8080"
+	@echo "               SANDBOX_PORT=8787 DAGS=folder DURATION=20 (seconds of a job) QUEUE=5 (slots) FAULTS=failed=0.2"
 	@echo "make sandbox   the sandbox alone"
 	@echo "make oldest    what must hold on the oldest supported Airflow, in an environment of its own"
 	@echo "make matrix    the tests on every supported Airflow with every Python here; ONLY='--airflow 3.0 --python 3.12'"
@@ -83,7 +84,9 @@ matrix-system: $(LOCK_VENV)/bin/uv
 	@$(LOCK_VENV)/bin/python dev/matrix.py --python $(SYSTEM_PYTHON) $(ONLY) -- $(SYSTEM_TESTS)
 
 airflow: $(VENV)/installed
-	@$(RUN) dev/standalone.py --port $(or $(PORT),8080)
+	@$(RUN) dev/standalone.py $(if $(PORT),--port $(PORT)) $(if $(SANDBOX_PORT),--sandbox-port $(SANDBOX_PORT)) \
+	  $(if $(DAGS),--dags "$(DAGS)") $(if $(DURATION),--duration $(DURATION)) $(if $(QUEUE),--queue $(QUEUE)) \
+	  $(if $(FAULTS),--faults "$(FAULTS)")
 
 sandbox: $(VENV)/installed
 	@$(RUN) -m airflow_provider_modelslab.sandbox --faults "$(FAULTS)"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
 import tenacity
 from airflow.providers.common.compat.connection import get_async_connection
@@ -33,7 +34,7 @@ from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.submissions import Submission
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
 from airflow_provider_modelslab._tasks.inputs import check_size, data_url, read_input
-from airflow_provider_modelslab.endpoints import GENERATION_ENDPOINTS, did_you_mean, parse_job_id
+from airflow_provider_modelslab.endpoints import GENERATION_ENDPOINTS, MODELSLAB, did_you_mean, parse_job_id
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
     ModelsLabJobFailed,
@@ -379,7 +380,8 @@ class ModelsLabHook(BaseHook):
             return False, str(error)
         balance = client.balance()
         if balance.verdict is Verdict.SUCCESS:
-            return True, f"ModelsLab accepts the API key. Balance: {balance.message}"
+            where = urlsplit(self.options.base_url or "").netloc or MODELSLAB
+            return True, f"{where} accepts the API key. Balance of its account: {balance.message}"
         if balance.verdict in (Verdict.INVALID_KEY, Verdict.NOT_IN_PLAN):
             return False, (
                 f"ModelsLab does not show the balance for this API key: {balance.message}. Either the key is wrong, "

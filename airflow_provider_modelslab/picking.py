@@ -152,18 +152,24 @@ def _label(number: int, job: Job) -> str:
 
 
 def contact_sheet(candidates: Sequence[Mapping[str, Any]]) -> str:
-    """Return the outputs as Markdown: pictures are shown, all else is linked; foreign text stays text."""
-    return "\n\n".join(_entry(each["label"], each["output"]) for each in candidates)
+    """Return the outputs as a table in Markdown: linked pictures, all else as links; foreign text stays text."""
+    rows = [_row(each["label"], each["output"]) for each in candidates]
+    return "\n".join(["| no. | prompt | output |", "|---|---|---|", *rows])
 
 
-def _entry(label: str, output: str) -> str:
-    text = re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~&$:])", r"\\\1", label)
+def _row(label: str, output: str) -> str:
+    number, _, prompt = label.partition(". ")
+    return f"| {number} | {_text(prompt)} | {_output(label, output)} |"
+
+
+def _output(label: str, output: str) -> str:
     if not is_url(output):
-        return f"**{text}** (data)"
+        return "data"
     address = quote(output, safe="/:?#@!$&'*+,;=%~")
-    shown = (
-        f"![{text}]({address})"
-        if CONTENT_TYPES.get(kind_of_url(output) or "", "").startswith("image/")
-        else f"[{address}]({address})"
-    )
-    return f"**{text}**\n\n{shown}"
+    is_picture = CONTENT_TYPES.get(kind_of_url(output) or "", "").startswith("image/")
+    return f"[![{_text(label)}]({address})]({address})" if is_picture else f"[{address}]({address})"
+
+
+def _text(foreign: str) -> str:
+    """Return a text in which nothing is markup."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~&$:])", r"\\\1", foreign)

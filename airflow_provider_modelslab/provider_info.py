@@ -79,7 +79,9 @@ def provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-modelslab",
         "name": "ModelsLab",
-        "description": "`ModelsLab <https://modelslab.com>`__ generates images, video, audio and 3D models.",
+        "description": (  # Plain text: what releases of Airflow make of markup differs, and loses blanks.
+            "Generate images, video, audio and 3D models with ModelsLab, and wait for them without holding a worker."
+        ),
         "integrations": [
             {
                 "integration-name": _INTEGRATION,

@@ -2,8 +2,8 @@
 The demo: what ``make demo`` runs.
 
 A ModelsLab sandbox and a real Airflow (scheduler, triggerer, api-server, dag-processor) over a throw-away home run the
-example DAG ``modelslab_images``: submit three images, wait for them in the triggerer, download each in a task of its
-own. Exit status 0 when the run succeeds and every URL can be downloaded, 1 otherwise.
+example DAG ``modelslab_images``: submit three images, wait for them in the triggerer, store them, and hand each file to
+a task of its own. Exit status 0 when the run succeeds and every file is there, 1 otherwise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import requests
 from airflow_instance import AirflowInstance, AirflowInstanceError
 
 from airflow_provider_modelslab.sandbox import Sandbox
@@ -57,7 +56,7 @@ def _run(home: Path, files: Path, faults: dict[str, float]) -> bool:
             _say(f"Triggered {DAG_ID}")
             state = _follow(airflow, run_id)
             if state == "success":
-                return _show_outputs(airflow, run_id, files)
+                return _show_files(airflow, run_id, files)
             _say(f"\n{airflow.failures(DAG_ID, run_id)}")
             return False
 
@@ -81,18 +80,13 @@ def _follow(airflow: AirflowInstance, run_id: str) -> str:
     return state
 
 
-def _show_outputs(airflow: AirflowInstance, run_id: str, files: Path) -> bool:
-    urls: list[str] = airflow.xcom(DAG_ID, run_id, "wait")
-    replies = [requests.get(url, timeout=10) for url in urls]
-    _say("\nOutput URLs, each downloaded once more from the sandbox:")
-    for reply in replies:
-        _say(
-            f"  {reply.url}  HTTP {reply.status_code}, {reply.headers.get('Content-Type')}, {len(reply.content)} bytes"
-        )
-    _say(f"\nFiles that the tasks wrote to {files}:")
-    for file in sorted(files.iterdir()):
-        _say(f"  {file}")
-    return bool(urls) and all(reply.ok and reply.content for reply in replies)
+def _show_files(airflow: AirflowInstance, run_id: str, files: Path) -> bool:
+    manifest: dict[str, Any] = airflow.xcom(DAG_ID, run_id, "draw", "manifest")
+    stored = [(item["name"], Path(file)) for item in manifest["items"] for file in item["files"]]
+    _say(f"\nPictures that the task stored in {files}:")
+    for name, file in stored:
+        _say(f"  {name}: {file}, {file.stat().st_size} bytes")
+    return bool(stored)
 
 
 def _label(task: dict[str, Any]) -> str:

@@ -10,17 +10,22 @@ from datetime import timedelta
 from importlib import import_module
 
 import pendulum
-from airflow.providers.common.compat.sdk import dag, task
+from airflow.providers.common.compat.sdk import Param, dag, task
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 
 
 @dag(
+    description="Draw pictures, and let a person choose which of them are published.",
+    doc_md=__doc__,
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    params={"prompt": "a fox in the snow", "samples": 3},
+    params={
+        "prompt": Param("a fox in the snow", type="string", title="Prompt", description="What the pictures show."),
+        "samples": Param(3, type="integer", enum=[1, 2, 3, 4], title="Pictures", description="How many there are."),
+    },
     render_template_as_native_obj=True,
     tags=["modelslab"],
 )

@@ -8,7 +8,7 @@ the account has places. One task is cheaper, and hands on a manifest that tells 
 from __future__ import annotations
 
 import pendulum
-from airflow.providers.common.compat.sdk import dag, task
+from airflow.providers.common.compat.sdk import Param, dag, task
 
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 
@@ -16,10 +16,20 @@ PICTURE = {"model_id": "flux", "width": 512, "height": 512}
 
 
 @dag(
+    description="Many pictures: as mapped tasks, one per prompt, and as one task for all.",
+    doc_md=__doc__,
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    params={"animals": ["fox", "owl", "hare", "badger"]},
+    params={
+        "animals": Param(
+            ["fox", "owl", "hare", "badger"],
+            type="array",
+            items={"type": "string"},
+            title="Animals",
+            description="One picture of each, one per line.",
+        )
+    },
     tags=["modelslab"],
 )
 def modelslab_batch():

@@ -15,7 +15,14 @@ GALLERY = Asset("modelslab_gallery")
 START = pendulum.datetime(2026, 1, 1, tz="UTC")
 
 
-@dag(schedule=None, start_date=START, catchup=False, tags=["modelslab"])
+@dag(
+    description="Draw pictures, and announce them as an asset.",
+    doc_md=__doc__,
+    schedule=None,
+    start_date=START,
+    catchup=False,
+    tags=["modelslab"],
+)
 def modelslab_gallery():
     ModelsLabGenerateOperator(
         task_id="draw",
@@ -27,7 +34,14 @@ def modelslab_gallery():
     )
 
 
-@dag(schedule=[GALLERY], start_date=START, catchup=False, tags=["modelslab"])
+@dag(
+    description="Runs when there are new pictures in the gallery.",
+    doc_md=__doc__,
+    schedule=[GALLERY],
+    start_date=START,
+    catchup=False,
+    tags=["modelslab"],
+)
 def modelslab_gallery_visitor():
     @task
     def look(triggering_asset_events=None, triggering_dataset_events=None) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pendulum
-from airflow.providers.common.compat.sdk import dag, task
+from airflow.providers.common.compat.sdk import Param, dag, task
 
 from airflow_provider_modelslab.endpoints import FetchEndpoint
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
@@ -25,10 +25,20 @@ ENDPOINTS = {
 
 
 @dag(
+    description="Wait for jobs that somebody else has submitted.",
+    doc_md=__doc__,
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    params={name: example_id for name, (_, example_id) in ENDPOINTS.items()},
+    params={
+        name: Param(
+            example_id,
+            type=["null", "string"],
+            title=f"Jobs of {endpoint}",
+            description="An id, a JSON list of ids, or nothing.",
+        )
+        for name, (endpoint, example_id) in ENDPOINTS.items()
+    },
     tags=["modelslab"],
 )
 def modelslab_ids_from_outside():

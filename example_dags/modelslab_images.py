@@ -1,59 +1,73 @@
 """
-Submit images, wait for them without holding a worker, and hand each URL to a task of its own.
+Three pictures, generated and stored by one task; the next tasks get a file each.
 
-Needs the connection ``modelslab_default``: your API key as the password, or a sandbox
-(``python -m airflow_provider_modelslab.sandbox`` prints its connection).
+The operator submits the jobs, waits for them without holding a worker, and stores the pictures below *Folder*. If a
+generation fails, the others are finished first. It needs the connection `modelslab_default`: your API key as the
+password, or a sandbox, whose connection `python -m airflow_provider_modelslab.sandbox` prints.
 """
 
 from __future__ import annotations
 
 import tempfile
-from datetime import timedelta
 from pathlib import Path
 
 import pendulum
-import requests
-from airflow.providers.common.compat.sdk import dag, task
+from airflow.providers.common.compat.sdk import Param, dag, task
 
-from airflow_provider_modelslab.hooks import ModelsLabHook
-from airflow_provider_modelslab.sensors import ModelsLabJobSensor
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 
-PROMPTS = ["a lighthouse at dusk", "a fox in the snow", "a harbour in the rain"]
+PROMPTS = {
+    "lighthouse": "a lighthouse at dusk",
+    "fox": "a fox in the snow",
+    "harbour": "a harbour in the rain",
+}
 
 
 @dag(
+    description="Three pictures, generated and stored by one task.",
+    doc_md=__doc__,
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    params={"model_id": "flux", "folder": str(Path(tempfile.gettempdir()) / "modelslab")},
+    params={
+        "model_id": Param("flux", type="string", title="Model", description="As ModelsLab's list of models names it."),
+        "size": Param(512, type="integer", enum=[256, 512, 768, 1024], title="Width and height", description="Pixels."),
+        "folder": Param(
+            str(Path(tempfile.gettempdir()) / "modelslab"),
+            type="string",
+            title="Folder",
+            description="Where to store the pictures: a path on the worker's machine, or a URL such as "
+            "s3://aws_default@bucket/pictures.",
+        ),
+    },
+    render_template_as_native_obj=True,
     tags=["modelslab"],
 )
 def modelslab_images():
-    # No retries: a second submission is a second job, and is billed again.
-    @task(retries=0, multiple_outputs=False, map_index_template="{{ prompt }}")
-    def submit(prompt: str, params: dict | None = None) -> dict:
-        payload = {"model_id": params["model_id"], "prompt": prompt, "width": 512, "height": 512, "samples": 1}
-        return ModelsLabHook().submit("v6/images/text2img", payload)
-
-    # A finished file may take some seconds to appear on the CDN: retries cost nothing here.
-    @task(retries=3, retry_delay=timedelta(seconds=10))
-    def download(url: str, params: dict | None = None) -> str:
-        folder = Path(params["folder"])
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / url.rpartition("/")[2]
-        response = requests.get(url, timeout=60)
-        response.raise_for_status()
-        file.write_bytes(response.content)
-        print(f"{url} is in {file}")
-        return str(file)
-
-    wait = ModelsLabJobSensor(
-        task_id="wait",
-        jobs=submit.expand(prompt=PROMPTS),
+    draw = ModelsLabGenerateOperator(
+        task_id="draw",
+        endpoint="v6/images/text2img",
+        payloads={
+            name: {
+                "model_id": "{{ params.model_id }}",
+                "prompt": prompt,
+                "width": "{{ params.size }}",
+                "height": "{{ params.size }}",
+            }
+            for name, prompt in PROMPTS.items()
+        },
+        output_path="{{ params.folder }}/{{ run_id }}",
+        return_files=True,
         deferrable=True,
-        timeout=timedelta(minutes=30),
+        timeout=1800,
     )
-    download.expand(url=wait.output)
+
+    @task
+    def show(file: str) -> str:
+        print("Stored:", file)
+        return file
+
+    show.expand(file=draw.output)
 
 
 modelslab_images()

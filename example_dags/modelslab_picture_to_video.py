@@ -7,16 +7,25 @@ Each task submits, waits without holding a worker, and returns the URLs of its o
 from __future__ import annotations
 
 import pendulum
-from airflow.providers.common.compat.sdk import dag, task
+from airflow.providers.common.compat.sdk import Param, dag, task
 
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 
 
 @dag(
+    description="Draw a picture, and make a video from it.",
+    doc_md=__doc__,
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    params={"scene": "a lighthouse at dusk, waves on a rocky shore"},
+    params={
+        "scene": Param(
+            "a lighthouse at dusk, waves on a rocky shore",
+            type="string",
+            title="Scene",
+            description="What the picture, and so the video, shall show.",
+        )
+    },
     tags=["modelslab"],
 )
 def modelslab_picture_to_video():

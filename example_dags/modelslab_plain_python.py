@@ -1,5 +1,5 @@
 """
-The hook in plain ``@task`` code: submit in one task, wait in the next.
+The hook in plain `@task` code: submit in one task, wait in the next.
 
 Two tasks rather than one, so that a retry of the wait does not submit, and pay, again. This way of waiting holds a
 worker; the sensor does not.
@@ -13,7 +13,14 @@ from airflow.providers.common.compat.sdk import dag, task
 from airflow_provider_modelslab.hooks import ModelsLabHook
 
 
-@dag(schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False, tags=["modelslab"])
+@dag(
+    description="Submit and wait with the hook, in plain Python tasks.",
+    doc_md=__doc__,
+    schedule=None,
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    tags=["modelslab"],
+)
 def modelslab_plain_python():
     @task(retries=0, multiple_outputs=False)
     def submit() -> dict:

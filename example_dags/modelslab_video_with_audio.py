@@ -1,7 +1,7 @@
 """
 Submit a video and its sound, wait for both with one sensor, and put them together.
 
-The XCom ``jobs`` has one record per job, in the order given: that tells whose URL is whose.
+The XCom `jobs` has one record per job, in the order given: that tells whose URL is whose.
 """
 
 from __future__ import annotations
@@ -9,17 +9,23 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pendulum
-from airflow.providers.common.compat.sdk import dag, task
+from airflow.providers.common.compat.sdk import Param, dag, task
 
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 
 
 @dag(
+    description="A video and its sound, behind one sensor.",
+    doc_md=__doc__,
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    params={"scene": "waves breaking on a rocky shore"},
+    params={
+        "scene": Param(
+            "waves breaking on a rocky shore", type="string", title="Scene", description="What to see and to hear."
+        )
+    },
     tags=["modelslab"],
 )
 def modelslab_video_with_audio():

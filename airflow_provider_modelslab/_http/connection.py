@@ -167,7 +167,8 @@ def _base_url(host: str | None, port: int | None, schema: str | None) -> str | N
     url = host if "://" in host else f"{scheme}{':' if scheme else ''}//{host}"
     try:
         parts = urlsplit(url)
-        own_port = port if parts.port is None else parts.port
+        # For a field of the form that is empty, or that it hides, some releases of Airflow 3 send 0.
+        own_port = port or None if parts.port is None else parts.port
     except ValueError:
         raise ValueError(f"its host {host!r:.200} is not a URL") from None
     name = parts.hostname or ""

@@ -26,7 +26,7 @@ from airflow_provider_modelslab.sandbox.http import ReceivedRequest, Reply
 from airflow_provider_modelslab.sandbox.page import page
 from airflow_provider_modelslab.sandbox.request_log import RequestLog
 from airflow_provider_modelslab.sandbox.server import Server
-from airflow_provider_modelslab.sandbox.state import FAILED_MESSAGE, Account, Job, Ledger, Pace
+from airflow_provider_modelslab.sandbox.state import FAILED_MESSAGE, FIRST_JOB_ID, Account, Job, Ledger, Pace
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class Sandbox:
     :param faults: faults by name with their probabilities, see :meth:`set_faults`.
     :param slow_seconds: how long the fault ``slow`` delays a reply.
     :param webhooks_anywhere: call webhooks on any host; otherwise only on this machine.
+    :param first_id: the id of the first job: one sandbox after another, with jobs that must not be mistaken.
     :param seed: seed of all random choices.
     """
 
@@ -84,6 +85,7 @@ class Sandbox:
         faults: Mapping[str, float] | None = None,
         slow_seconds: float = 2.0,
         webhooks_anywhere: bool = False,
+        first_id: int = FIRST_JOB_ID,
         seed: int = 0,
     ) -> None:
         self.key = key
@@ -101,6 +103,7 @@ class Sandbox:
         self._processing_replies = processing_replies
         self._initial_faults = dict(faults or {})
         self._webhooks_anywhere = webhooks_anywhere
+        self._first_id = first_id
         self._seed = seed
         self._skipped = 0.0
         self._lock = RLock()
@@ -270,7 +273,7 @@ class Sandbox:
         accounts = {name: self._new_account(key=key) for name, key in self._keys.items()}
         faults = FaultPlan(self._seed)
         faults.set_probabilities(self._initial_faults)
-        ledger = Ledger(accounts, self._pace, clock=self._now, on_change=self._announce)
+        ledger = Ledger(accounts, self._pace, clock=self._now, on_change=self._announce, first_id=self._first_id)
         return Api(ledger, faults, self._fault_settings, self._processing_replies)
 
     def _now(self) -> float:

@@ -167,6 +167,7 @@ class Ledger:
     :param pace: how long jobs take.
     :param clock: returns the time in seconds.
     :param on_change: called with every job that was accepted and with every one that ended.
+    :param first_id: the id of the first job.
     """
 
     def __init__(
@@ -175,12 +176,14 @@ class Ledger:
         pace: Pace,
         clock: Callable[[], float],
         on_change: Callable[[Job], None] = lambda job: None,
+        first_id: int = FIRST_JOB_ID,
     ) -> None:
         self.accounts = accounts
         self.max_in_flight = 0
         self._pace = pace
         self._clock = clock
         self._on_change = on_change
+        self._first_id = first_id
         self._jobs: dict[int, Job] = {}
         self._in_flight: dict[int, Job] = {}
         self._ends: list[tuple[float, int]] = []  # a heap: the next job to end comes first
@@ -192,7 +195,7 @@ class Ledger:
     @property
     def next_id(self) -> int:
         """The id that the next job gets."""
-        return FIRST_JOB_ID + len(self._jobs)
+        return self._first_id + len(self._jobs)
 
     @property
     def jobs(self) -> dict[int, Job]:

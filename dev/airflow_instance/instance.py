@@ -217,14 +217,17 @@ class AirflowInstance:
         worker = self._worker_of(dag_id, run_id, task_id, map_index)
         processes.kill([worker, *worker.children(recursive=True)])
 
+    def dead(self) -> list[str]:
+        """Return the components that have died."""
+        return [component for component, process in self._processes.items() if process.poll() is not None]
+
     def check(self) -> None:
         """
         Check that no component has died.
 
         :raises AirflowInstanceError: if one has, with the end of its log.
         """
-        dead = [component for component, process in self._processes.items() if process.poll() is not None]
-        if dead:
+        if dead := self.dead():
             raise AirflowInstanceError(f"{' and '.join(dead)} died\n{self._tails(dead)}")
 
     def cli(self, *arguments: str) -> str:

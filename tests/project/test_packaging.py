@@ -13,6 +13,7 @@ from email import message_from_string
 from pathlib import Path
 
 import pytest
+from readme_of_package import with_absolute_links
 
 from tests.support.imports import imported_modules
 
@@ -75,6 +76,24 @@ def test_metadata(wheel):
         metadata.get_all("Classifier", [])
     )
     assert all(">=" in each for each in metadata.get_all("Requires-Dist", []))
+    assert "generate images" in metadata["Summary"]
+    assert "wait" in metadata["Summary"]
+
+
+def test_the_readme_of_the_package_index_has_no_link_that_leads_nowhere(wheel):
+    readme = str(message_from_string(metadata_file(wheel, "METADATA")).get_payload())
+    assert "# airflow-provider-modelslab" in readme
+    links = re.findall(r"\]\(([^)]+)\)", readme)
+    assert links
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+
+
+def test_links_of_the_readme_follow_the_address_of_the_source():
+    text = "![a](docs/a.png) [b](docs/b.md) [c](https://c.example) [d](#d)"
+    assert with_absolute_links(text, "https://forge.example/x/") == (
+        "![a](https://forge.example/x/docs/a.png) [b](https://forge.example/x/docs/b.md) [c](https://c.example) [d](#d)"
+    )
+    assert with_absolute_links(text, "") == " b [c](https://c.example) [d](#d)"
 
 
 def test_every_imported_distribution_is_declared(wheel):

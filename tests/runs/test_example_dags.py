@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import struct
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +32,29 @@ def run(name: str, conf: dict | None = None) -> Run:
 
 
 def test_images(tmp_path: Path, quick_sandbox: Sandbox):
-    finished = run("modelslab_images", {"folder": str(tmp_path)})
+    finished = run("modelslab_images", {"folder": str(tmp_path), "size": 768})
+    assert finished.state == "success", finished.states
+    assert set(finished.states) == {("draw", -1), ("show", 0), ("show", 1), ("show", 2)}
+    files = [Path(finished.xcom("show", map_index=index)) for index in range(3)]
+    assert all(file.is_relative_to(tmp_path) for file in files)
+    assert {struct.unpack_from(">II", file.read_bytes(), 16) for file in files} == {(768, 768)}
+    assert [item["name"] for item in finished.xcom("draw", "manifest")["items"]] == ["lighthouse", "fox", "harbour"]
+    assert quick_sandbox.state()["submissions"]["accepted"] == 3
+
+
+def test_every_example_says_what_it_is_and_what_its_params_are():
+    for file in EXAMPLE_DAGS.glob("*.py"):
+        for dag in load_dags(file).values():
+            assert dag.description, dag.dag_id
+            assert dag.doc_md, dag.dag_id
+            for name in dag.params:
+                param = dag.params.get_param(name)
+                assert param.schema.get("title"), (dag.dag_id, name)
+                assert param.description, (dag.dag_id, name)
+
+
+def test_task_per_url(tmp_path: Path, quick_sandbox: Sandbox):
+    finished = run("modelslab_task_per_url", {"folder": str(tmp_path)})
     assert finished.state == "success", finished.states
     assert set(finished.states) == {(task, index) for task in ("submit", "download") for index in range(3)} | {
         ("wait", -1)
@@ -41,9 +64,9 @@ def test_images(tmp_path: Path, quick_sandbox: Sandbox):
     assert quick_sandbox.state()["submissions"]["accepted"] == 3
 
 
-def test_images_that_fail(tmp_path: Path, quick_sandbox: Sandbox):
+def test_task_per_url_that_fail(tmp_path: Path, quick_sandbox: Sandbox):
     quick_sandbox.set_faults({"failed": 1.0})
-    finished = run("modelslab_images", {"folder": str(tmp_path)})
+    finished = run("modelslab_task_per_url", {"folder": str(tmp_path)})
     assert finished.state == "failed"
     assert finished.states["wait", -1] == "failed"
     assert not list(tmp_path.iterdir())

@@ -16,16 +16,16 @@ from tests.system.steps import check_run, said_of_trigger, submit, urls_of
 @pytest.mark.selection
 def test_the_example_with_images(airflow: AirflowInstance, slow_sandbox: Sandbox, tmp_path: Path):
     accepted_before = slow_sandbox.state()["submissions"]["accepted"]
-    run_id = airflow.trigger("modelslab_images", {"folder": str(tmp_path)})
-    check_run(airflow, "modelslab_images", run_id)
-    log = airflow.task_log("modelslab_images", run_id, "wait")
+    run_id = airflow.trigger("modelslab_task_per_url", {"folder": str(tmp_path)})
+    check_run(airflow, "modelslab_task_per_url", run_id)
+    log = airflow.task_log("modelslab_task_per_url", run_id, "wait")
 
-    urls = airflow.xcom("modelslab_images", run_id, "wait")
+    urls = airflow.xcom("modelslab_task_per_url", run_id, "wait")
     assert [requests.get(url, timeout=10).headers["Content-Type"] for url in urls] == ["image/png"] * 3
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(url.rpartition("/")[2] for url in urls)
-    records = airflow.xcom("modelslab_images", run_id, "wait", "jobs")
+    records = airflow.xcom("modelslab_task_per_url", run_id, "wait", "jobs")
     assert [record["outputs"] for record in records] == [[url] for url in urls]
-    assert airflow.links("modelslab_images", run_id, "wait")["Output"] == urls[0]
+    assert airflow.links("modelslab_task_per_url", run_id, "wait")["Output"] == urls[0]
 
     assert "Deferring: 0 of 3 jobs done" in log
     assert "Waiting in the triggerer, until " in log  # written by the trigger

@@ -459,7 +459,10 @@ def test_a_connection_without_a_key(monkeypatch):
 
 
 def test_test_connection(sandbox: Sandbox, monkeypatch):
-    assert ModelsLabHook().test_connection() == (True, "ModelsLab accepts the API key. Balance: 43.6 USD")
+    assert ModelsLabHook().test_connection() == (
+        True,
+        f"{sandbox.url.removeprefix('http://')} accepts the API key. Balance of its account: 43.6 USD",
+    )
     assert sandbox.state()["submissions"]["accepted"] == 0
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", sandbox.connection.replace(sandbox.key, "another-key"))
     good, message = ModelsLabHook().test_connection()
