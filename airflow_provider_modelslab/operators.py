@@ -44,6 +44,7 @@ from airflow_provider_modelslab._tasks.arguments import (
 from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest, refuse_keys
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of
 from airflow_provider_modelslab._tasks.events import job_record, read_event
+from airflow_provider_modelslab._tasks.inputs import read_input
 from airflow_provider_modelslab._tasks.progress import Progress
 from airflow_provider_modelslab._tasks.results import (
     push_jobs,
@@ -128,6 +129,9 @@ class ModelsLabGenerateOperator(BaseOperator):
     What was rendered when a try began counts until it ends: a deferred task keeps it in the XCom ``items``, whatever
     its templates give when it resumes. A payload longer than 32 kB is not stored: while one is not submitted, the task
     stays on its worker.
+
+    An ``ObjectStoragePath`` in a payload is a file: it is read when the task starts, and uploaded right before the
+    submission, each content once. ModelsLab then gets its URL. Two files are the same input when their contents are.
 
     A payload that is ``None``, because its upstream was skipped, is left out; where all are, the task is skipped.
 
@@ -264,7 +268,7 @@ class ModelsLabGenerateOperator(BaseOperator):
     def _items(self) -> list[Item]:
         """Return what is to be generated, now that templates are rendered and upstreams have run."""
         self.endpoint = parse_generation_endpoint(self.endpoint)
-        given = items_of(self.payload, self.payloads)
+        given = items_of(self.payload, self.payloads, read_input)
         items = [item for item in given if item is not None]
         if given and not items:
             raise AirflowSkipException("Nothing to generate: the upstream tasks of all payloads were skipped")
@@ -340,8 +344,11 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _submit(self, hook: ModelsLabHook, progress: Progress, position: int) -> None:
         self._check_balance(hook, progress)
+        item, now = progress.items[position], hook.pacing.clock.wall()
+        with argument_errors():
+            payload = progress.uploads.payload_of(item.payload, item.files, hook.upload, now)
         progress.ledger.intend(position)
-        job = hook.submit(self.endpoint, progress.items[position].payload, queue_timeout=0)
+        job = hook.submit(self.endpoint, payload, queue_timeout=0)
         try:
             progress.ledger.accept(position, job)
         except Exception as error:

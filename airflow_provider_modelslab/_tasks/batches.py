@@ -16,6 +16,7 @@ from typing import Any
 from airflow_provider_modelslab._protocol.shortening import MAX_FIELDS, shorten, shorten_fields
 from airflow_provider_modelslab._protocol.submissions import parse_parameters, refuse_key
 from airflow_provider_modelslab._protocol.templates import parse_literal, refuse_task
+from airflow_provider_modelslab._tasks.inputs import InputFile, Reader, take_files
 from airflow_provider_modelslab.jobs import Job
 
 
@@ -28,18 +29,20 @@ class Item:
     :param payload: the parameters of the generation.
     :param digest: tells this payload from all others.
     :param long: whether the payload is too long for Airflow's database.
+    :param files: the files in the payload, which has stand-ins with their digests in their places.
     """
 
     name: str
     payload: Mapping[str, Any]
     digest: str
     long: bool = False
+    files: tuple[InputFile, ...] = ()
 
     @classmethod
-    def of(cls, name: str, payload: Mapping[str, Any]) -> Item:
+    def of(cls, name: str, payload: Mapping[str, Any], files: Sequence[InputFile] = ()) -> Item:
         """Return the item of a payload that JSON can express."""
         text = json.dumps(payload, sort_keys=True)
-        return cls(name, payload, hashlib.sha256(text.encode()).hexdigest()[:32], len(text) > MAX_FIELDS)
+        return cls(name, payload, hashlib.sha256(text.encode()).hexdigest()[:32], len(text) > MAX_FIELDS, tuple(files))
 
     def to_record(self, *, whole: bool) -> dict[str, Any]:
         """
@@ -48,36 +51,39 @@ class Item:
         :param whole: whether its payload is still to be submitted; else it is shortened as the manifest shows it.
         """
         payload = dict(self.payload) if whole else shorten_fields(self.payload)
-        return {"name": self.name, "payload": payload, "digest": self.digest}
+        record = {"name": self.name, "payload": payload, "digest": self.digest}
+        return {**record, "files": [file.to_record() for file in self.files]} if whole and self.files else record
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Item:
         """Return the item of a record."""
-        return cls(record["name"], record["payload"], record["digest"])
+        files = tuple(map(InputFile.from_record, record.get("files", ())))
+        return cls(record["name"], record["payload"], record["digest"], files=files)
 
 
-def items_of(payload: Any, payloads: Any) -> list[Item | None]:
+def items_of(payload: Any, payloads: Any, read: Reader = lambda path, argument: b"") -> list[Item | None]:
     """
     Return what is to be generated; ``None`` for each payload that a skipped upstream left out.
 
     :param payload: the parameters of one generation, or ``None``.
     :param payloads: a list of them, or a dict of them by name, or ``None``. Both may be JSON texts.
+    :param read: reads the files in them; by default none is looked at.
     :raises ValueError: something is no parameters; the message names the argument.
     """
     if payloads is None:
-        return [_item("0", payload, "payload")]
+        return [_item("0", payload, "payload", read)]
     refuse_task(payloads, "payloads")
     if isinstance(payloads, str):
         payloads = parse_literal(payloads, "payloads")
     if isinstance(payloads, Mapping):
         if len({type(name) for name in payloads}) > 1:
             raise ValueError("payloads has names of several types: use strings")
-        return [_item(str(name), item, f"payloads[{name!r}]") for name, item in payloads.items()]
+        return [_item(str(name), item, f"payloads[{name!r}]", read) for name, item in payloads.items()]
     if isinstance(payloads, Iterator):
         raise ValueError("payloads is an iterator, which can be read only once: pass a list")
     if isinstance(payloads, (str, bytes)) or not isinstance(payloads, Iterable):
         raise ValueError(f"payloads must be a list or a dict, not {type(payloads).__name__}")
-    return [_item(str(index), item, f"payloads[{index}]") for index, item in enumerate(payloads)]
+    return [_item(str(index), item, f"payloads[{index}]", read) for index, item in enumerate(payloads)]
 
 
 def refuse_keys(payloads: Any) -> None:
@@ -119,10 +125,12 @@ def manifest(items: Sequence[Item], jobs: Sequence[Job], files: Sequence[str] | 
     return {"total": len(jobs), "succeeded": succeeded, "failed": len(jobs) - succeeded, "items": records}
 
 
-def _item(name: str, payload: Any, argument: str) -> Item | None:
+def _item(name: str, payload: Any, argument: str, read: Reader) -> Item | None:
     """Return an item of what was rendered for an argument, which may be JSON by then."""
     if payload is None:
         return None
     if isinstance(payload, str):
         payload = parse_literal(payload, argument)
-    return Item.of(name, parse_parameters(payload, argument))
+    refuse_task(payload, argument)
+    payload, files = take_files(payload, argument, read)
+    return Item.of(name, parse_parameters(payload, argument), files)

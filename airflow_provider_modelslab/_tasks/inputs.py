@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from airflow_provider_modelslab._outputs.media_types import HEAD_BYTES, content_
 
 MAX_BYTES = 5 * 2**20
 """What ModelsLab takes: "supports max 5MB uploads" (the page "Base64 to URL")."""
+
+_GOOD_FOR = 20 * 3600.0
+"""Seconds for which the URL of an upload is passed on: it expires after 24 hours, and a job may wait in the queue."""
 
 Reader = Callable[[Any, str], bytes]
 """Returns the content of a path; the second argument is what the user calls it."""
@@ -30,7 +33,7 @@ class InputFile:
     A file in a payload.
 
     :param place: where it stands: the names and indexes that lead to it.
-    :param path: where it is: a URL that ``ObjectStoragePath`` takes, or a local path.
+    :param path: where it is: a URL that ``ObjectStoragePath`` takes.
     :param digest: tells its content from all others.
     """
 
@@ -62,7 +65,7 @@ def read_input(path: Any, argument: str) -> bytes:
     :param argument: what the user calls it, for the error.
     :raises ValueError: it is no path, or the file is not there, cannot be read, is empty or too large.
     """
-    if not isinstance(path, (str, os.PathLike)) and not is_path(path):
+    if not isinstance(path, (str, os.PathLike)) and not is_stored_file(path):
         raise ValueError(f"{argument} must be a path or the content of a file, not {type(path).__name__}")
     # Imported when files are read: tasks without any need not wait for it.
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
@@ -94,25 +97,25 @@ def data_url(content: bytes) -> str:
     return f"data:{content_type};base64,{base64.b64encode(content).decode()}"
 
 
-def is_path(value: Any) -> bool:
-    """Whether a value of a payload is a file: a path object. A string never is: it may be anybody's."""
-    return isinstance(value, os.PathLike) or hasattr(value, "fs")
+def is_stored_file(value: Any) -> bool:
+    """Whether a value is an ``ObjectStoragePath``. A string never names a file: it may come from anybody."""
+    return hasattr(value, "fs")
 
 
 def take_files(payload: Any, argument: str, read: Reader) -> tuple[Any, list[InputFile]]:
     """
     Return a payload with stand-ins for its files, and the files.
 
-    :param payload: the parameters of a generation; anything that is no path object stays as it is.
+    :param payload: the parameters of a generation; anything but an ``ObjectStoragePath`` stays as it is.
     :param argument: what the user calls it, for errors.
     :param read: reads a file.
     """
     files: list[InputFile] = []
 
     def walk(value: Any, place: tuple[str | int, ...], name: str) -> Any:
-        if is_path(value):
+        if is_stored_file(value):
             content = read(value, name)
-            files.append(InputFile(place, _address_of(value), sha256(content).hexdigest()))
+            files.append(InputFile(place, str(value), sha256(content).hexdigest()))
             return files[-1].stand_in
         if isinstance(value, Mapping):
             return {key: walk(item, (*place, key), f"{name}[{key!r}]") for key, item in value.items()}
@@ -145,8 +148,43 @@ def with_urls(payload: Mapping[str, Any], urls: Mapping[tuple[str | int, ...], s
     return whole
 
 
-def _address_of(path: Any) -> str:
-    return str(path) if "://" in str(path) else str(Path(path).absolute())
+@dataclass(slots=True)
+class Uploads:
+    """
+    The files that a task has uploaded.
+
+    :param urls: by the digest of the content, where it is, and since when, in seconds since the epoch.
+    """
+
+    urls: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def payload_of(
+        self, payload: Mapping[str, Any], files: Sequence[InputFile], upload: Callable[[bytes], str], now: float
+    ) -> Mapping[str, Any]:
+        """
+        Return a payload as it is submitted: with URLs for its files, each content uploaded once while its URL lives.
+
+        :param payload: the payload with stand-ins.
+        :param files: its files.
+        :param upload: uploads a content and returns its URL.
+        :param now: the time, in seconds since the epoch.
+        :raises ValueError: a file is not what it was when the task started.
+        """
+        if not files:
+            return payload
+        for file in files:
+            url, since = self.urls.get(file.digest, ("", 0.0))
+            if not url or not 0 <= now - since < _GOOD_FOR:
+                self.urls[file.digest] = upload(_unchanged(file)), now
+        return with_urls(payload, {file.place: self.urls[file.digest][0] for file in files})
+
+
+def _unchanged(file: InputFile) -> bytes:
+    """Read a file once more: its content was not kept meanwhile."""
+    content = read_input(file.path, "payload")
+    if sha256(content).hexdigest() != file.digest:
+        raise ValueError(f"payload: the file {file.path} has changed since the task started: clear the task")
+    return content
 
 
 def _check(size: int, what: str) -> None:

@@ -9,12 +9,13 @@ not submitted, the task stays on its worker.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_modelslab._ledger.ledger import Ledger
 from airflow_provider_modelslab._protocol.shortening import is_long
 from airflow_provider_modelslab._tasks.batches import Item
+from airflow_provider_modelslab._tasks.inputs import Uploads
 from airflow_provider_modelslab.jobs import Job
 
 
@@ -29,6 +30,7 @@ class Progress:
     :param batch: whether the items are a batch.
     :param refusals: how many times in a row ModelsLab has taken nothing.
     :param resumed: whether the items stand in an XCom already.
+    :param uploads: the files that were uploaded for the items.
     """
 
     items: Sequence[Item]
@@ -37,6 +39,7 @@ class Progress:
     batch: bool
     refusals: int = 0
     resumed: bool = False
+    uploads: Uploads = field(default_factory=Uploads)
 
     def left(self) -> list[int]:
         """Return the positions of the items that are not submitted yet."""
@@ -77,6 +80,7 @@ class Progress:
             "deadline": self.deadline,
             "batch": self.batch,
             "refusals": self.refusals,
+            "uploads": self.uploads.urls,
         }
 
     @classmethod
@@ -93,4 +97,5 @@ class Progress:
         """
         ledger.jobs = dict(zip(state["positions"], jobs, strict=True))
         ledger.reattached = set()
-        return cls(items, ledger, state["deadline"], state["batch"], state["refusals"], resumed=True)
+        uploads = Uploads(dict(state.get("uploads", {})))
+        return cls(items, ledger, state["deadline"], state["batch"], state["refusals"], resumed=True, uploads=uploads)
