@@ -65,6 +65,7 @@ class FetchEndpoint(str, Enum):
     V7_IMAGES = "v7/images"
     V7_VIDEO_FUSION = "v7/video-fusion"
     V7_VOICE = "v7/voice"
+    V8_IMAGES = "v8/images"
 
     # Dedicated servers ("enterprise"), each with a key of its own.
     ENTERPRISE_FACE_GEN = "v1/enterprise/face_gen"
@@ -73,6 +74,8 @@ class FetchEndpoint(str, Enum):
     ENTERPRISE_FLUX_KONTEXT_DEV = "v1/enterprise/flux_kontext_dev"
     ENTERPRISE_Z_IMAGE_TURBO = "v1/enterprise/z_image_turbo"
     ENTERPRISE_QWEN = "v1/enterprise/qwen"
+    ENTERPRISE_QWEN_EDIT_2_1 = "v1/enterprise/qwen_edit_2_1"
+    ENTERPRISE_KREA_2_TURBO = "v1/enterprise/krea_2_turbo"
     ENTERPRISE_NANO_BANANA = "v1/enterprise/nano_banana"
     ENTERPRISE_REALTIME = "v1/enterprise/realtime"
     ENTERPRISE_IMAGE_EDITING = "v1/enterprise/image_editing"
@@ -127,6 +130,10 @@ Dedicated servers have those of the standard API under their own prefix.
 """
 
 
+IdPlace = Literal["path", "body"]
+"""Where a fetch request carries the id: the URL ends ``/fetch/{id}``, or ``/fetch`` and the body has ``request_id``."""
+
+
 class ForeignHostError(ValueError):
     """A ``fetch_result`` points to a host that the API key must not be sent to."""
 
@@ -138,13 +145,12 @@ class Route:
 
     :param family: the family as it stands in the URL, for example ``v6/video``.
     :param host: the official host that serves it.
-    :param id_in: ``"path"`` where the URL ends ``/fetch/{id}``; ``"body"`` where it ends ``/fetch`` and the
-        body carries ``request_id``.
+    :param id_in: where the id stands.
     """
 
     family: str
     host: str = MODELSLAB
-    id_in: Literal["path", "body"] = "path"
+    id_in: IdPlace = "path"
 
 
 # Whatever is not listed here has its id in the path and lives on modelslab.com: families appear every few
@@ -161,6 +167,16 @@ _EXCEPTIONS = {
 }
 
 
+# Where the jobs of a generation endpoint, or of all those below a path, are fetched when it is not the path above:
+# read in the documentation, and in the ``fetch_result`` of replies.
+_FETCHED_UNDER = {
+    "v1/enterprise/super_resolution": "v1/enterprise",
+    "v5/controlnet": "v6/images",
+    "v6/voice/speech_to_text": "v6/whisper",
+}
+_FETCHED_UNDER_BELOW = {"v4/dreambooth": "v3/dreambooth", "v5": "v3", "v5/controlnet": "v6/images"}
+
+
 @dataclass(frozen=True, slots=True)
 class JobAddress:
     """
@@ -168,10 +184,14 @@ class JobAddress:
 
     :param endpoint: the family, for example ``v6/video``.
     :param job_id: the id, or ``None`` where the URL did not carry one (the id is then in the reply).
+    :param host: the official host that the URL names; empty where it names the connection's own.
+    :param id_in: where the URL has the id.
     """
 
     endpoint: str
     job_id: str | None
+    host: str
+    id_in: IdPlace
 
 
 def parse_endpoint(value: object) -> str:
@@ -242,9 +262,9 @@ def parse_fetch_url(url: object, base_url: str | None = None) -> JobAddress:
     if parts.scheme not in ("http", "https") or "@" in parts.netloc:
         raise ValueError(f"fetch_result {_without_secrets(url)!r:.200} is not a plain http(s) URL")
     if own is not None and (parts.hostname, port) == own_site:
-        path = parts.path.removeprefix(own.path.rstrip("/"))
+        path, host = parts.path.removeprefix(own.path.rstrip("/")), ""
     elif parts.hostname in OFFICIAL_HOSTS and port == _DEFAULT_PORTS[parts.scheme]:
-        path = parts.path
+        path, host = parts.path, parts.hostname
     else:
         raise ForeignHostError(
             f"fetch_result points to the host {parts.netloc!r:.200}, which is neither ModelsLab's nor the "
@@ -253,8 +273,10 @@ def parse_fetch_url(url: object, base_url: str | None = None) -> JobAddress:
     match = _FETCH_PATH.fullmatch(path)
     if not match:
         raise ValueError(f"fetch_result {_without_secrets(url)!r:.200} does not look like .../api/<family>/fetch/<id>")
-    job_id = match["id"]
-    return JobAddress(parse_endpoint(match["family"]), None if job_id is None else parse_job_id(job_id))
+    family, job_id = parse_endpoint(match["family"]), match["id"]
+    if job_id is None:
+        return JobAddress(family, None, host, "body")
+    return JobAddress(family, parse_job_id(job_id), host, "path")
 
 
 def endpoint_of_submission(path: str) -> str:
@@ -262,13 +284,16 @@ def endpoint_of_submission(path: str) -> str:
     Return the family under which the jobs of a generation endpoint are fetched, where the reply does not say it.
 
     ``v6/video/text2video`` is fetched under ``v6/video``, ``v1/enterprise/text2img`` under ``v1/enterprise``;
-    ``v4/dreambooth``, which is itself a generation endpoint, under its own name.
+    ``v4/dreambooth``, which is itself a generation endpoint, under its own name; a few under another family.
 
     :param path: the path of the generation endpoint, already parsed by :func:`parse_submission_path`.
     """
+    if path in _FETCHED_UNDER:
+        return _FETCHED_UNDER[path]
     if path in FAMILIES or path in _ASKED_FOR_BY_NAME or "/" not in path:
         return path
-    return path.rpartition("/")[0]
+    above = path.rpartition("/")[0]
+    return _FETCHED_UNDER_BELOW.get(above, above)
 
 
 def parse_submission_path(value: object) -> str:
@@ -306,7 +331,15 @@ def route_of(endpoint: str) -> Route:
     return _EXCEPTIONS.get(endpoint) or Route(endpoint)
 
 
-def fetch_request(endpoint: str, job_id: str, key: str, base_url: str | None = None) -> tuple[str, dict[str, str]]:
+def fetch_request(
+    endpoint: str,
+    job_id: str,
+    key: str,
+    base_url: str | None = None,
+    *,
+    host: str = "",
+    id_in: IdPlace | Literal[""] = "",
+) -> tuple[str, dict[str, str]]:
     """
     Return the URL and the JSON body of the ``POST`` that asks for one job.
 
@@ -314,17 +347,19 @@ def fetch_request(endpoint: str, job_id: str, key: str, base_url: str | None = N
     :param job_id: an id, as :func:`parse_job_id` returns it.
     :param key: the API key; it travels in the body and nowhere else.
     :param base_url: replaces the scheme and the host of the official address.
+    :param host: the official host that the job's own ``fetch_result`` names; empty, or any other, for the family's.
+    :param id_in: where the job's own ``fetch_result`` has the id; empty for the family's own form.
     """
     route = route_of(endpoint)
-    url = api_url(f"{route.family}/fetch", route.host, base_url)
-    if route.id_in == "body":
+    url = api_url(f"{route.family}/fetch", host if host in OFFICIAL_HOSTS else route.host, base_url)
+    if (id_in or route.id_in) == "body":
         return url, {"key": key, "request_id": job_id}
     return f"{url}/{quote(job_id, safe='')}", {"key": key}
 
 
 def submission_url(path: str, base_url: str | None = None) -> str:
-    """Return the URL of a generation endpoint, on the host that serves its family."""
-    return api_url(path, route_of(endpoint_of_submission(path)).host, base_url)
+    """Return the URL of a generation endpoint: those of ``v3`` and ``v4``, too, are documented on modelslab.com now."""
+    return api_url(path, base_url=base_url)
 
 
 def api_url(path: str, host: str = MODELSLAB, base_url: str | None = None) -> str:

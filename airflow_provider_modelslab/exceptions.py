@@ -24,7 +24,7 @@ No message carries the API key or the body of a request::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -105,7 +105,14 @@ class ModelsLabAmbiguousSubmission(AirflowFailException):
 
     Do: look into the account's history at ModelsLab before submitting again. It is not retried for you,
     because the API has no idempotency key: a second submission is a second job.
+
+    :param message: what happened.
+    :param ids: whatever looks like an id in the reply, by the names of its fields.
     """
+
+    def __init__(self, message: str, ids: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.ids = dict(ids or {})
 
 
 class ModelsLabTransientError(AirflowException):
@@ -122,7 +129,17 @@ class ModelsLabTransientError(AirflowException):
 
 
 class ModelsLabRateLimited(ModelsLabTransientError):
-    """The account's queue is full or it asks too often. Do: try again after ``retry_after`` seconds."""
+    """
+    The account's queue is full or it asks too often. Do: try again after ``retry_after`` seconds.
+
+    :param message: what happened.
+    :param retry_after: seconds to pause, where ModelsLab named them.
+    :param queue_slots: how many jobs the account's queue holds, where ModelsLab named a number.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None, queue_slots: int | None = None) -> None:
+        super().__init__(message, retry_after)
+        self.queue_slots = queue_slots
 
 
 class ModelsLabTimeout(AirflowSensorTimeout):
@@ -201,7 +218,15 @@ _BY_VERDICT: dict[Verdict, tuple[type[AirflowException], str]] = {
 }
 
 
-def exception_for(verdict: Verdict, message: str, conn_id: str, retry_after: float | None = None) -> AirflowException:
+def exception_for(
+    verdict: Verdict,
+    message: str,
+    conn_id: str,
+    retry_after: float | None = None,
+    *,
+    queue_slots: int | None = None,
+    ids: Mapping[str, str] | None = None,
+) -> AirflowException:
     """
     Return the exception of a verdict that is not about a job: what to do, and what happened.
 
@@ -209,9 +234,13 @@ def exception_for(verdict: Verdict, message: str, conn_id: str, retry_after: flo
     :param message: ModelsLab's words, or what the network did.
     :param conn_id: the connection that was used.
     :param retry_after: seconds to pause, where ModelsLab named them.
+    :param queue_slots: of a rate limit, how many jobs the account's queue holds, where that is known.
+    :param ids: of an ambiguous submission, what its reply names.
     """
     kind, template = _BY_VERDICT.get(verdict, _BY_VERDICT[Verdict.TRANSIENT])
     text = template.format(message=message.rstrip(". "), conn_id=conn_id, pause=format_duration(retry_after or 0.0))
+    if issubclass(kind, ModelsLabRateLimited):
+        return kind(text, retry_after, queue_slots)
     if issubclass(kind, ModelsLabTransientError):
-        return kind(text, retry_after=retry_after)
-    return kind(text)
+        return kind(text, retry_after)
+    return kind(text, ids) if issubclass(kind, ModelsLabAmbiguousSubmission) else kind(text)

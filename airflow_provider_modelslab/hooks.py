@@ -137,12 +137,12 @@ class ModelsLabHook(BaseHook):
         reply: Reply = await queue(tenacity.AsyncRetrying(**_retry_policy(await self.aoptions())), send)
         return self._submitted(reply, submission.path)
 
-    def fetch(self, job_id: str | int, endpoint: str) -> Job:
+    def fetch(self, job_id: Job | str | int, endpoint: str | None = None) -> Job:
         """
         Poll a job once. This generates nothing, costs nothing and may be repeated freely.
 
-        :param job_id: the id from the submission's reply.
-        :param endpoint: the family it is fetched under: a
+        :param job_id: the id from the submission's reply, or a job.
+        :param endpoint: of an id, the family it is fetched under: a
             :class:`~airflow_provider_modelslab.endpoints.FetchEndpoint`, or its string such as ``"v6/video"``.
         :return: the job, whether it is in progress, done or failed. An id that ModelsLab does not know is a
             failed job; right after a submission that may be too early an answer, which :meth:`wait` allows for.
@@ -154,7 +154,7 @@ class ModelsLabHook(BaseHook):
         retrying = tenacity.Retrying(**_retry_policy(self.options))
         return self._fetched(retrying(self.client.poll, job))
 
-    async def afetch(self, job_id: str | int, endpoint: str) -> Job:
+    async def afetch(self, job_id: Job | str | int, endpoint: str | None = None) -> Job:
         """Poll a job once from an event loop; see :meth:`fetch`."""
         job = self._job(job_id, endpoint)
         async with await self.open_async_client() as client:
@@ -429,6 +429,8 @@ class ModelsLabHook(BaseHook):
         )
 
     def _job(self, job_id: object, endpoint: object) -> Job:
+        if isinstance(job_id, Job):
+            return job_id
         with argument_errors():
             return Job(id=parse_job_id(job_id), endpoint=parse_family(endpoint))
 
@@ -462,9 +464,19 @@ class ModelsLabHook(BaseHook):
         message = f"submission to {path}: {reply.job.message or 'an error without a reason'}"
         if reply.verdict is Verdict.REFUSED:
             message += did_you_mean(path, GENERATION_ENDPOINTS)
-        if reply.job.id:
-            message += f" (the reply names job {reply.job})"
-        raise exception_for(reply.verdict, message, self.modelslab_conn_id, reply.retry_after)
+        ids = ({"id": reply.job.id} if reply.job.id else {}) | reply.job.ids
+        if ids:
+            told = [f"job {reply.job}"] if reply.job.id else []
+            told += [f"{name} {text!r}" for name, text in reply.job.ids.items()]
+            message += f" (the reply names {', '.join(told)})"
+        raise exception_for(
+            reply.verdict,
+            message,
+            self.modelslab_conn_id,
+            reply.retry_after,
+            queue_slots=reply.queue_slots,
+            ids=ids,
+        )
 
     def _cancelled(self, reply: Reply, job: Job) -> None:
         """Log that a job is cancelled, or raise where it is not."""

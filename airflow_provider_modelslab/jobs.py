@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-__all__ = ["Job", "JobStatus"]
+__all__ = ["Job", "JobStatus", "Output"]
 
 JobStatus = Literal["success", "processing", "failed"]
+
+Output: TypeAlias = "str | dict[str, Any] | list[Any]"
+"""
+One output: a URL, a text or embedded data (a string), or a structured result such as a transcript with the times of its
+words (a JSON object or list).
+"""
 
 JOB_STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 
@@ -28,7 +34,8 @@ class Job(dict[str, Any]):
     :param id: the id, as a string; empty where a submission was done at once and ModelsLab gave none.
     :param endpoint: the family it is fetched under, for example ``v6/video``.
     :param status: ``"success"``, ``"processing"`` or ``"failed"``.
-    :param outputs: the URLs of the finished files (base64 text where that was asked for); empty until then.
+    :param outputs: the URLs of the finished files (base64 text where that was asked for), texts, and structured
+        results; empty until then.
     :param eta: ModelsLab's estimate of the seconds left, or ``None`` where it gave none.
     :param message: ModelsLab's words about the job, for example why it failed. Never contains the API key.
     :param proxy_links: further URLs of the outputs. Filled before the files exist: no sign of completion.
@@ -38,12 +45,18 @@ class Job(dict[str, Any]):
     :param submitted: when it was submitted, in seconds since the epoch, where that is known: its ``eta`` counts from
         there.
     :param reply_id: the id that replies name, where it differs from the one by which the job is fetched.
+    :param host: the official host that its ``fetch_result`` names, or that it was submitted to; empty for the one that
+        serves its family. A connection's own host replaces it.
+    :param id_in: where its ``fetch_result`` has the id: ``"path"`` or ``"body"``; empty for its family's own form.
+    :param ids: further ids that its reply named, by the names of their fields.
+    :param future_links: where ModelsLab said that the outputs will be: no sign of completion.
+    :param other_links: further URLs of a successful reply, which are neither its outputs nor copies of them.
     """
 
     id: str
     endpoint: str
     status: JobStatus = "processing"
-    outputs: list[str] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
     eta: float | None = None
     message: str = ""
     proxy_links: list[str] = field(default_factory=list)
@@ -52,6 +65,11 @@ class Job(dict[str, Any]):
     meta: dict[str, Any] = field(default_factory=dict)
     submitted: float | None = None
     reply_id: str = ""
+    host: str = ""
+    id_in: Literal["", "path", "body"] = ""
+    ids: dict[str, str] = field(default_factory=dict)
+    future_links: list[str] = field(default_factory=list)
+    other_links: list[str] = field(default_factory=list)
 
     # Airflow reads this of a return annotation. Without it, "-> Job" would mean an XCom for each field.
     # Airflow 3.0 then fails the task, whose job is paid for, because it cannot store an XCom that is None.

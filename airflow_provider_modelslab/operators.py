@@ -30,7 +30,7 @@ from airflow_provider_modelslab._protocol.arguments import (
     parse_seconds,
 )
 from airflow_provider_modelslab._protocol.formatting import format_moment
-from airflow_provider_modelslab._protocol.shortening import shorten
+from airflow_provider_modelslab._protocol.shortening import shorten_job
 from airflow_provider_modelslab._protocol.submissions import refuse_key
 from airflow_provider_modelslab._protocol.templates import refuse_task
 from airflow_provider_modelslab._protocol.verdicts import Verdict
@@ -66,7 +66,7 @@ from airflow_provider_modelslab.exceptions import (
     argument_errors,
 )
 from airflow_provider_modelslab.hooks import ModelsLabHook
-from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.jobs import Job, Output
 from airflow_provider_modelslab.links import OUTPUT_LINKS
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 
@@ -454,7 +454,7 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     # --- results ----------------------------------------------------------------------------------------
 
-    def _finish(self, context: Context, hook: ModelsLabHook, progress: Progress) -> list[str]:
+    def _finish(self, context: Context, hook: ModelsLabHook, progress: Progress) -> list[Output]:
         progress.ledger.settle()
         files = self._store(context, hook, progress)
         if progress.batch:
@@ -502,7 +502,7 @@ class ModelsLabGenerateOperator(BaseOperator):
     def _return_records(self, context: Context, progress: Progress) -> Any:
         jobs = progress.jobs()
         push_jobs(context, jobs)
-        records = [shorten(job.to_dict()) for job in jobs]
+        records = [shorten_job(job.to_dict()) for job in jobs]
         return records if progress.batch else records[0]
 
 

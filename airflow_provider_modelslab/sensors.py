@@ -43,7 +43,7 @@ from airflow_provider_modelslab._tasks.results import push_jobs, push_results, s
 from airflow_provider_modelslab.endpoints import ForeignHostError
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, argument_errors
 from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook
-from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.jobs import Job, Output
 from airflow_provider_modelslab.links import OUTPUT_LINKS
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 
@@ -176,7 +176,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         )
         defer(self, trigger, deadline)
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> list[str]:
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> list[Output]:
         """Take the trigger's event: return the output URLs, or fail with what ended the wait."""
         with self._failures_skipped():
             taken = read_event(event)
@@ -304,7 +304,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
                 return
             unfinished, at_a_time = unfinished[at_a_time:], POLLS_AT_A_TIME
 
-    def _finish(self, context: Context, hook: ModelsLabHook, jobs: Sequence[Job]) -> list[str]:
+    def _finish(self, context: Context, hook: ModelsLabHook, jobs: Sequence[Job]) -> list[Output]:
         jobs = with_whole_outputs(jobs, hook.fetch)
         files = store(
             context,

@@ -20,7 +20,7 @@ import requests
 from airflow_provider_modelslab._http import outcomes
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab._protocol.http_request import HttpRequest
-from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply, retry_after_seconds
+from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
 
 
 class Session:
@@ -85,8 +85,7 @@ class Session:
                     if incoming.add(await response.content.readany()):
                         response.close()
                         break
-                retry_after = retry_after_seconds(response.headers.get("Retry-After"), time.time())
-                return incoming.reply(response.status, retry_after)
+                return incoming.reply(response.status, response.headers, time.time())
         except aiohttp.ClientSSLError:
             return outcomes.UNTRUSTED
         except aiohttp.ConnectionTimeoutError:

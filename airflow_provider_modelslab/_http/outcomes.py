@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from airflow_provider_modelslab import __version__
-from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply, running_reply
+from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply, retry_after_seconds, running_reply
 
 MAX_REPLY_BYTES = 32 * 2**20
 """A longer body is no reply of ModelsLab's; base64 images fit in."""
@@ -81,10 +81,16 @@ class IncomingBody:
             self._running = running_reply(self._body)
         return self._running is not None or len(self._body) > MAX_REPLY_BYTES
 
-    def reply(self, status: int, retry_after: float | None) -> HttpReply | NoReply:
-        """Return the reply with this body."""
-        if self._running is not None:
-            return HttpReply(status, self._running, retry_after)
-        if len(self._body) > MAX_REPLY_BYTES:
+    def reply(self, status: int, headers: Mapping[str, str], now: float) -> HttpReply | NoReply:
+        """
+        Return the reply with this body.
+
+        :param status: the HTTP status code.
+        :param headers: its headers, whatever their letters' case.
+        :param now: the time, in seconds since the epoch.
+        """
+        if self._running is None and len(self._body) > MAX_REPLY_BYTES:
             return TOO_LONG
-        return HttpReply(status, bytes(self._body), retry_after)
+        body = bytes(self._body) if self._running is None else self._running
+        retry_after = retry_after_seconds(headers.get("Retry-After"), now)
+        return HttpReply(status, body, retry_after, headers.get("Location", ""))

@@ -33,7 +33,7 @@ from airflow_provider_modelslab._http import outcomes
 from airflow_provider_modelslab._http.addresses import AddressGuard
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
 from airflow_provider_modelslab._protocol.http_request import HttpRequest
-from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply, retry_after_seconds
+from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
 
 CONNECT_SECONDS = 10.0
 """Seconds for the TCP connection to one address of a host."""
@@ -117,8 +117,7 @@ def _exchange(
             for chunk in response.iter_content(CHUNK_BYTES):
                 if incoming.add(chunk):
                     break
-            retry_after = retry_after_seconds(response.headers.get("Retry-After"), time.time())
-            return incoming.reply(response.status_code, retry_after)
+            return incoming.reply(response.status_code, response.headers, time.time())
     except requests.exceptions.ConnectTimeout:
         return outcomes.connect_timeout(connecting)
     except requests.exceptions.Timeout:

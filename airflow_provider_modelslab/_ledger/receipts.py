@@ -14,8 +14,9 @@ from typing import Any, Literal, get_args
 
 from airflow_provider_modelslab._ledger.identity import TaskTry
 from airflow_provider_modelslab._protocol.formatting import one_line
-from airflow_provider_modelslab._protocol.shortening import MAX_DATA, shorten
-from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab._protocol.sanitizing import sanitize
+from airflow_provider_modelslab._protocol.shortening import MAX_DATA, shorten, shorten_output
+from airflow_provider_modelslab.jobs import Job, Output
 
 SCHEMA_VERSION = 1
 """Of what :meth:`Receipt.to_dict` returns. Fields may be added; none changes its meaning."""
@@ -36,6 +37,8 @@ _JOB_FIELDS = frozenset(each.name for each in fields(Job)) - {
     "nsfw_content_detected",
     "generation_time",
     "meta",
+    "future_links",
+    "other_links",
 }
 """What a job is fetched by."""
 
@@ -92,7 +95,7 @@ class Receipt:
     submitted_at: float | None = None
     ended_at: float | None = None
     job: Job | None = None
-    outputs: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ()
     files: tuple[StoredFile, ...] = ()
     generation_time: float | None = None
     message: str = ""
@@ -127,7 +130,7 @@ class Receipt:
             task=task,
             ended_at=now,
             job=_fetchable(job),
-            outputs=tuple(map(str, shorten(job.outputs))),
+            outputs=tuple(map(shorten_output, job.outputs)),
             files=tuple(files),
             generation_time=job.generation_time,
             message=_line(job.message),
@@ -199,7 +202,7 @@ class Receipt:
             submitted_at=_moment(record.get("submitted_at")),
             ended_at=_moment(record.get("ended_at")),
             job=_job(record.get("job")),
-            outputs=tuple(each for each in outputs if isinstance(each, str)) if isinstance(outputs, list) else (),
+            outputs=tuple(filter(_is_output, sanitize(outputs, ""))) if isinstance(outputs, list) else (),
             files=tuple(_stored_file(each) for each in files) if isinstance(files, list) else (),
             generation_time=_number(record.get("generation_time")),
             message=_text(record.get("message")),
@@ -220,7 +223,13 @@ def _job(record: Any) -> Job | None:
         return None
     texts = {name: value for name, value in record.items() if name in _JOB_FIELDS and isinstance(value, (str, bool))}
     numbers = {name: _number(record.get(name)) for name in ("eta", "submitted")}
-    return Job.from_dict({**texts, **numbers}) if texts.get("endpoint") else None
+    ids = record.get("ids")
+    ids = {name: text for name, text in ids.items() if isinstance(text, str)} if isinstance(ids, Mapping) else {}
+    return Job.from_dict({**texts, **numbers, "ids": ids}) if texts.get("endpoint") else None
+
+
+def _is_output(value: Any) -> bool:
+    return isinstance(value, (str, dict, list))
 
 
 def _stored_file(record: Any) -> StoredFile:

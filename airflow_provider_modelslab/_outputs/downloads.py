@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import ssl
 import threading
 import time
@@ -30,15 +31,15 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from airflow_provider_modelslab._http.addresses import AddressGuard, ForeignAddressError
 from airflow_provider_modelslab._http.outcomes import is_encoded
 from airflow_provider_modelslab._http.sync_transport import CONNECT_SECONDS, DownloadRules, open_session
-from airflow_provider_modelslab._outputs.media_types import HEAD_BYTES, holds_base64, not_media
+from airflow_provider_modelslab._outputs.media_types import HEAD_BYTES, holds_base64, is_text, not_media
 from airflow_provider_modelslab._outputs.names import is_url
 from airflow_provider_modelslab._protocol.formatting import format_duration
 from airflow_provider_modelslab._protocol.outcomes import retry_after_seconds
 from airflow_provider_modelslab._protocol.shortening import described_digest
+from airflow_provider_modelslab.jobs import Output
 
 _CHUNK_BYTES = 2**18
 _MAX_REDIRECTS = 10
-_SHORTEST_BASE64 = 64
 
 Result = TypeVar("Result")
 
@@ -165,14 +166,20 @@ class Downloader:
         return retrying(attempt)
 
     @contextmanager
-    def open(self, output: str) -> Iterator[Download]:
+    def open(self, output: Output) -> Iterator[Download]:
         """
         Begin to download an output.
 
-        :param output: a URL, a ``data:`` URL or base64 text.
+        :param output: a URL, a ``data:`` URL, base64 text, any other text, or a structured result.
         :raises DownloadError: there is none; also while the chunks are read.
         """
         self._check()
+        if not isinstance(output, str):
+            yield _text_file(json.dumps(output, ensure_ascii=False, indent=2))
+            return
+        if is_text(output):
+            yield _text_file(output)
+            return
         if not is_url(output):
             yield _decoded_file(_inline(output), _declared_inline(output))
             return
@@ -335,7 +342,7 @@ def _inline(output: str) -> Iterator[bytes]:
         header, _, data = output.partition(",")
         if not header.lower().rstrip().endswith(";base64"):
             return iter([unquote_to_bytes(data)])
-    elif len(output) < _SHORTEST_BASE64:
+    elif "://" in output:
         raise DownloadError("neither a URL nor base64 data", Retryability.NEVER)
     return _decoded(
         output[at : at + _CHUNK_BYTES].encode("ascii", "replace") for at in range(0, len(output), _CHUNK_BYTES)
@@ -379,6 +386,11 @@ def _decoded_file(chunks: Iterator[bytes], content_type: str = "") -> Download:
     if not head:
         raise DownloadError("an empty file", Retryability.NEVER)
     return Download(head, None, content_type, chunks)
+
+
+def _text_file(text: str) -> Download:
+    content = text.encode("utf-8", "replace")
+    return Download(content[:HEAD_BYTES], len(content), "", iter([content]))
 
 
 def _peeked(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:

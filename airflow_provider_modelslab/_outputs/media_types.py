@@ -11,6 +11,8 @@ import re
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_modelslab._outputs.names import is_url
+from airflow_provider_modelslab._protocol.shortening import described_digest
+from airflow_provider_modelslab.jobs import Output
 
 HEAD_BYTES = 512
 """How much of the beginning of a file tells what it is."""
@@ -61,7 +63,7 @@ CONTENT_TYPES = {
 """Every kind with the content type that it is stored with."""
 
 
-def kind_of(output: str, head: bytes, content_type: str = "") -> str:
+def kind_of(output: Output, head: bytes, content_type: str = "") -> str:
     """
     Return the kind of an output: by its bytes where they tell, else by its URL, else by its declared content type.
 
@@ -69,6 +71,10 @@ def kind_of(output: str, head: bytes, content_type: str = "") -> str:
     :param head: the first :data:`HEAD_BYTES` of the file.
     :param content_type: as the server declares it, which is often wrong.
     """
+    if not isinstance(output, str):
+        return "json"
+    if is_text(output):
+        return "txt"
     by_url = kind_of_url(output)
     if by_bytes := _kind_of_bytes(head):
         return by_url if by_url in _SPECIAL_KINDS.get(by_bytes, ()) else by_bytes
@@ -80,6 +86,11 @@ def kind_of(output: str, head: bytes, content_type: str = "") -> str:
 def content_type_of(name: str) -> str:
     """Return the content type that a file is stored with, by the extension of its name."""
     return CONTENT_TYPES.get(name.rpartition(".")[2], CONTENT_TYPES[_UNKNOWN])
+
+
+def is_text(output: str) -> bool:
+    """Whether an output is a text itself: no address, no ``data:`` URL, no base64, and not the rest of a long one."""
+    return not (_ADDRESS.match(output) or _BASE64.fullmatch(output) or described_digest(output))
 
 
 def kind_of_url(output: str) -> str | None:
@@ -114,6 +125,9 @@ def not_media(output: str, head: bytes, content_type: str) -> str | None:
         return f"text ({declared})"
     return None
 
+
+_ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\r\n-]{64,}=*\s*")
 
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<body")
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import TypeGuard
 from urllib.parse import urlsplit, urlunsplit
 
 from airflow_provider_modelslab._protocol.formatting import one_line
-from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab._protocol.outputs import as_text
+from airflow_provider_modelslab.jobs import Job, Output
 
 _LONGEST_PART = 80
 """Characters of an endpoint or an id in a name; file systems take 255 bytes in all."""
@@ -33,15 +35,18 @@ def record_name(job: Job) -> str:
     return f"{_job_stem(job)}.job.json"
 
 
-def is_url(output: str) -> bool:
+def is_url(output: Output) -> TypeGuard[str]:
     """Whether an output is the address of a file, and not the file itself; no address has blanks in it."""
+    if not isinstance(output, str):
+        return False
     return output.isprintable() and re.fullmatch(r"https?://\S+", output, re.IGNORECASE) is not None
 
 
-def redact_url(output: str) -> str:
+def redact_url(output: Output) -> str:
     """Return an output for a person: without the query and the credentials of a URL, and never data."""
     if not is_url(output):
-        return f"{one_line(output[:10])}… ({len(output)} characters)" if len(output) > 10 else repr(output)
+        text = as_text(output)
+        return f"{one_line(text[:10])}… ({len(text)} characters)" if len(text) > 10 else repr(text)
     try:
         parts = urlsplit(output)
         return one_line(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")))
@@ -54,7 +59,7 @@ def redact_url(output: str) -> str:
 
 def _job_stem(job: Job) -> str:
     endpoint = ".".join(_escaped(segment) for segment in job.endpoint.split("/") if segment)
-    job_id = _escaped(job.id) or _digest("\n".join(job.outputs))
+    job_id = _escaped(job.id) or _digest("\n".join(map(as_text, job.outputs)))
     return ".".join(
         part if len(part) <= _LONGEST_PART else part[: _LONGEST_PART // 2] + _digest(original)
         for part, original in ((endpoint, job.endpoint), (job_id, job.id))

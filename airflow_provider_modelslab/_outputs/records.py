@@ -12,6 +12,7 @@ from typing import Any
 
 from airflow_provider_modelslab._outputs.media_types import content_type_of
 from airflow_provider_modelslab._outputs.names import is_url, output_stem
+from airflow_provider_modelslab._protocol.outputs import as_text
 from airflow_provider_modelslab._protocol.shortening import described_digest, digest
 from airflow_provider_modelslab.jobs import Job
 
@@ -20,7 +21,7 @@ def job_record(job: Job, files: Sequence[tuple[str, int]]) -> dict[str, Any]:
     """
     Return what the file beside a job's outputs says: the job, and the names, sizes and content types of its files.
 
-    :param job: the job. Of outputs that are data and not URLs, the record has the digest; the data is in the files.
+    :param job: the job. Of outputs that are no URLs, the record has the digest; the data is in the files.
     :param files: name and size in bytes per output, in the order of the outputs.
     """
     return {
@@ -51,9 +52,9 @@ def recorded_files(job: Job, record: Any) -> list[tuple[str, int]] | None:
     return files if [_EXTENSION.sub("", name) for name, _ in files] == expected else None
 
 
-def _identity(output: object) -> str:
+def _identity(output: Any) -> str:
     """Return what stays the same when an output is named again, signed again or shortened."""
-    text = str(output)
+    text = as_text(output)
     if is_url(text):
         return text.partition("?")[0]
     return text if _DIGEST.fullmatch(text) else described_digest(text) or digest(text)

@@ -38,7 +38,7 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabSaveError,
     argument_errors,
 )
-from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.jobs import Job, Output
 
 SAVE_TIMEOUT = 3600.0
 """Seconds that saving may take when it is not told otherwise."""
@@ -234,9 +234,11 @@ class _Saver:
     def _save_output(self, job_files: JobFiles, index: int) -> Stored:
         """Store one output from the first source that has it: itself, or the proxy's copy where each output has one."""
         outputs, links = job_files.job.outputs, job_files.job.proxy_links
-        sources = [outputs[index], *([links[index]] if len(links) == len(outputs) else [])]
+        sources = [outputs[index]]
+        if len(links) == len(outputs) and links[index] != outputs[index]:
+            sources.append(links[index])
         errors: list[DownloadError] = []
-        for source in dict.fromkeys(sources):
+        for source in sources:
             log_pause = partial(self.log.debug, "%s: %s, asking again in %.1f s", redact_url(source))
             try:
                 return self.downloader.repeat(partial(self._store_from, source, job_files, index), log_pause)
@@ -245,7 +247,7 @@ class _Saver:
                 errors.append(error)
         raise next((error for error in errors if error.retryability is Retryability.STALLED), errors[0])
 
-    def _store_from(self, source: str, job_files: JobFiles, index: int) -> Stored:
+    def _store_from(self, source: Output, job_files: JobFiles, index: int) -> Stored:
         with self.downloader.open(source) as download:
             # The output itself tells the kind where the bytes do not, whichever source they come from.
             output = job_files.job.outputs[index]

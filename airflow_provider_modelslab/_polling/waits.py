@@ -217,6 +217,8 @@ class JobWait:
             f"ModelsLab answered {INCONCLUSIVE[verdict]!r} {self._inconclusive_replies} times in a row, over "
             f"{lasted:.0f} s"
         )
+        if verdict is Verdict.NO_OUTPUT:
+            reason += f": {self.job.message}"
         if verdict is Verdict.NOT_FOUND:
             reason += (
                 f": job {self.job.id} is not known under endpoint {self.job.endpoint!r}"
@@ -284,11 +286,11 @@ class JobWaits:
     ) -> None:
         self._clock = pacing.clock
         self._started = started = self._clock.wall() if started is None else started
-        waits: dict[tuple[str, str], JobWait] = {}
+        waits: dict[tuple[str, str, str], JobWait] = {}
         self._waits: list[JobWait] = []
         for position, job in enumerate(jobs):
             # A job without an id has finished already, and is like no other.
-            address = job.endpoint, job.id or f"#{position}"
+            address = job.host, job.endpoint, job.id or f"#{position}"
             if address not in waits:
                 known = schedule.PRIOR if durations is None else durations[job.endpoint]
                 waits[address] = JobWait(job, pacing, started, poke_interval, known)

@@ -23,18 +23,22 @@ from airflow_provider_modelslab._protocol.templates import parse_literal, refuse
 from airflow_provider_modelslab.endpoints import (
     FAMILIES,
     GENERATION_ENDPOINTS,
+    OFFICIAL_HOSTS,
+    IdPlace,
     endpoint_of_submission,
     parse_endpoint,
     parse_job_id,
     parse_submission_path,
 )
-from airflow_provider_modelslab.jobs import JOB_STATUSES, Job
+from airflow_provider_modelslab.jobs import JOB_STATUSES, Job, Output
 
 IfExists = Literal["skip", "overwrite", "error"]
 """What happens to files that are there."""
 
 _GENERATIONS = frozenset({"text2img", "img2img", "inpaint", "controlnet"})
 """The generation endpoints directly below families that have further families below them."""
+
+_ID_PLACES: tuple[IdPlace, ...] = get_args(IdPlace)
 
 _MAX_DEPTH = 10
 
@@ -117,7 +121,7 @@ def parse_generation_endpoint(value: Any) -> str:
         start = kind.start.format(endpoint=path)
         raise ValueError(f"endpoint {path!r} is where a {kind.name} is asked for: pass {start!r}, which starts one")
     # Below v1/enterprise and v4, some families are generation endpoints, too.
-    if path in FAMILIES and (path.startswith(("v6/", "v7/")) or path in ("v3", "v1/enterprise")):
+    if path in FAMILIES and (path.startswith(("v6/", "v7/", "v8/")) or path in ("v3", "v1/enterprise")):
         below = [each for each in GENERATION_ENDPOINTS if each.startswith(f"{path}/")]
         raise ValueError(
             f"endpoint {path!r} is the family under which jobs are fetched: pass a generation endpoint, whose path "
@@ -225,13 +229,32 @@ def _job_of_mapping(item: Mapping[str, Any], endpoint: str | None, base_url: str
         raise ValueError(f"status {item['status']!r:.100} is none of {', '.join(JOB_STATUSES)}")
     # A record of ours: its other fields are named as a reply's are, but for these.
     reply = {
-        **item,
+        **{name: value for name, value in item.items() if name != "ids"},
         "fetch_result": None,
         "output": item.get("outputs"),
         "generationTime": item.get("generation_time"),
     }
     job = job_of_reply(reply, parse_endpoint(item["endpoint"]) if item["endpoint"] else endpoint, base_url)
-    return replace(job, submitted=_moment(item.get("submitted")), reply_id=str(item.get("reply_id") or ""))
+    ids, host, id_in = item.get("ids"), item.get("host"), item.get("id_in")
+    return replace(
+        job,
+        outputs=_outputs(item["outputs"]) if job.outputs else [],
+        submitted=_moment(item.get("submitted")),
+        reply_id=str(item.get("reply_id") or ""),
+        host=host if host in OFFICIAL_HOSTS else "",
+        id_in=next((place for place in _ID_PLACES if place == id_in), ""),
+        ids={name: text for name, text in ids.items() if isinstance(text, str)} if isinstance(ids, Mapping) else {},
+        other_links=[link for link in _list(item.get("other_links")) if isinstance(link, str)],
+    )
+
+
+def _outputs(value: Any) -> list[Output]:
+    """Return the outputs of a record as they stand: what is in a structured result was looked at once."""
+    return [output for output in _list(value) if isinstance(output, (str, dict, list)) and output]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _moment(value: Any) -> float | None:

@@ -97,7 +97,7 @@ def ask_request(job: Job, key: str, base_url: str | None = None) -> HttpRequest:
     """
     kind = kind_of(job.endpoint)
     if kind is None:
-        return HttpRequest(*fetch_request(job.endpoint, job.id, key, base_url))
+        return HttpRequest(*fetch_request(job.endpoint, job.id, key, base_url, host=job.host, id_in=job.id_in))
     return _request(kind, kind.ask, job, key, base_url)
 
 

@@ -21,11 +21,13 @@ class HttpReply:
     :param status: the HTTP status code.
     :param body: the body, undecoded.
     :param retry_after: the seconds of the ``Retry-After`` header, where there was one.
+    :param location: the ``Location`` header: where a redirect leads to; empty where there was none.
     """
 
     status: int
     body: bytes = field(repr=False)
     retry_after: float | None = None
+    location: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

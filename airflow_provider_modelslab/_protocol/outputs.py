@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-Output: TypeAlias = "str | dict[str, Any] | list[Any]"
+from airflow_provider_modelslab.jobs import Output
 
 _ADDRESS_FIELDS = ("links", "output_url", "link", "proxy_links")
 """

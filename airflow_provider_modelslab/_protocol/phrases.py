@@ -22,17 +22,18 @@ _PHRASES = (
     (r"maximum \d+ queued requests", Verdict.RATE_LIMITED),  # docs, where it follows "Rate limit exceeded."
     (r"((the|your) )?queue (is )?full", Verdict.RATE_LIMITED),  # clients
     (r"too many attempts", Verdict.RATE_LIMITED),  # Laravel
-    (r"((server is )?busy\W+)?(please )?try again (later|in \d+ ?(s|m|h))", Verdict.RATE_LIMITED),  # docs; clients
+    (r"((server is )?busy\W+)?(please )?try again later", Verdict.RATE_LIMITED),  # docs
+    (r"(please )?try again in (about )?\d+ ?(s|m|h)", Verdict.RATE_LIMITED),  # clients: of minutes, too
     (r"you are sending too many", Verdict.RATE_LIMITED),  # clients
     (r"(invalid|incorrect|wrong|missing) api key", Verdict.INVALID_KEY),  # docs
     (r"(your )?api key (is )?(required|invalid|incorrect|missing|not valid)", Verdict.INVALID_KEY),  # docs; clients
     (r"unauthenticated", Verdict.INVALID_KEY),  # Laravel
-    (r"insufficient (credit|balance|fund)", Verdict.NO_CREDITS),  # docs
+    (r"(you have )?insufficient (wallet |account )?(credit|balance|fund)", Verdict.NO_CREDITS),  # docs
     (r"(your )?monthly limit exceeded", Verdict.NO_CREDITS),  # docs, older
-    (r"(you are |you're )?out of credits", Verdict.NO_CREDITS),  # clients
-    (r"(your )?credits (are|have been) (exhausted|used up)", Verdict.NO_CREDITS),  # clients
-    (r"(you have |you do not have )?(not )?enough (balance|credits|funds)", Verdict.NO_CREDITS),  # clients
-    (r"(your )?wallet balance is (insufficient|too low)", Verdict.NO_CREDITS),  # clients
+    (r"(you are |you're |you have run |you've run )?out of credits", Verdict.NO_CREDITS),  # clients
+    (r"(your )?credits (are |have been )?(exhausted|used up)", Verdict.NO_CREDITS),  # clients
+    (r"((you have )?not|you (do not|don't) have) enough (balance|credits?|funds)", Verdict.NO_CREDITS),  # clients
+    (r"(your )?wallet balance is (insufficient|too low|not enough)", Verdict.NO_CREDITS),  # clients
     (r"(please )?(fund|recharge|top up) your wallet", Verdict.NO_CREDITS),  # clients
     (r"(this|the) [\w -]{1,40} requires an? [\w -]{0,40}(subscription|plan)\b", Verdict.NOT_IN_PLAN),  # docs
     (r"invalid api request", Verdict.REFUSED),  # docs
@@ -41,7 +42,13 @@ _PHRASES = (
 # Of a submission these are about its parameters; of a fetch, about the generation.
 _COMPLAINTS = (
     r"the [\w .-]{1,60} (field )?(is required|must |is invalid|may not )",  # Laravel's validation, as plain text
-    r"model not found",  # clients
+    r"[\w.-]{1,60} (field )?is required",  # clients: the parameter's name without an article
+    r"(the )?model ([\w.-]{1,60} )?(was )?not found",  # clients
+)
+
+# ModelsLab took nothing, whatever the HTTP status: "try again later" alone does not say so.
+_NOT_ACCEPTED = frozenset(
+    {Verdict.INVALID_KEY, Verdict.NO_CREDITS, Verdict.NOT_IN_PLAN, Verdict.REFUSED, Verdict.RATE_LIMITED}
 )
 
 
@@ -52,7 +59,9 @@ def _beginning_with(phrase: str) -> re.Pattern[str]:
 _VERDICTS = tuple((_beginning_with(phrase), verdict) for phrase, verdict in _PHRASES)
 _RUNNING = _beginning_with(r"(please )?try again later|try to fetch (the )?request")
 _COMPLAINT = _beginning_with("|".join(_COMPLAINTS))
+_TRY_AGAIN = _beginning_with(r".{0,20}try again")
 
+_SLOTS = re.compile(r"maximum (\d{1,5}) queued requests", re.IGNORECASE)  # docs
 _PAUSE = re.compile(
     r"(?:wait|again|retry)(?: (?:for|in|after))?(?: about)? (\d{1,5}) ?(s(?:ec)?|m(?:in)?|h(?:our|r)?)", re.IGNORECASE
 )
@@ -72,6 +81,19 @@ def says_only_running(message: str) -> bool:
 def complains_of_parameters(message: str) -> bool:
     """Return whether a message, as the reply to a submission, is about its parameters."""
     return _COMPLAINT.match(message) is not None
+
+
+def says_that_nothing_was_accepted(message: str) -> bool:
+    """Return whether a message, as the reply to a submission, says that there is no job, and nothing to pay."""
+    return complains_of_parameters(message) or (
+        verdict_of(message) in _NOT_ACCEPTED and _TRY_AGAIN.match(message) is None
+    )
+
+
+def slots_in(text: str) -> int | None:
+    """Return the number of queue slots that a text such as "Maximum 5 queued requests allowed." names."""
+    match = _SLOTS.search(text)
+    return int(match[1]) or None if match else None
 
 
 def pause_in(text: str) -> float | None:

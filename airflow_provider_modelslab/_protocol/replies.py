@@ -12,15 +12,31 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.ids import further_ids, named_id
 from airflow_provider_modelslab._protocol.kinds import read_started, read_state
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
-from airflow_provider_modelslab._protocol.phrases import complains_of_parameters, pause_in, verdict_of
+from airflow_provider_modelslab._protocol.outputs import find_copies, find_future_links, find_other_links, find_outputs
+from airflow_provider_modelslab._protocol.phrases import (
+    complains_of_parameters,
+    pause_in,
+    says_that_nothing_was_accepted,
+    slots_in,
+    verdict_of,
+)
 from airflow_provider_modelslab._protocol.sanitizing import parse_json, sanitize
 from airflow_provider_modelslab._protocol.shortening import shorten_fields
 from airflow_provider_modelslab._protocol.verdicts import Verdict as Verdict
-from airflow_provider_modelslab.endpoints import endpoint_of_submission, parse_fetch_url, parse_job_id
+from airflow_provider_modelslab.endpoints import (
+    MODELSLAB,
+    JobAddress,
+    endpoint_of_submission,
+    parse_fetch_url,
+    parse_job_id,
+    route_of,
+)
 from airflow_provider_modelslab.jobs import Job, JobStatus
 
 RATE_LIMIT_PAUSE = 30.0
@@ -31,6 +47,9 @@ LONGEST_PAUSE = 3600.0
 
 _LONGEST_ETA = 7 * 86400.0
 """A longer estimate cannot be meant."""
+
+_MOST_SLOTS = 10_000
+"""A longer queue is none that an account has."""
 
 MAX_MESSAGE_LENGTH = 2000
 """Characters of an error text that are kept: it ends up in logs and in the metadata database."""
@@ -49,12 +68,14 @@ class Reply:
     :param job: the job after it.
     :param retry_after: seconds that ModelsLab asks to pause, or ``None``.
     :param http_status: the HTTP status code, or ``None`` where no reply came.
+    :param queue_slots: of a rate limit, how many jobs the account's queue holds, where the reply names a number.
     """
 
     verdict: Verdict
     job: Job
     retry_after: float | None = None
     http_status: int | None = None
+    queue_slots: int | None = None
 
 
 def read_fetch_reply(received: HttpReply | NoReply, job: Job, key: str = "") -> Reply:
@@ -67,6 +88,8 @@ def read_fetch_reply(received: HttpReply | NoReply, job: Job, key: str = "") -> 
     """
     if isinstance(received, NoReply):
         return Reply(Verdict.TRANSIENT, _about(job, received.reason, key))
+    if redirected := _redirected(received):
+        return _reply(Verdict.TRANSIENT, _about(job, redirected, key), received, {})
     document = parse_json(received.body, key)
     if document is None:
         # A page is a proxy's or a firewall's, whatever its status: no answer of ModelsLab's, and it may pass.
@@ -91,12 +114,17 @@ def read_submission_reply(
     :param base_url: the connection's own base URL, where it has one.
     :param key: the API key, which is taken out of everything that is kept.
     :return: a reply whose job says where to fetch it. ``AMBIGUOUS`` where the job may have been accepted,
-        and billed, but cannot be told from the reply; ``TRANSIENT`` only where it certainly was not.
+        and billed, but cannot be told from the reply, whose ids the job has; ``TRANSIENT`` only where it certainly was
+        not.
     """
-    unknown = Job(id="", endpoint=endpoint_of_submission(path))
+    endpoint = endpoint_of_submission(path)
+    # An id is known where it was made, which for bare ids of older families is not the host of their pages.
+    unknown = Job(id="", endpoint=endpoint, host="" if route_of(endpoint).host == MODELSLAB else MODELSLAB)
     if isinstance(received, NoReply):
         verdict = Verdict.AMBIGUOUS if received.sent else Verdict.TRANSIENT
         return Reply(verdict, _about(unknown, received.reason, key))
+    if redirected := _redirected(received):
+        return _reply(Verdict.AMBIGUOUS, _about(unknown, redirected, key), received, {})
     document = parse_json(received.body, key)
     if document is None:
         verdict = _WITHOUT_JSON.get(received.status, Verdict.AMBIGUOUS)
@@ -105,7 +133,10 @@ def read_submission_reply(
     verdict = _submission_verdict(received.status, document)
     job = _job_after(_addressed(unknown, document, base_url), verdict, document, received.status)
     if verdict is Verdict.PROCESSING and not job.id:
-        return _reply(Verdict.AMBIGUOUS, replace(job, message="the reply names no job"), received, document)
+        if voice_id := _text(document.get("voice_id")):  # v6/voice/voice_upload is done at once: that is its result
+            return _reply(Verdict.SUCCESS, replace(job, status="success", outputs=[voice_id]), received, document)
+        message = f"the reply names no job that can be polled; {_fields_of(document)}"
+        return _reply(Verdict.AMBIGUOUS, replace(job, message=message), received, document)
     if verdict is Verdict.RATE_LIMITED and job.id:
         verdict = Verdict.AMBIGUOUS  # A refusal that names a job may be none: nobody may submit that again.
     return _reply(verdict, job, received, document)
@@ -155,13 +186,11 @@ def job_of_reply(reply: Mapping[str, Any], endpoint: str | None, base_url: str |
         refused, not interpreted.)
     """
     document = dict(reply)
-    job_id = None
-    if document.get("fetch_result"):
-        address = parse_fetch_url(document["fetch_result"], base_url)
-        job_id, endpoint = address.job_id, address.endpoint
-    if job_id is None and document.get("id") not in (None, ""):
-        job_id = parse_job_id(document["id"])
-    job = Job(id=job_id or "", endpoint=endpoint or "", reply_id=_second_id(document, job_id) if job_id else "")
+    address = parse_fetch_url(document["fetch_result"], base_url) if document.get("fetch_result") else None
+    if document.get("id") not in (None, ""):
+        parse_job_id(document["id"])
+    job = _identified(Job(id="", endpoint=endpoint or ""), document, address)
+    job_id, endpoint = job.id or None, job.endpoint or None
     if _text(document.get("status")).lower() in _ERROR_WORDS:
         return _job_after(job, Verdict.FAILED, document, 200)
     if _verdict(200, document) is Verdict.SUCCESS:
@@ -219,7 +248,7 @@ def _verdict(http_status: int, document: dict[str, Any]) -> Verdict:
     if word == "success":
         if _names_too_many_outputs(document):
             return Verdict.TRANSIENT
-        return Verdict.SUCCESS if _strings(document.get("output")) else Verdict.NO_OUTPUT
+        return Verdict.SUCCESS if find_outputs(document) else Verdict.NO_OUTPUT
     return Verdict.PROCESSING
 
 
@@ -227,12 +256,15 @@ _TOO_MANY_OUTPUTS = f"the reply names more than {MAX_OUTPUTS} outputs"
 
 
 def _names_too_many_outputs(document: dict[str, Any]) -> bool:
-    return any(len(_strings(document.get(name))) > MAX_OUTPUTS for name in ("output", "proxy_links"))
+    return any(len(find(document)) > MAX_OUTPUTS for find in (find_outputs, find_copies, find_other_links))
 
 
 def _submission_verdict(http_status: int, document: dict[str, Any]) -> Verdict:
     verdict = _verdict(http_status, document)
-    complaint = http_status >= 400 or _is_validation(document) or complains_of_parameters(_error_text(document))
+    message = _error_text(document)
+    if http_status >= 500 and (_is_validation(document) or says_that_nothing_was_accepted(message)):
+        verdict = _error_verdict("error", document)
+    complaint = http_status >= 400 or _is_validation(document) or complains_of_parameters(message)
     if verdict is Verdict.FAILED and complaint:
         return Verdict.REFUSED
     return _SUBMISSION_VERDICTS.get(verdict, verdict)
@@ -271,8 +303,9 @@ def _job_after(job: Job, verdict: Verdict, document: dict[str, Any], http_status
         job,
         # Sparse replies leave out what earlier ones told.
         eta=_number(document["eta"], _LONGEST_ETA) if "eta" in document else job.eta,
-        message=_TOO_MANY_OUTPUTS if _names_too_many_outputs(document) else _error_text(document),
-        proxy_links=_strings(document.get("proxy_links"))[:MAX_OUTPUTS] or job.proxy_links,
+        message=_error_text(document),
+        proxy_links=find_copies(document)[:MAX_OUTPUTS] or job.proxy_links,
+        future_links=find_future_links(document)[:MAX_OUTPUTS] or job.future_links,
         nsfw_content_detected=_flags(document.get("nsfw_content_detected")),
         generation_time=_number(document.get("generationTime", document.get("generation_time"))),
         meta=shorten_fields(document["meta"]) if isinstance(document.get("meta"), dict) else job.meta,
@@ -280,9 +313,24 @@ def _job_after(job: Job, verdict: Verdict, document: dict[str, Any], http_status
     if verdict is Verdict.PROCESSING and told == job:
         return job  # most replies tell nothing new, and thousands of waits need not each keep a copy
     if verdict is Verdict.SUCCESS:
-        return replace(told, status="success", outputs=_strings(document.get("output")), eta=None, message="")
+        outputs = find_outputs(document)
+        return replace(
+            told,
+            status="success",
+            outputs=outputs,
+            # What is known now does not depend on whether an earlier reply has foretold it.
+            future_links=[link for link in told.future_links if link not in outputs],
+            other_links=find_other_links(document),
+            ids={**job.ids, **further_ids(document, _known_ids(job, document))},
+            eta=None,
+            message="",
+        )
     if verdict in (Verdict.FAILED, Verdict.REFUSED):
         return told.failed(told.message or f"HTTP {http_status} without a reason")
+    if 200 <= http_status < 300 and _text(document.get("status")).lower() == "success":
+        # A success that cannot be used says what it is made of.
+        unusable = _TOO_MANY_OUTPUTS if _names_too_many_outputs(document) else _fields_of(document)
+        return replace(told, message=f"{told.message} ({unusable})"[:MAX_MESSAGE_LENGTH] if told.message else unusable)
     return told
 
 
@@ -290,27 +338,36 @@ def _addressed(job: Job, document: dict[str, Any], base_url: str | None) -> Job:
     """
     Return the job with the address that its submission reply names.
 
-    The reply has been paid for: where its ``fetch_result`` is unusable, its ``id`` still serves.
+    The reply has been paid for: where its ``fetch_result`` is unusable, its ids still serve.
     """
     try:
         address = parse_fetch_url(document.get("fetch_result"), base_url)
     except ValueError:
         address = None
-    if address and address.job_id is not None:
-        return replace(job, id=address.job_id, endpoint=address.endpoint, reply_id=_second_id(document, address.job_id))
-    try:
-        job_id = parse_job_id(document.get("id"))
-    except ValueError:
-        return job
-    return replace(job, id=job_id, endpoint=address.endpoint if address else job.endpoint)
+    return _identified(job, document, address)
+
+
+def _identified(job: Job, document: dict[str, Any], address: JobAddress | None) -> Job:
+    """Return the job with the ids of its submission reply, and with the address of its ``fetch_result``, if usable."""
+    if address is not None:
+        job = replace(job, endpoint=address.endpoint, host=address.host, id_in=address.id_in)
+    job_id = address.job_id if address is not None else None
+    job = replace(job, id=job_id or named_id(document))
+    job = replace(job, reply_id=_second_id(document, job.id))
+    known = {named_id(document, "id"), job_id, *([document.get("fetch_result")] if address is not None else ())}
+    return replace(job, ids=further_ids(document, known))
+
+
+def _known_ids(job: Job, document: dict[str, Any]) -> set[str]:
+    """Return the ids of a job that need not be kept again, and its own address."""
+    fetch_result = _text(document.get("fetch_result"))
+    its_own = {fetch_result} if fetch_result.endswith(f"/{job.id}") else set()
+    return {job.id, job.reply_id, *job.ids.values(), *its_own}
 
 
 def _second_id(document: dict[str, Any], job_id: str) -> str:
     """Return the ``id`` of a reply where it is another one than that by which its job is fetched."""
-    try:
-        named = parse_job_id(document.get("id"))
-    except ValueError:
-        return ""
+    named = named_id(document, "id")
     return "" if named == job_id else named
 
 
@@ -318,10 +375,14 @@ def _other_id(document: dict[str, Any], job: Job) -> str:
     """
     Return the id of another job that a reply is about; empty where it is about this one, or does not say.
 
-    A job may have two ids, one in ``id`` and one in ``fetch_result``: one that fits is enough.
+    A job may have several ids, in ``id``, ``request_id`` and ``fetch_result``: one that fits is enough.
     """
     in_url = _text(document.get("fetch_result")).rstrip("/").rpartition("/")[2]
-    named = "" if job.id in ("", in_url) else _second_id(document, job.id)
+    if job.id in ("", in_url, named_id(document, "request_id")):
+        return ""
+    if job.id == job.ids.get("request_id"):
+        return ""  # The submission's reply had no ``id``: which one the others have is not known.
+    named = _second_id(document, job.id)
     return "" if named == job.reply_id else named
 
 
@@ -334,10 +395,14 @@ def _reply(verdict: Verdict, job: Job, received: HttpReply, document: dict[str, 
     pause = _number(document.get("retry_after"))
     if pause is None:
         pause = received.retry_after
-    if pause is None and (verdict is Verdict.RATE_LIMITED or received.status == 429):
-        pause = pause_in(" ".join(_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS))))
-        pause = RATE_LIMIT_PAUSE if pause is None else pause
-    return Reply(verdict, job, None if pause is None else min(pause, LONGEST_PAUSE), received.status)
+    if verdict is not Verdict.RATE_LIMITED and received.status != 429:
+        return Reply(verdict, job, None if pause is None else min(pause, LONGEST_PAUSE), received.status)
+    words = " ".join(_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS))) if document else _plain_text(received)
+    if pause is None:
+        pause = pause_in(words)
+    pause = RATE_LIMIT_PAUSE if pause is None else min(pause, LONGEST_PAUSE)
+    slots = slots_in(words) or int(_number(document.get("current_queue"), _MOST_SLOTS) or 0)
+    return Reply(verdict, job, pause, received.status, slots or None)
 
 
 # --- values ---------------------------------------------------------------------------------------------
@@ -351,6 +416,31 @@ def _not_json(received: HttpReply) -> str:
 
 def _is_page(received: HttpReply) -> bool:
     return received.body[:64].lstrip().startswith(b"<")
+
+
+def _plain_text(received: HttpReply) -> str:
+    """Return the beginning of a body that is neither JSON nor a page, to look for a time in it."""
+    return "" if _is_page(received) else received.body[:MAX_MESSAGE_LENGTH].decode("utf-8", "replace")
+
+
+def _redirected(received: HttpReply) -> str:
+    """Say where a redirect leads to, which no request follows; empty for all else."""
+    try:
+        target = urlsplit(received.location)
+    except ValueError:
+        return ""
+    if not 300 <= received.status < 400 or not target.hostname:
+        return ""
+    site = f"{target.scheme or 'https'}://{target.netloc.rpartition('@')[2]}"[:200]
+    return (
+        f"HTTP {received.status} leads to {site}, where no request follows: if ModelsLab answers there now, put that "
+        "address into the connection's field 'host'"
+    )
+
+
+def _fields_of(document: dict[str, Any]) -> str:
+    """Say which fields a reply has that cannot be used."""
+    return one_line(f"the fields of the reply: {', '.join(sorted(document)) or 'none'}")[:MAX_MESSAGE_LENGTH]
 
 
 def _error_text(document: dict[str, Any]) -> str:
@@ -381,17 +471,6 @@ def _flat(value: Any) -> str:
     else:
         flat = str(value)
     return flat[:MAX_MESSAGE_LENGTH]
-
-
-def _strings(value: Any) -> list[str]:
-    """Return the non-empty strings of an ``output`` in any of its shapes: list, string, dict, nothing."""
-    if isinstance(value, str):
-        return [value.strip()] if value.strip() else []
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        return [text for item in value for text in _strings(item)]
-    return []
 
 
 def _number(value: Any, most: float = sys.float_info.max) -> float | None:

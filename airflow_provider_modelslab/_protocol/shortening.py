@@ -2,10 +2,11 @@
 Embedded data made short, so that databases and logs never hold whole files.
 
 Pictures travel inside JSON: base64 in payloads, which ModelsLab echoes in ``meta``, and base64 outputs. This module is
-the one gate for them: a value goes through :func:`shorten` before it becomes an XCom, a trigger argument, an event, a
-rendered field, an asset event or a log line. :func:`shorten_fields` stands where a reply is read, so that no
-``meta`` that comes from ModelsLab is longer than :data:`MAX_FIELDS`. The limits of one job in the metadata database
-follow: at most 32 kB of ``meta``, 2 kB of message, and 2 kB for each output.
+the one gate for them: a value goes through :func:`shorten`, and an output of a job through :func:`shorten_output`,
+before it becomes an XCom, a trigger argument, an event, a rendered field, an asset event or a log line.
+:func:`shorten_fields` stands where a reply is read, so that no ``meta`` that comes from ModelsLab is longer than
+:data:`MAX_FIELDS`. The limits of one job in the metadata database follow: at most 32 kB of ``meta``, 2 kB of message,
+and for each output 2 kB of data, or 8 kB of text or of a structured result.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from airflow_provider_modelslab._protocol.outputs import as_text
+from airflow_provider_modelslab.jobs import Output
 
 MAX_DATA = 2 * 2**10
 """Characters of base64 text or of a ``data:`` URL that are kept."""
@@ -72,6 +76,22 @@ def shorten_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return short
 
 
+def shorten_output(output: Output) -> Output:
+    """Return an output as it is, or described as one text where it is long: a structured result is never cut inside."""
+    return describe(as_text(output)) if is_long_output(output) else output
+
+
+def shorten_job(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a job, of either kind, with its outputs and all else shortened."""
+    short: dict[str, Any] = shorten({name: value for name, value in record.items() if name != "outputs"})
+    return short | {"outputs": [*map(shorten_output, record["outputs"])]} if "outputs" in record else short
+
+
+def is_long_output(output: Output) -> bool:
+    """Return whether :func:`shorten_output` replaces an output."""
+    return is_long(output) if isinstance(output, str) else len(as_text(output)) > MAX_TEXT
+
+
 def is_long(text: str) -> bool:
     """Return whether :func:`shorten` replaces a text."""
     return len(text) > MAX_DATA and (len(text) > MAX_TEXT or _DATA.match(text) is not None)
@@ -82,9 +102,9 @@ def describe(text: str) -> str:
     return f"{text[:_START]}… ({len(text)} characters, {digest(text)})"
 
 
-def described_digest(text: str) -> str | None:
+def described_digest(output: Output) -> str | None:
     """Return the digest in a text that :func:`describe` made, or ``None`` where it made none of it."""
-    match = _DESCRIPTION.search(text)
+    match = _DESCRIPTION.search(output) if isinstance(output, str) else None
     return match[1] if match else None
 
 

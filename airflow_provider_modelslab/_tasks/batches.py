@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_modelslab._protocol.shortening import MAX_FIELDS, shorten, shorten_fields
+from airflow_provider_modelslab._protocol.shortening import MAX_FIELDS, shorten_fields, shorten_output
 from airflow_provider_modelslab._protocol.submissions import parse_parameters, refuse_key
 from airflow_provider_modelslab._protocol.templates import parse_literal, refuse_task
 from airflow_provider_modelslab._tasks.inputs import InputFile, Reader, take_files
@@ -112,7 +112,7 @@ def manifest(items: Sequence[Item], jobs: Sequence[Job], files: Sequence[str] | 
             "name": item.name,
             "payload": shorten_fields(item.payload),
             "status": job.status,
-            "outputs": shorten(job.outputs),
+            "outputs": [*map(shorten_output, job.outputs)],
             "message": job.message,
             "job_id": job.id,
         }

@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_provider_modelslab._protocol.shortening import shorten
+from airflow_provider_modelslab._protocol.shortening import shorten_job
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, exception_for
 from airflow_provider_modelslab.jobs import Job
@@ -96,5 +96,4 @@ def read_event(event: Mapping[str, Any] | None) -> WaitEvent:
 
 def job_record(job: Job) -> dict[str, Any]:
     """Return a job as triggers take it and events carry it."""
-    record: dict[str, Any] = shorten(job.to_compact_dict())
-    return record
+    return shorten_job(job.to_compact_dict())

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_modelslab._ledger.ledger import Ledger
-from airflow_provider_modelslab._protocol.shortening import is_long
+from airflow_provider_modelslab._protocol.shortening import is_long_output
 from airflow_provider_modelslab._tasks.batches import Item
 from airflow_provider_modelslab._tasks.inputs import Uploads
 from airflow_provider_modelslab.jobs import Job
@@ -65,7 +65,7 @@ class Progress:
         """Whether all that the task still needs is small enough for Airflow's database."""
         payloads_fit = not any(self.items[position].long for position in self.left())
         # The output of a job without an id cannot be had again.
-        outputs_fit = not any(is_long(output) for job in self.jobs() if not job.id for output in job.outputs)
+        outputs_fit = not any(is_long_output(output) for job in self.jobs() if not job.id for output in job.outputs)
         return payloads_fit and outputs_fit
 
     def item_records(self) -> list[dict[str, Any]]:

@@ -17,10 +17,17 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import Asset, AssetAlias, XCom
 
 from airflow_provider_modelslab._http.connection import DownloadOptions
+from airflow_provider_modelslab._outputs.names import is_url
 from airflow_provider_modelslab._protocol.arguments import IfExists
 from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.outputs import as_text
 from airflow_provider_modelslab._protocol.phrases import says_only_running
-from airflow_provider_modelslab._protocol.shortening import described_digest, is_long, shorten
+from airflow_provider_modelslab._protocol.shortening import (
+    described_digest,
+    is_long_output,
+    shorten_job,
+    shorten_output,
+)
 from airflow_provider_modelslab._tasks.deferral import Limit
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
@@ -28,7 +35,7 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabTimeout,
     ModelsLabTransientError,
 )
-from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.jobs import Job, Output
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -52,6 +59,9 @@ except ImportError:  # Airflow 2
 _LISTED_JOBS = 10
 
 _LISTED_OUTPUTS = 20
+
+_LONGEST_LINE = 500
+"""Characters of a text that a log line shows."""
 
 
 def push_jobs(context: Context, jobs: Sequence[Job]) -> None:
@@ -83,22 +93,22 @@ async def apush_jobs(ti: Any, jobs: Sequence[Job]) -> None:
 
 
 def _records(jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    return [shorten(job.to_dict()) for job in jobs]
+    return [shorten_job(job.to_dict()) for job in jobs]
 
 
-def with_whole_outputs(jobs: Sequence[Job], fetch: Callable[[str, str], Job]) -> list[Job]:
+def with_whole_outputs(jobs: Sequence[Job], fetch: Callable[[Job], Job]) -> list[Job]:
     """
     Return finished jobs with their outputs as ModelsLab has them: data did not travel through Airflow's database.
 
     :param jobs: the jobs, as the trigger's event brought them.
-    :param fetch: fetches a job of an id and an endpoint.
+    :param fetch: polls a job.
     :raises ModelsLabTransientError: ModelsLab does not return an output again.
     """
     return [_with_whole_outputs(job, fetch) if any(map(described_digest, job.outputs)) else job for job in jobs]
 
 
-def _with_whole_outputs(job: Job, fetch: Callable[[str, str], Job]) -> Job:
-    whole = fetch(job.id, job.endpoint) if job.id else job.failed()
+def _with_whole_outputs(job: Job, fetch: Callable[[Job], Job]) -> Job:
+    whole = fetch(job) if job.id else job.failed()
     if not whole.outputs or whole.status != "success":
         raise ModelsLabTransientError(f"Try again: ModelsLab does not return the outputs of the finished job {job} now")
     return whole
@@ -143,7 +153,7 @@ def push_results(
     fail_on_partial_error: bool,
     log: Any,
     names: Sequence[str] = (),
-) -> list[str]:
+) -> list[Output]:
     """
     Push the records of finished jobs, tell outlets and log of them, and return the ``return_value``.
 
@@ -163,9 +173,9 @@ def push_results(
     failed = [job for job in jobs if job.status == "failed"]
     outputs = [output for job in jobs for output in job.outputs]
     log.info("%d of %d jobs succeeded, with %d outputs", len(jobs) - len(failed), len(jobs), len(outputs))
-    results = list(files or outputs)
+    results: list[Output] = list(files or outputs)
     for result in results[:_LISTED_OUTPUTS]:
-        log.info("Output: %s", one_line(shorten(result)))
+        log.info("Output: %s", _line_of(result))
     if len(results) > _LISTED_OUTPUTS:
         log.info("%d more outputs are in the XComs", len(results) - _LISTED_OUTPUTS)
     if failed:
@@ -175,13 +185,19 @@ def push_results(
             raise ModelsLabJobFailed(f"Generate again, or from other input: {message}", jobs=failed)
         log.warning("%s", message)
     _refuse_long_data(jobs)
-    _tell_outlets(context, log, {"urls": shorten(outputs)} | ({} if files is None else {"files": list(files)}))
+    urls = [*map(shorten_output, outputs)]
+    _tell_outlets(context, log, {"urls": urls} | ({} if files is None else {"files": list(files)}))
     return list(files or ()) if return_files else outputs
+
+
+def _line_of(output: Output) -> str:
+    line = one_line(as_text(shorten_output(output)))
+    return line if is_url(output) or len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
 
 
 def with_paths_for_data(jobs: Sequence[Job], files: Sequence[str]) -> list[Job]:
     """
-    Return jobs whose stored outputs, where they are data, are replaced by the paths of their files.
+    Return jobs whose stored outputs, where they are long and no URLs, are replaced by the paths of their files.
 
     :param jobs: the jobs.
     :param files: where the outputs of all jobs were stored, in their order.
@@ -190,17 +206,17 @@ def with_paths_for_data(jobs: Sequence[Job], files: Sequence[str]) -> list[Job]:
     kept = []
     for job in jobs:
         pairs = zip(job.outputs, paths, strict=False)  # as many paths as the job has outputs
-        kept.append(replace(job, outputs=[path if is_long(output) else output for output, path in pairs]))
+        kept.append(replace(job, outputs=[path if is_long_output(output) else output for output, path in pairs]))
     return kept
 
 
 def _refuse_long_data(jobs: Sequence[Job]) -> None:
     for job in jobs:
         for index, output in enumerate(job.outputs):
-            if len(output) > MAX_RETURNED:
+            if (length := len(as_text(output))) > MAX_RETURNED:
                 raise ModelsLabArgumentError(
                     "Pass an output_path, to this task before you clear it, or to a ModelsLabJobSensor on its XCom "
-                    f"'jobs': output {index} of job {job} is data of {len(output)} characters, and an XCom takes only "
+                    f"'jobs': output {index} of job {job} is data of {length} characters, and an XCom takes only "
                     f"{MAX_RETURNED}"
                 )
 

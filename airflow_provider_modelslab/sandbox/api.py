@@ -34,8 +34,8 @@ _MAX_PIXELS = 2048
 
 _NEEDS_PROMPT = re.compile(r".*/text(2|_to_|-to-)\w+")
 
-# A few jobs are fetched under another family than the one they were submitted to.
-_FETCHED_ELSEWHERE = {"v4/dreambooth": "v3/dreambooth", "v5": "v3", "v6/voice/speech_to_text": "v6/whisper"}
+# A few jobs are fetched under another family than the one they were submitted to, which their replies tell.
+_FETCHED_ELSEWHERE = {"v4/dreambooth": "v3/dreambooth"}
 
 # ``v6/images`` is documented with the id in the path as well as in the body.
 _BOTH_FORMS = frozenset({"v6/images"})
@@ -109,8 +109,8 @@ class Api:
             return refused.reply
         if endpoint := long_work.endpoint_of_start(path):
             return self._start(endpoint, account, parameters, base_url, will_fail)
-        endpoint = endpoint_of_submission(path)
-        fetch_endpoint = _FETCHED_ELSEWHERE.get(path) or _FETCHED_ELSEWHERE.get(endpoint, endpoint)
+        endpoint = path if path in FAMILIES else path.rpartition("/")[0]
+        fetch_endpoint = _FETCHED_ELSEWHERE.get(path) or endpoint_of_submission(path)
         job_request = JobRequest(
             account=account,
             endpoint=endpoint,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_provider_modelslab.endpoints import route_of
 from airflow_provider_modelslab.sandbox.http import Reply, json_reply
 from airflow_provider_modelslab.sandbox.state import Account, Job
 
@@ -41,7 +42,7 @@ def queued(job: Job, base_url: str) -> Reply:
             "tip": _TIP,
             **estimate,
             "message": "Try to fetch request after seconds estimated",
-            "fetch_result": f"{base_url}/api/{job.request.fetch_endpoint}/fetch/{job.id}",
+            "fetch_result": _fetch_result(job, base_url),
             "id": job.id,
             "output": [],
             "meta": job.request.meta,
@@ -50,6 +51,11 @@ def queued(job: Job, base_url: str) -> Reply:
             "webhook_status": "",
         }
     )
+
+
+def _fetch_result(job: Job, base_url: str) -> str:
+    url = f"{base_url}/api/{job.request.fetch_endpoint}/fetch"
+    return url if route_of(job.request.fetch_endpoint).id_in == "body" else f"{url}/{job.id}"
 
 
 def still_processing(message_field: str) -> Reply:

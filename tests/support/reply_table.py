@@ -14,6 +14,7 @@ QUEUED = {
     "meta": {"prompt": "a cat"},
     "future_links": ["https://cdn/a.gif"],
 }
+TRANSCRIPT = {"text": "Good night", "timestamps": [{"word": "Good", "start": 0.2, "end": 0.4}]}
 TIP = "Get 20x faster image generation using the enterprise plan"
 
 PAGE = b"<html>hi</html>"
@@ -44,10 +45,17 @@ REPLIES = {
     "success with everything": (200, {"status": "success", "id": "", "output": [URL], "generationTime": 2.5, "proxy_links": [URL], "meta": {"seed": 1}, "tip": TIP, "nsfw_content_detected": [False], "webhook_status": "", "audio_time": 3, "links": [URL]}, "SUCCESS", "success", [URL], ""),
     "success of whisper, with an eta": (200, {"status": "success", "output": [URL], "eta": 4, "proxy_links": None}, "SUCCESS", "success", [URL], ""),
     "success with a file of base64": (200, {"status": "success", "output": [f"{URL}.base64"], "proxy_links": ""}, "SUCCESS", "success", [f"{URL}.base64"], ""),
-    "success with []": (200, {"status": "success", "output": []}, "NO_OUTPUT", "processing", [], ""),
-    "success with empty text": (200, {"status": "success", "output": ""}, "NO_OUTPUT", "processing", [], ""),
-    "success with null": (200, {"status": "success", "output": None}, "NO_OUTPUT", "processing", [], ""),
-    "success without output": (200, {"status": "success", "proxy_links": [URL]}, "NO_OUTPUT", "processing", [], ""),
+    "success with []": (200, {"status": "success", "output": []}, "NO_OUTPUT", "processing", [], "the fields of the reply: output, status"),
+    "success with empty text": (200, {"status": "success", "output": ""}, "NO_OUTPUT", "processing", [], "the fields of the reply: output, status"),
+    "success with null": (200, {"status": "success", "output": None, "message": "Done"}, "NO_OUTPUT", "processing", [], "Done (the fields of the reply: message, output, status)"),
+    "success with copies alone": (200, {"status": "success", "output": [], "proxy_links": [URL]}, "SUCCESS", "success", [URL], ""),
+    "success with links": (200, {"status": "success", "links": [URL], "proxy_links": [f"{URL}?copy"]}, "SUCCESS", "success", [URL], ""),
+    "success with output_url": (200, {"status": "success", "output_url": URL}, "SUCCESS", "success", [URL], ""),
+    "success with a text": (200, {"status": "success", "output": "Good night."}, "SUCCESS", "success", ["Good night."], ""),
+    "success with a transcript": (200, {"status": "success", "output": TRANSCRIPT}, "SUCCESS", "success", [TRANSCRIPT], ""),
+    "success with a transcript in meta": (200, {"status": "success", "meta": {"transcription": TRANSCRIPT}}, "SUCCESS", "success", [TRANSCRIPT], ""),
+    "success of a step of a workflow": (200, {"status": "success", "output": {"output": [URL], "status": "success"}}, "SUCCESS", "success", [URL], ""),
+    "success with future links alone": (200, {"status": "success", "output": [], "future_links": [URL]}, "NO_OUTPUT", "processing", [], "the fields of the reply: future_links, output, status"),
     "sparse processing": (200, {"status": "processing", "message": "try again later.", "output": ""}, "PROCESSING", "processing", [], "try again later."),
     "sparse processing of v6/images": (200, {"status": "processing", "messege": "try again later.", "output": ""}, "PROCESSING", "processing", [], "try again later."),
     "full processing": (200, QUEUED, "PROCESSING", "processing", [], QUEUED["message"]),

@@ -12,7 +12,7 @@ from typing import Any
 from airflow_provider_modelslab._http.connection import DownloadOptions
 from airflow_provider_modelslab._outputs import saving as saving_module
 from airflow_provider_modelslab._outputs.downloads import RetryPolicy
-from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.jobs import Job, Output
 from airflow_provider_modelslab.sandbox.media import make
 from tests.support.raw_server import reply
 
@@ -31,14 +31,14 @@ def picture(content: bytes = PNG, **headers: str) -> bytes:
     return reply(content, headers={"Content-Type": "image/png", **{k.replace("_", "-"): v for k, v in headers.items()}})
 
 
-def job(*outputs: str, job_id: str = "147", **more: Any) -> Job:
+def job(*outputs: Output, job_id: str = "147", **more: Any) -> Job:
     return Job(job_id, "v6/images", "success", list(outputs), **more)
 
 
 def saving(url: str, output_path: str) -> str:
     """Return the code of a worker that stores one file."""
     return f"""
-from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.jobs import Job, Output
 from tests.support.storing import save_outputs
 save_outputs([Job("147", "v6/images", "success", [{url!r}])], {output_path!r})
 """

@@ -15,7 +15,7 @@ from typing_extensions import assert_type
 from airflow_provider_modelslab.endpoints import FetchEndpoint
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabJobFailed, ModelsLabRateLimited
 from airflow_provider_modelslab.hooks import ModelsLabHook
-from airflow_provider_modelslab.jobs import Job, JobStatus
+from airflow_provider_modelslab.jobs import Job, JobStatus, Output
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
@@ -34,7 +34,7 @@ def the_hook() -> None:
     assert_type(hook.balance(), float)
     assert_type(hook.test_connection(), tuple[bool, str])
     hook.fetch(1.5, "v3")  # type: ignore[arg-type]
-    hook.fetch(1)  # type: ignore[call-arg]
+    assert_type(hook.fetch(Job("1", "v3")), Job)
     hook.submit(PATH, "a fox")  # type: ignore[arg-type]
 
 
@@ -46,7 +46,7 @@ async def the_hook_on_an_event_loop(hook: ModelsLabHook) -> None:
 def a_job(job: Job) -> None:
     assert_type(job.id, str)
     assert_type(job.status, JobStatus)
-    assert_type(job.outputs, list[str])
+    assert_type(job.outputs, list[Output])
     assert_type(job.eta, float | None)
     assert_type(job.to_dict(), dict[str, Any])
     Job("1", "v3", "done")  # type: ignore[arg-type]

@@ -22,11 +22,12 @@ from airflow_provider_modelslab.endpoints import (
 
 ENTERPRISE_FAMILIES = (
     "face_gen flux flux_klein flux_kontext_dev z_image_turbo qwen nano_banana realtime image_editing super_resolution "
-    "interior 3d faceswap deepfake voice text_to_speech speech_to_text image_to_video_ultra ultra_video flux_headshot video"
+    "interior 3d faceswap deepfake voice text_to_speech speech_to_text image_to_video_ultra ultra_video flux_headshot video "
+    "qwen_edit_2_1 krea_2_turbo"
 )
 STANDARD_FAMILIES = (
     "v6/images v6/realtime v6/video v6/voice v6/image_editing v6/3d v6/interior v6/faceswap v6/deepfake v6/whisper "
-    "v7/images v7/video-fusion v7/voice v3 v3/dreambooth v4/dreambooth v1/enterprise"
+    "v7/images v7/video-fusion v7/voice v8/images v3 v3/dreambooth v4/dreambooth v1/enterprise"
 )
 
 # The five documentation pages: the request line of each, and where it puts the id.
@@ -179,13 +180,19 @@ def test_bad_job_ids_are_refused(value):
 @pytest.mark.parametrize(
     ("url", "address"),
     [
-        ("https://modelslab.com/api/v6/video/fetch/147", JobAddress("v6/video", "147")),
-        ("https://modelslab.com/api/v1/enterprise/fetch", JobAddress("v1/enterprise", None)),
-        ("https://modelslab.com/api/v1/enterprise/fetch/5", JobAddress("v1/enterprise", "5")),
-        ("https://stablediffusionapi.com/api/v3/dreambooth/fetch/9", JobAddress("v3/dreambooth", "9")),
-        ("http://modelslab.com:80/api/v6/images/fetch/9/", JobAddress("v6/images", "9")),
-        ("HTTPS://MODELSLAB.COM/api/v9/new-family/fetch/a-b", JobAddress("v9/new-family", "a-b")),
-        ("http://127.0.0.1:8787/api/v6/video/fetch/1", JobAddress("v6/video", "1")),
+        ("https://modelslab.com/api/v6/video/fetch/147", JobAddress("v6/video", "147", "modelslab.com", "path")),
+        ("https://modelslab.com/api/v1/enterprise/fetch", JobAddress("v1/enterprise", None, "modelslab.com", "body")),
+        ("https://modelslab.com/api/v1/enterprise/fetch/5", JobAddress("v1/enterprise", "5", "modelslab.com", "path")),
+        (
+            "https://stablediffusionapi.com/api/v3/dreambooth/fetch/9",
+            JobAddress("v3/dreambooth", "9", "stablediffusionapi.com", "path"),
+        ),
+        ("http://modelslab.com:80/api/v6/images/fetch/9/", JobAddress("v6/images", "9", "modelslab.com", "path")),
+        (
+            "HTTPS://MODELSLAB.COM/api/v9/new-family/fetch/a-b",
+            JobAddress("v9/new-family", "a-b", "modelslab.com", "path"),
+        ),
+        ("http://127.0.0.1:8787/api/v6/video/fetch/1", JobAddress("v6/video", "1", "", "path")),
     ],
 )
 def test_fetch_urls(url, address):
@@ -194,7 +201,7 @@ def test_fetch_urls(url, address):
 
 def test_a_path_of_the_own_base_url_is_taken_off():
     assert parse_fetch_url("https://gw.example/lab/api/v6/video/fetch/1", "https://gw.example/lab") == JobAddress(
-        "v6/video", "1"
+        "v6/video", "1", "", "path"
     )
 
 
@@ -248,7 +255,12 @@ def test_what_is_no_fetch_url_is_refused(url):
         ("v1/enterprise/text2img", "v1/enterprise"),
         ("v1/enterprise/flux_headshot/make_gen", "v1/enterprise/flux_headshot"),
         ("v4/dreambooth", "v4/dreambooth"),
-        ("v4/dreambooth/img2img", "v4/dreambooth"),
+        ("v4/dreambooth/img2img", "v3/dreambooth"),
+        ("v1/enterprise/super_resolution", "v1/enterprise"),
+        ("v5/controlnet", "v6/images"),
+        ("v5/text2img", "v3"),
+        ("v6/voice/speech_to_text", "v6/whisper"),
+        ("v6/voice/text_to_speech", "v6/voice"),
         ("v3/text2img", "v3"),
         ("somewhere", "somewhere"),
     ],
@@ -257,8 +269,24 @@ def test_the_family_of_a_submission(path, endpoint):
     assert endpoint_of_submission(path) == endpoint
 
 
-def test_submissions_go_to_the_host_of_their_family():
-    assert submission_url("v3/text2img") == "https://stablediffusionapi.com/api/v3/text2img"
+def test_a_request_goes_to_the_host_and_in_the_form_that_the_job_was_given():
+    at_home = fetch_request("v4/dreambooth", "7", "k", host="modelslab.com", id_in="path")
+    assert at_home == ("https://modelslab.com/api/v4/dreambooth/fetch/7", {"key": "k"})
+    in_body = fetch_request("v6/video", "7", "k", id_in="body")
+    assert in_body == ("https://modelslab.com/api/v6/video/fetch", {"key": "k", "request_id": "7"})
+    own = fetch_request("v3", "7", "k", "http://127.0.0.1:1", host="modelslab.com")
+    assert own == ("http://127.0.0.1:1/api/v3/fetch/7", {"key": "k"})
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "modelslab.com.evil.example", "modelslab.com:8080", "MODELSLAB.COM@x"]
+)
+def test_no_request_goes_to_a_host_that_a_record_made_up(host):
+    assert fetch_request("v3", "7", "k", host=host) == fetch_request("v3", "7", "k")
+
+
+def test_submissions_go_where_they_are_documented_today():
+    assert submission_url("v3/text2img") == "https://modelslab.com/api/v3/text2img"
     assert submission_url("v6/video/text2video") == "https://modelslab.com/api/v6/video/text2video"
     assert submission_url("v3/text2img", "http://127.0.0.1:1") == "http://127.0.0.1:1/api/v3/text2img"
 

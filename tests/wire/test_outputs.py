@@ -28,12 +28,13 @@ except ImportError:  # Airflow 2
     from airflow.io.store import attach  # type: ignore[import-not-found, no-redef]
 
 from airflow_provider_modelslab._outputs.downloads import RetryPolicy
+from airflow_provider_modelslab._outputs.names import record_name
 from airflow_provider_modelslab._outputs.saving import STALLED_TURNS
 from airflow_provider_modelslab._outputs.stores import ABANDONED_SECONDS
-from airflow_provider_modelslab._protocol.shortening import shorten
+from airflow_provider_modelslab._protocol.shortening import shorten, shorten_output
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabOutputExists, ModelsLabSaveError
 from airflow_provider_modelslab.hooks import ModelsLabHook
-from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.jobs import Job, Output
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.support.raw_server import RESET, RawServer, Stream, by_path, dripping, path_of, reply, stalling
 from tests.support.storing import ENCODED, PNG, RESIGNED, job, picture, run_python, save_outputs, saving
@@ -85,7 +86,7 @@ def test_outputs_of_the_sandbox(sandbox: Sandbox, folder: Path, form: str):
 
     urls = [url for job in jobs for url in job.outputs]
     assert [Path(path.removeprefix("file://")).read_bytes() for path in stored] == [
-        requests.get(url).content for url in urls
+        requests.get(str(url)).content for url in urls
     ]
     assert len(list(folder.iterdir())) == 6 + 4
 
@@ -187,12 +188,41 @@ def test_long_data_becomes_a_file(folder: Path):
 
 @pytest.mark.parametrize(
     "output",
-    ["done", "ftp://127.0.0.1/a.png", "file:///etc/passwd", "/etc/passwd", "~" * 100, "data:;base64,", "data:,"],
+    ["ftp://127.0.0.1/a.png", "file:///etc/passwd", "https://a b/c.png", "data:;base64,", "data:,", "data:a;base64,~"],
 )
 def test_what_is_neither_url_nor_data_is_refused(folder: Path, output: str):
     with pytest.raises(ModelsLabSaveError, match=r"base64 data|an empty file"):
         save_outputs([job(output)], str(folder))
     assert files(folder) == {}
+
+
+TRANSCRIPT = {"text": "Gute Nächte", "timestamps": [{"word": "Gute", "start": 0.2, "end": 0.4}]}
+
+
+@pytest.mark.parametrize(
+    ("output", "extension", "content"),
+    [
+        ("Gute Nächte.", "txt", "Gute Nächte."),
+        ("<b>no page</b> " * 9, "txt", "<b>no page</b> " * 9),
+        ("/etc/passwd", "txt", "/etc/passwd"),
+        ("a long sentence of plain words without any point " * 200, "txt", "a long sentence of plain words without any point " * 200),
+        (TRANSCRIPT, "json", json.dumps(TRANSCRIPT, ensure_ascii=False, indent=2)),
+        ([{"word": "Gute"}, {"word": "Nächte"}], "json", json.dumps([{"word": "Gute"}, {"word": "Nächte"}], ensure_ascii=False, indent=2)),
+    ],
+)  # fmt: skip
+def test_texts_and_structured_results_are_stored_as_they_are(
+    folder: Path, output: Output, extension: str, content: str
+):
+    done = job(output)
+    (stored,) = save_outputs([done], str(folder))
+    assert (Path(stored).suffix, Path(stored).read_text("utf-8")) == (f".{extension}", content)
+    record = json.loads((folder / record_name(done)).read_text())
+    assert record["content_types"] == [{"txt": "text/plain; charset=utf-8", "json": "application/json"}[extension]]
+    assert record["sizes"] == [len(content.encode())]
+    before = Path(stored).stat().st_mtime_ns
+    shortened = replace(done, outputs=[*map(shorten_output, done.outputs)])
+    assert save_outputs([shortened], str(folder)) == [stored]  # the same outputs, as they travelled: nothing is written
+    assert Path(stored).stat().st_mtime_ns == before
 
 
 KINDS = {
@@ -220,7 +250,7 @@ def test_base64_behind_a_url(sandbox: Sandbox, folder: Path):
     reply = sandbox.submit("v6/images/text2img", {"prompt": "a", "base64": True})
     sandbox.finish_all()
     done = ModelsLabHook().fetch(reply["id"], "v6/images")
-    assert done.outputs[0].endswith(".base64")
+    assert str(done.outputs[0]).endswith(".base64")
     (stored,) = save_outputs([done], str(folder))
     assert stored.endswith("-0.png")
     assert Path(stored).read_bytes().startswith(b"\x89PNG")
