@@ -127,8 +127,9 @@ class ModelsLabJobTrigger(BaseTrigger):
             else:
                 self.log.info("Waiting in the triggerer for a queue slot, next try about %s", until)
             if left <= 0:  # The jobs may have finished meanwhile: each is polled once more.
-                each_once = len(waits.unfinished()) / poller.requests_per_second
-                deadline = clock.monotonic() + policy.late_grace + each_once
+                now = clock.monotonic()
+                each_once = max(0.0, poller.pace.delay(now)) + len(waits.unfinished()) / poller.pace.rate(now)
+                deadline = now + policy.late_grace + each_once
             subscription = stack.enter_context(poller.subscribed(waits.unfinished(), deadline))
             return await self._follow(poller, subscription, waits)
 

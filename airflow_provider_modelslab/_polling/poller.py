@@ -22,6 +22,7 @@ from airflow_provider_modelslab._client import AsyncClient
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS, ClientOptions
 from airflow_provider_modelslab._http.fingerprint import Fingerprint, fingerprint_of
 from airflow_provider_modelslab._polling.fair_queue import FairQueue
+from airflow_provider_modelslab._polling.pace import Pace
 from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.schedule import DurationModel
 from airflow_provider_modelslab._polling.statistics import PollerStatistics
@@ -115,6 +116,7 @@ class Poller:
     :param fingerprint: what tells them from others.
     :param look_up: looks the connection up again, should its key be refused.
     :param pacing: policy, clock and chance.
+    :param pace: how fast polls may start, of all triggers together.
     :param durations: what the finished jobs of each endpoint have taught; it grows with every further one.
     """
 
@@ -124,10 +126,12 @@ class Poller:
         fingerprint: Fingerprint,
         look_up: LookUp,
         pacing: Pacing,
+        pace: Pace,
         durations: Mapping[str, DurationModel],
     ) -> None:
         self.durations = durations
         self.fingerprint = fingerprint
+        self.pace = pace
         self.users = 0
         self._options = options
         self._look_up = look_up
@@ -142,9 +146,6 @@ class Poller:
         self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
         self._subscriptions: set[Subscription] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._next_request = float("-inf")
-        self._quiet_until = float("-inf")
-        self._paused = 0.0
         self._replies: Counter[Verdict] = Counter()
         self._next_line = float("-inf")
         self._line_gap = pacing.policy.statistics_gap
@@ -166,26 +167,21 @@ class Poller:
             await client.close()
         self._clients.clear()
 
-    @property
-    def requests_per_second(self) -> float:
-        """How many polls may start in a second, of all triggers together."""
-        return self._options.requests_per_second
-
     def statistics(self) -> PollerStatistics:
         """Return what this poller has done, and what it has before it."""
         timers = [timer for subscription in self._subscriptions for timer in subscription.timers.values()]
         moments = [timer.when() - asyncio.get_running_loop().time() for timer in timers]
         now, due = self._now(), len(self._queue)
         if due:
-            moments.append(max(self._next_request, self._quiet_until) - now)
+            moments.append(self.pace.delay(now))
         return PollerStatistics(
             replies=dict(self._replies),
             triggers=len(self._subscriptions),
             waiting=len(timers) + due + len(self._tasks) - 1,  # the dispatcher is a task, too
             due=due,
             next_due=max(0.0, min(moments)) if moments else None,
-            pace=self.requests_per_second,
-            paused=self._paused,
+            pace=self.pace.rate(now),
+            paused=self.pace.paused,
         )
 
     @contextmanager
@@ -232,7 +228,7 @@ class Poller:
         try:
             while True:
                 await self._wake.wait()
-                pause = max(self._next_request, self._quiet_until) - self._now()
+                pause = self.pace.delay(self._now())
                 if pause > TIMER_RESOLUTION:
                     await asyncio.sleep(pause)
                     continue
@@ -241,7 +237,7 @@ class Poller:
                     self._connections.release()
                     self._wake.clear()
                     continue
-                self._next_request = max(self._next_request, self._now()) + 1 / self.requests_per_second
+                self.pace.start(self._now())
                 subscription, wait = self._queue.pop()
                 self._start(self._poll(wait, subscription))
         except Exception as defect:  # it must not leave the triggers waiting for ever
@@ -251,13 +247,15 @@ class Poller:
     async def _poll(self, wait: JobWait, subscription: Subscription) -> None:
         """Poll a job with one request, or with a second one where the first had a key that was no longer valid."""
         try:
-            if self._now() < self._quiet_until:  # ModelsLab has asked for a pause since the dispatcher started this
+            started = self._now()
+            if started < self.pace.quiet_until:  # ModelsLab has asked for a pause since the dispatcher started this
                 self._enqueue(wait, subscription)
                 return
             client = self._clients[-1]
             reply = await client.poll(wait.job)
             if reply.verdict is Verdict.INVALID_KEY and await self._has_other_key_than(client.options.key):
                 reply = await self._clients[-1].poll(wait.job)
+            self._count(reply, started)
             self._deliver(reply, wait, subscription)
         except Exception as defect:
             subscription.notify(defect)
@@ -265,7 +263,6 @@ class Poller:
             self._connections.release()
 
     def _deliver(self, reply: Reply, wait: JobWait, subscription: Subscription) -> None:
-        self._count(reply)
         if subscription.closed:
             return
         if remark := wait.take(reply):
@@ -287,14 +284,12 @@ class Poller:
         except Exception:  # a job that is done and paid for does not depend on what it teaches
             _log.exception("Nothing was learned from job %s", wait.job)
 
-    def _count(self, reply: Reply) -> None:
-        """Count a reply, keep the pause that it asks for, and log the statistics now and then."""
+    def _count(self, reply: Reply, started: float) -> None:
+        """Count a reply, slow down where it asks for that, and log the statistics now and then."""
         now = self._now()
         self._replies[reply.verdict] += 1
         if reply.verdict is Verdict.RATE_LIMITED:
-            quiet_until = max(self._quiet_until, now + (reply.retry_after or 0.0))
-            self._paused += quiet_until - max(self._quiet_until, now)
-            self._quiet_until = quiet_until
+            self.pace.refuse(started, now, reply.retry_after or 0.0)
         if now >= self._next_line:
             self._next_line = now + self._line_gap
             if _log.isEnabledFor(logging.DEBUG):
@@ -325,6 +320,7 @@ class Poller:
             except Exception:
                 return False
             self._options = options
+            self.pace.ceiling = options.requests_per_second
             return True
 
 
@@ -334,6 +330,7 @@ class Pollers:
 
     _pollers: dict[tuple[str, Fingerprint | None], Poller] = field(default_factory=dict)
     _look_ups: dict[tuple[str, Fingerprint | None], asyncio.Task[Poller]] = field(default_factory=dict)
+    _paces: dict[tuple[str, str], Pace] = field(default_factory=dict)
     _durations: dict[str, dict[str, DurationModel]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(DurationModel))
     )
@@ -381,7 +378,9 @@ class Pollers:
         fingerprint = await asyncio.to_thread(fingerprint_of, options)
         if started_with is not None and started_with.host != fingerprint.host:
             raise ConnectionMoved(conn_id, started_with, fingerprint)
-        return Poller(options, fingerprint, look_up, pacing, self._durations[conn_id])
+        pace = self._paces.setdefault((conn_id, fingerprint.host), Pace(options.requests_per_second))
+        pace.ceiling = options.requests_per_second
+        return Poller(options, fingerprint, look_up, pacing, pace, self._durations[conn_id])
 
 
 _POLLERS: WeakKeyDictionary[asyncio.AbstractEventLoop, Pollers] = WeakKeyDictionary()

@@ -11,15 +11,16 @@ from airflow_provider_modelslab._protocol.verdicts import Verdict
 @dataclass(frozen=True)
 class PollerStatistics:
     """
-    A poller at a moment. What is counted, is counted since the poller was opened.
+    A poller at a moment.
 
-    :param replies: how many polls brought which verdict.
+    :param replies: how many polls brought which verdict, since the poller was opened.
     :param triggers: how many triggers wait.
     :param waiting: how many jobs are unfinished.
     :param due: how many of them are to be polled now and wait for their turn.
     :param next_due: seconds until the next poll; ``None`` while no job waits for one.
     :param pace: how many polls may start in a second.
-    :param paused: seconds without polls that ModelsLab has asked for, those to come included.
+    :param paused: seconds without polls that ModelsLab has asked for, those to come included, since the connection was
+        first used here.
     """
 
     replies: Mapping[Verdict, int]

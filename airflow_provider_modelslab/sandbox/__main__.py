@@ -65,6 +65,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="queue slots, beyond which submissions get HTTP 429; 0: no limit",
     )
+    add(
+        "--requests-per-second",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="requests a second, beyond which all clients together get HTTP 429; 0: no limit",
+    )
     add("--faults", type=_probabilities, default="", metavar="NAME=P,...", help="faults and their probabilities")
     add("--webhooks-anywhere", action="store_true", help="call webhooks on other machines, too")
     add("--seed", type=int, default=0, metavar="N", help="seed of all random choices")
@@ -82,6 +89,7 @@ def _sandbox(options: argparse.Namespace) -> Sandbox:
         eta_sigma=None if options.no_eta else options.eta_sigma,
         instant=options.instant,
         queue_limit=options.queue_limit or None,
+        requests_per_second=options.requests_per_second or None,
         faults=options.faults,
         webhooks_anywhere=options.webhooks_anywhere,
         seed=options.seed,

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from airflow_provider_modelslab.endpoints import FAMILIES, GENERATION_ENDPOINTS, endpoint_of_submission, route_of
 from airflow_provider_modelslab.sandbox import long_work, media, replies, uploads
-from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings
+from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings, RequestLimit
 from airflow_provider_modelslab.sandbox.http import ReceivedRequest, Reply, json_reply
 from airflow_provider_modelslab.sandbox.state import FAILED_MESSAGE, PRICE, Account, Job, JobRequest, Ledger
 
@@ -57,16 +57,24 @@ class Api:
     :param faults: what goes wrong when.
     :param fault_settings: what faults and rate limits tell the client.
     :param processing_replies: what a running job answers: ``sparse``, ``full``, or ``by_family``: as its family does.
+    :param request_limit: how many requests are taken; ``None`` for all.
     """
 
     def __init__(
-        self, ledger: Ledger, faults: FaultPlan, fault_settings: FaultSettings, processing_replies: ProcessingReplies
+        self,
+        ledger: Ledger,
+        faults: FaultPlan,
+        fault_settings: FaultSettings,
+        processing_replies: ProcessingReplies,
+        request_limit: RequestLimit | None = None,
     ) -> None:
         self.ledger = ledger
         self.faults = faults
         self.uploads = uploads.Uploads()
         self._fault_settings = fault_settings
         self._processing_replies = processing_replies
+        self._request_limit = request_limit
+        self._too_many = 0
         self._requests = {route.kind: 0 for route in _ROUTES} | {"other": 0}
         self._rejected = 0
 
@@ -86,6 +94,8 @@ class Api:
         if request.method not in route.methods:
             return replies.wrong_method(request.method, path, ", ".join(route.methods))
         try:
+            if route.kind != "file":
+                self._check_rate(request, route.kind)
             return route.answer(self, request, match, base_url)
         except _Refused as refused:
             return refused.reply
@@ -153,10 +163,18 @@ class Api:
             "requests": dict(self._requests),
             "submissions": {"accepted": sum(jobs.values()), "rejected": self._rejected},
             "jobs": jobs,
+            "too_many_requests": self._too_many,
             "in_flight": self.ledger.in_flight,
             "max_in_flight": self.ledger.max_in_flight,
             "balance": self.ledger.account(STANDARD).balance,
         }
+
+    def _check_rate(self, request: ReceivedRequest, kind: str) -> None:
+        if self._request_limit is None or self._request_limit.admits(request.at):
+            return
+        self._too_many += 1
+        self._rejected += kind == "submit"
+        raise _Refused(replies.too_many_requests(self._fault_settings.retry_after))
 
     def _answer_submission(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
         path = match["path"]

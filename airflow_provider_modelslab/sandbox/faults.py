@@ -113,6 +113,28 @@ def parse_probabilities(text: str) -> dict[str, float]:
         raise ValueError(f"expected something like failed=0.1,html=0.05, not {text!r}") from None
 
 
+class RequestLimit:
+    """
+    So many requests a second, of all clients together; a second's worth of them may come at once.
+
+    :param per_second: how many.
+    """
+
+    def __init__(self, per_second: float) -> None:
+        self._per_second = per_second
+        self._most = self._left = max(1.0, per_second)
+        self._counted = float("-inf")
+
+    def admits(self, now: float) -> bool:
+        """Return whether a request that comes now is one too many, and count it if it is not."""
+        self._left = min(self._most, self._left + (now - self._counted) * self._per_second)
+        self._counted = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 class FaultPlan:
     """
     Decides which reply meets which fault.

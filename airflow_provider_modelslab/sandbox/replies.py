@@ -105,6 +105,15 @@ def rate_limited(limit: int, retry_after: int) -> Reply:
     return error(message, 429, retry_after=retry_after)
 
 
+def too_many_requests(retry_after: int) -> Reply:
+    """
+    Return the answer to a request that is one too many for its second.
+
+    :param retry_after: seconds to wait.
+    """
+    return error("Too Many Attempts.", 429, retry_after=retry_after)
+
+
 def insufficient_credits() -> Reply:
     """Return the answer to a submission that the account cannot pay for."""
     return error("Insufficient credits. Please top up your wallet.", 402)

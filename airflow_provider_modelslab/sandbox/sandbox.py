@@ -21,7 +21,7 @@ from airflow_provider_modelslab.endpoints import parse_submission_path
 from airflow_provider_modelslab.sandbox import replies, webhooks
 from airflow_provider_modelslab.sandbox.api import ENTERPRISE, STANDARD, Api, ProcessingReplies, is_generation
 from airflow_provider_modelslab.sandbox.control_api import PREFIX, ControlApi
-from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings
+from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings, RequestLimit
 from airflow_provider_modelslab.sandbox.http import ReceivedRequest, Reply
 from airflow_provider_modelslab.sandbox.page import page
 from airflow_provider_modelslab.sandbox.request_log import RequestLog
@@ -55,6 +55,8 @@ class Sandbox:
     :param eta_sigma: error of the estimates: the standard deviation of ln(eta / duration); ``None`` for no estimates.
     :param instant: the probability that a job is done before its submission is answered; ``True`` for always.
     :param queue_limit: the queue slots of an account: further submissions get HTTP 429; ``None`` for no limit.
+    :param requests_per_second: how many requests the API takes a second, of all clients together; those beyond it get
+        HTTP 429. ``None`` for no limit.
     :param retry_after: seconds that rate limits ask a client to wait.
     :param balance: what an account has to spend, in dollars.
     :param processing_replies: what a running job answers: ``"sparse"`` without id and estimate, ``"full"`` like the
@@ -79,6 +81,7 @@ class Sandbox:
         eta_sigma: float | None = 0.2,
         instant: float = 0.0,
         queue_limit: int | None = 15,
+        requests_per_second: float | None = None,
         retry_after: int = 30,
         balance: float = 43.6,
         processing_replies: ProcessingReplies = "by_family",
@@ -101,6 +104,7 @@ class Sandbox:
         )
         self._fault_settings = FaultSettings(retry_after=retry_after, slow_seconds=slow_seconds)
         self._processing_replies = processing_replies
+        self._requests_per_second = requests_per_second
         self._initial_faults = dict(faults or {})
         self._webhooks_anywhere = webhooks_anywhere
         self._first_id = first_id
@@ -171,8 +175,9 @@ class Sandbox:
         """
         Return the counters.
 
-        ``requests`` by kind, ``submissions`` accepted and rejected, ``jobs`` by status, how many are ``in_flight``
-        and were at most (``max_in_flight``), and the ``balance`` of the standard account.
+        ``requests`` by kind, and how many were ``too_many_requests`` for their second; ``submissions`` accepted and
+        rejected, ``jobs`` by status, how many are ``in_flight`` and were at most (``max_in_flight``), and the
+        ``balance`` of the standard account.
         """
         with self._lock:
             return self._api.snapshot()
@@ -274,7 +279,8 @@ class Sandbox:
         faults = FaultPlan(self._seed)
         faults.set_probabilities(self._initial_faults)
         ledger = Ledger(accounts, self._pace, clock=self._now, on_change=self._announce, first_id=self._first_id)
-        return Api(ledger, faults, self._fault_settings, self._processing_replies)
+        limit = None if self._requests_per_second is None else RequestLimit(self._requests_per_second)
+        return Api(ledger, faults, self._fault_settings, self._processing_replies, limit)
 
     def _now(self) -> float:
         return time.monotonic() + self._skipped

@@ -101,10 +101,12 @@ def test_wrong_arguments_are_explained(arguments: list[str], message: str, capsy
 
 
 def test_options_reach_the_sandbox_and_an_open_port_is_warned_of(run: Run) -> None:
-    process = run("--host", "0.0.0.0", "--port", "0", "--instant", "1", "--faults", "http_500=0, failed=1")
+    arguments = ["--instant", "1", "--faults", "http_500=0, failed=1", "--requests-per-second", "1e-6"]
+    process = run("--host", "0.0.0.0", "--port", "0", *arguments)
     url, connection, _ = introduction(process)
     assert url.startswith("http://127.0.0.1:")
     body = {"key": connection["password"], "prompt": "a lighthouse at dusk"}
     assert requests.post(f"{url}/api/v6/video/text2video", json=body, timeout=10).json()["status"] == "failed"
+    assert requests.post(f"{url}/api/v6/video/text2video", json=body, timeout=10).status_code == 429
     process.terminate()
     assert "test server: anyone who can reach 0.0.0.0 can use and control it" in process.communicate(timeout=10)[1]

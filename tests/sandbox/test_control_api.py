@@ -29,6 +29,7 @@ def test_the_state_counts_everything(sandbox: Sandbox, post: Post) -> None:
         "jobs": {"processing": 1, "success": 1, "failed": 1},
         "in_flight": 1,
         "max_in_flight": 3,
+        "too_many_requests": 0,
         "balance": 43.594,
     }
     assert sandbox.state() == control(sandbox, "state").json() == expected

@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from airflow_provider_modelslab.sandbox import Sandbox
-from airflow_provider_modelslab.sandbox.faults import FAULTS, FaultPlan
+from airflow_provider_modelslab.sandbox.faults import FAULTS, FaultPlan, RequestLimit
 from tests.sandbox.conftest import PROMPT, Post, Poster
 
 SUBMISSION = "v6/video/text2video"
@@ -200,3 +200,21 @@ def test_bad_probabilities_are_refused(faults: dict[str, float], message: str) -
 def test_bad_scripts_are_refused(sandbox: Sandbox, kind: str, script: list[str | None], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sandbox.script(kind, script)
+
+
+def test_requests_that_are_too_many_for_their_second_are_refused() -> None:
+    with Sandbox(duration=float("inf"), requests_per_second=1e-6, retry_after=11) as sandbox:
+        job_id = sandbox.submit(SUBMISSION, PROMPT)["id"]
+        body = {"key": sandbox.key, **PROMPT}
+        urls = [f"{sandbox.url}/api/v6/video/fetch/{job_id}", f"{sandbox.url}/api/{SUBMISSION}"]
+        first, second, third = (requests.post(url, json=body, timeout=10) for url in (urls[0], *urls))
+        assert (first.status_code, second.status_code, third.status_code) == (200, 429, 429)
+        assert second.json() == {"status": "error", "message": "Too Many Attempts.", "retry_after": 11}
+        assert sandbox.state()["too_many_requests"] == 2
+        assert sandbox.state()["submissions"] == {"accepted": 1, "rejected": 1}
+
+
+def test_a_request_limit_takes_so_many_a_second_and_a_second_s_worth_at_once() -> None:
+    limit = RequestLimit(5)
+    assert [limit.admits(100.0) for _ in range(7)] == [True] * 5 + [False] * 2
+    assert sum(limit.admits(100.0 + step / 100) for step in range(1001)) == 50

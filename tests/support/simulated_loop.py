@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
+import pytest
+
+from airflow_provider_modelslab._http import async_transport
 from tests.support.pacing import SimulatedClock
 
 _SLICE = 0.02
@@ -37,6 +41,30 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         future = super().run_in_executor(executor, func, *args)
         future.add_done_callback(lambda _: setattr(self, "threads", self.threads - 1))
         return future
+
+
+_Result = TypeVar("_Result")
+
+
+def run_simulated(clock: SimulatedClock, work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run a coroutine that sends requests, on simulated time."""
+    loop = SimulatedLoop(clock)
+    send = async_transport.Session.send
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        loop.requests += 1
+        try:
+            return await send(*args, **options)
+        finally:
+            loop.requests -= 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(async_transport.Session, "send", counted)
+        try:
+            return loop.run_until_complete(work)
+        finally:
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
 
 
 class _Selector(selectors.DefaultSelector):

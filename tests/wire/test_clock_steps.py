@@ -13,7 +13,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_modelslab._http import async_transport
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING, SystemClock
 from airflow_provider_modelslab.exceptions import ModelsLabTimeout
 from airflow_provider_modelslab.hooks import ModelsLabHook
@@ -22,7 +21,7 @@ from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 from tests.support.pacing import SimulatedClock, simulated
 from tests.support.raw_server import RawServer, reply
-from tests.support.simulated_loop import SimulatedLoop
+from tests.support.simulated_loop import run_simulated
 from tests.support.tasks import RecordingTaskInstance, deferral_of
 from tests.support.transport_faults import job_id_of
 from tests.support.triggers import aevent_of, event_of, make_trigger
@@ -144,24 +143,8 @@ def test_an_operator_on_its_worker_waits_through_any_steps(server: RawServer, mo
 
 def simulated_event(clock: SteppingClock, trigger: ModelsLabJobTrigger) -> dict:
     """Run a trigger on simulated time."""
-    loop = SimulatedLoop(clock)
-    send = async_transport.Session.send
-
-    async def counted(*args, **options):
-        loop.requests += 1
-        try:
-            return await send(*args, **options)
-        finally:
-            loop.requests -= 1
-
     trigger.pacing = simulated(clock)  # type: ignore[misc]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(async_transport.Session, "send", counted)
-        try:
-            return loop.run_until_complete(aevent_of(trigger))
-        finally:
-            loop.run_until_complete(loop.shutdown_default_executor())
-            loop.close()
+    return run_simulated(clock, aevent_of(trigger))
 
 
 def trigger_of(clock: SteppingClock, count: int) -> ModelsLabJobTrigger:

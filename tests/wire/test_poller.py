@@ -27,9 +27,12 @@ from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab._tasks.events import read_event
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
+from airflow_provider_modelslab.sandbox.faults import RequestLimit
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
-from tests.support.pacing import FAST, set_policy
+from tests.support.pacing import FAST, SimulatedClock, set_policy, simulated
 from tests.support.raw_server import RawServer, reply, stalling
+from tests.support.shared_account import Session, shares
+from tests.support.simulated_loop import run_simulated
 from tests.support.triggers import aevent_of, make_trigger
 from tests.support.waiting import await_until
 
@@ -315,6 +318,99 @@ def test_pollers_and_closed_event_loops_are_forgotten(sandbox: Sandbox):
         asyncio.run(scenario())
     gc.collect()
     assert [each() is None for each in known] == [True, True, False]
+
+
+# --- the pace after rate limits, on simulated time ---
+
+
+def busy(conn_id: str, clock: SimulatedClock, seconds: float) -> ModelsLabJobTrigger:
+    """Return a trigger that always has a job to poll."""
+    jobs = [{"id": str(number), "endpoint": "v6/video"} for number in range(100)]
+    now = clock.wall()
+    trigger = make_trigger(jobs, modelslab_conn_id=conn_id, started=now, deadline=now + seconds, poke_interval=1.0)
+    trigger.pacing = simulated(clock)  # type: ignore[misc]
+    return trigger
+
+
+def test_after_a_rate_limit_polls_pause_resume_at_half_the_pace_and_climb_back(raw_server: RawServer, monkeypatch):
+    clock = SimulatedClock()
+    began = clock.monotonic()
+    asked: list[float] = []
+
+    def answer(request: bytes) -> bytes:
+        asked.append(clock.monotonic() - began)
+        if len(asked) == 100:
+            return reply({"status": "error", "message": "Too Many Attempts.", "retry_after": 30}, 429)
+        return reply({"status": "processing"})
+
+    raw_server.answer_to = answer
+    limit(monkeypatch, raw_server, 5)
+    assert run_simulated(clock, aevent_of(busy(DEFAULT, clock, seconds=300.0)))["status"] == "timeout"
+    refused, resumed = asked[99], asked[100]
+    assert refused == pytest.approx(100 / 5, abs=2)
+    assert resumed >= refused + 30
+
+    def pace(after: float) -> float:
+        return sum(resumed + after <= moment < resumed + after + 20 for moment in asked) / 20
+
+    assert 2.5 <= pace(0) <= 4.0
+    assert pace(60) == pytest.approx(0.9 * 5, abs=0.15)
+    assert pace(160) == pytest.approx(0.9 * 5, abs=0.15)
+
+
+def test_the_pace_after_a_rate_limit_outlives_the_triggers(raw_server: RawServer, monkeypatch):
+    """As where each task has a trigger of its own: the pause counts for the one that comes next, too."""
+    clock = SimulatedClock()
+    asked: list[float] = []
+
+    def answer(request: bytes) -> bytes:
+        asked.append(clock.monotonic())
+        return reply({"status": "error", "message": "Too Many Attempts.", "retry_after": 30}, 429)
+
+    async def one_after_the_other() -> None:
+        for seconds in (5.0, 5.0, 60.0):
+            await aevent_of(busy(DEFAULT, clock, seconds))
+
+    raw_server.answer_to = answer
+    limit(monkeypatch, raw_server, 5)
+    run_simulated(clock, one_after_the_other())
+    assert len(asked) >= 2
+    assert all(later - earlier >= 30 for earlier, later in pairwise(asked))
+
+
+def test_two_pollers_share_an_account_fairly(raw_server: RawServer, monkeypatch):
+    """Real pollers over real sockets, for three hours of simulated time, of which the first is not counted."""
+    clock, per_second = SimulatedClock(), 2.0
+    began = clock.monotonic()
+    account, sessions = RequestLimit(per_second), {b"key-of-one": Session(), b"key-of-two": Session()}
+
+    def answer(request: bytes) -> bytes:
+        now = clock.monotonic()
+        session = next(session for key, session in sessions.items() if key in request)
+        admitted = account.admits(now)
+        (session.accepted if admitted else session.refused).append(now - began)
+        return reply(
+            {"status": "processing"} if admitted else {"message": "Too Many Attempts."}, 200 if admitted else 429
+        )
+
+    raw_server.answer_to = answer
+    for conn_id, key in (("one", "key-of-one"), ("two", "key-of-two")):
+        connection = {
+            **json.loads(raw_server.connection),
+            "password": key,
+            "extra": {"requests_per_second": per_second},
+        }
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+
+    async def both() -> None:
+        await asyncio.gather(*(aevent_of(busy(conn_id, clock, 3 * 3600.0)) for conn_id in ("one", "two")))
+
+    run_simulated(clock, both())
+    outcome = shares(list(sessions.values()), per_second, begin=3600.0, end=3 * 3600.0)
+    assert outcome.used >= 0.9
+    assert outcome.refused <= 0.02
+    assert outcome.ratio <= 2.0
+    assert outcome.longest_gap <= 70.0
 
 
 # --- statistics ---

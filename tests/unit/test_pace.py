@@ -1,0 +1,110 @@
+"""The pace of a session, and of several that share an account without knowing of each other."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from airflow_provider_modelslab._polling.pace import CLIMB, FLOOR, KEPT, RECOVERY, Pace
+from tests.support.shared_account import Session, Shares, shares, simulate
+
+HOUR = 3600.0
+
+
+def test_the_ceiling_holds_while_nothing_is_refused():
+    pace = Pace(10.0)
+    started = []
+    now = 0.0
+    while now < 60.0:
+        if pace.delay(now) <= 0:
+            pace.start(now)
+            started.append(now)
+        now += max(0.001, pace.delay(now))
+    assert len(started) == pytest.approx(600, abs=2)
+
+
+def test_after_a_rate_limit_it_pauses_resumes_at_half_the_pace_and_climbs_back_slowly():
+    pace = Pace(10.0)
+    pace.refuse(started=99.8, now=100.0, pause=30.0)
+    assert pace.delay(100.0) == 30.0
+    assert pace.rate(130.0) == 5.0
+    climb = [pace.rate(130.0 + seconds) for seconds in range(2 * 3600)]
+    assert climb == sorted(climb)
+    assert climb[int(RECOVERY)] == pytest.approx(10.0 * KEPT)
+    assert climb[600] < 9.2
+    assert climb[-1] == 10.0
+
+
+def test_a_session_that_is_left_alone_is_back_at_its_ceiling_within_an_hour():
+    pace = Pace(10.0)
+    for _ in range(20):
+        pace.refuse(started=pace.quiet_until + 1, now=pace.quiet_until + 1 if pace.paused else 0.0, pause=30.0)
+    assert pace.rate(pace.quiet_until) < 1.0
+    assert pace.rate(pace.quiet_until + RECOVERY + CLIMB) == 10.0
+
+
+def test_requests_that_were_under_way_together_slow_it_down_once():
+    pace = Pace(10.0)
+    for started in (99.7, 99.8, 99.9):
+        pace.refuse(started, now=100.0, pause=30.0)
+    pace.refuse(started=99.95, now=101.0, pause=30.0)
+    assert pace.rate(131.0) == 5.0
+    assert pace.delay(101.0) == 30.0
+    assert pace.paused == 31.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e4), st.floats(0, 3600), st.floats(0, 30)), max_size=50), st.floats(0.01, 1e4))
+@example([(0.0, 30.0, 0.1)] * 50, 10.0)
+def test_no_refusals_stop_it_or_bring_it_above_its_ceiling(refusals, ceiling):
+    pace, now = Pace(ceiling), 0.0
+    for gap, pause, took in refusals:
+        started = max(now, pace.quiet_until) + gap
+        now = started + took
+        pace.refuse(started, now, pause)
+        assert FLOOR * ceiling <= pace.rate(now) <= ceiling
+        assert pace.delay(now) == pytest.approx(pause, abs=1e-6)
+
+
+# --- several sessions ---
+
+
+def together(
+    sessions: list[Session], begin: float, *, pause: float = 30.0, seed: int = 1, limit: float = 10.0
+) -> Shares:
+    """Return what comes of an account in the three hours from a moment on."""
+    end = begin + 3 * HOUR
+    simulate(sessions, limit=limit, ceiling=10.0, pause=pause, seconds=end, seed=seed)
+    return shares(sessions, limit, begin, end)
+
+
+def check(outcome: Shares, pause: float = 30.0) -> None:
+    assert outcome.used >= 0.9
+    assert outcome.refused <= 0.02
+    assert outcome.ratio <= 2.0
+    assert outcome.longest_gap <= 2 * pause + 10.0
+
+
+@pytest.mark.parametrize("pause", [1.0, 30.0])
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_sessions_that_start_at_different_times_share_an_account_fairly(count, pause):
+    random = Random(count)
+    sessions = [Session(random.uniform(0, 900)) for _ in range(count)]
+    check(together(sessions, begin=HOUR, pause=pause), pause)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_when_one_leaves_the_others_take_over_its_share(count):
+    sessions = [Session(100.0 * number) for number in range(count)]
+    sessions[0].leaves = 2 * HOUR
+    check(together(sessions, begin=3 * HOUR))
+
+
+def test_a_session_that_comes_late_gets_its_share():
+    check(together([Session(), Session(), Session(starts=2 * HOUR)], begin=3 * HOUR))
+
+
+def test_an_account_that_takes_far_less_than_the_ceiling_is_shared_too():
+    check(together([Session(), Session(60.0), Session(120.0)], begin=HOUR, limit=3.0))
