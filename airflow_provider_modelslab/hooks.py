@@ -34,6 +34,7 @@ from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.submissions import Submission
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
 from airflow_provider_modelslab._tasks.inputs import check_size, data_url, read_input
+from airflow_provider_modelslab._telemetry import metrics, spans
 from airflow_provider_modelslab.endpoints import GENERATION_ENDPOINTS, MODELSLAB, did_you_mean, parse_job_id
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
@@ -120,7 +121,12 @@ class ModelsLabHook(BaseHook):
         """
         submission = self._submission(path, payload)
         queue = tenacity.Retrying(**self._queue_policy(queue_timeout))
-        reply: Reply = queue(tenacity.Retrying(**_retry_policy(self.options)), self.client.submit, submission)
+        client = self.client
+
+        def send() -> Reply:
+            return _submission_counted(client.submit(submission))
+
+        reply: Reply = queue(tenacity.Retrying(**_retry_policy(client.options)), send)
         return self._submitted(reply, submission.path)
 
     async def asubmit(
@@ -131,7 +137,7 @@ class ModelsLabHook(BaseHook):
 
         async def send() -> Reply:
             async with await self.open_async_client() as client:
-                return await client.submit(submission)
+                return _submission_counted(await client.submit(submission))
 
         queue = tenacity.AsyncRetrying(**self._queue_policy(queue_timeout))
         reply: Reply = await queue(tenacity.AsyncRetrying(**_retry_policy(await self.aoptions())), send)
@@ -152,14 +158,18 @@ class ModelsLabHook(BaseHook):
         """
         job = self._job(job_id, endpoint)
         retrying = tenacity.Retrying(**_retry_policy(self.options))
-        return self._fetched(retrying(self.client.poll, job))
+        return self._fetched(retrying(lambda: _poll_counted(self.client.poll(job))))
 
     async def afetch(self, job_id: Job | str | int, endpoint: str | None = None) -> Job:
         """Poll a job once from an event loop; see :meth:`fetch`."""
         job = self._job(job_id, endpoint)
         async with await self.open_async_client() as client:
             retrying = tenacity.AsyncRetrying(**_retry_policy(client.options))
-            return self._fetched(await retrying(client.poll, job))
+
+            async def poll() -> Reply:
+                return _poll_counted(await client.poll(job))
+
+            return self._fetched(await retrying(poll))
 
     def cancel(self, job_id: Job | Mapping[str, Any] | str | int, endpoint: str | None = None) -> None:
         """
@@ -269,7 +279,8 @@ class ModelsLabHook(BaseHook):
         """Ask for many jobs, several at a time, and return their replies in the order of the jobs."""
         client = self.client  # looked up before there are threads: only one may speak to Airflow's supervisor
         with ThreadPoolExecutor(max_workers=POLLS_AT_A_TIME) as pool:
-            return list(pool.map(client.poll, jobs))
+            replies = list(pool.map(client.poll, jobs))
+        return list(map(_poll_counted, replies))
 
     def poll_waits(self, waits: JobWaits, due: Sequence[JobWait]) -> None:
         """
@@ -295,6 +306,9 @@ class ModelsLabHook(BaseHook):
         for wait, reply in zip(waits, self.poll_many([wait.job for wait in waits]), strict=True):
             if remark := wait.take(reply):
                 self.log.warning("Job %s %s", wait.job, remark)
+            if wait.job.finished:
+                metrics.job_finished(wait.job.endpoint, reply.verdict, wait.duration, wait.notice_delay)
+        spans.done([wait.job for wait in waits if wait.job.finished])
 
     # --- the connection ---------------------------------------------------------------------------------
 
@@ -458,6 +472,7 @@ class ModelsLabHook(BaseHook):
             job = replace(reply.job, submitted=round(now, 3))
             expected = "" if job.eta is None else f", expected about {format_moment(now + job.eta, now)}"
             self.log.info("Submitted to %s: job %s, %s%s", path, job, job.status, expected)
+            spans.submitted(job)
             return job
         if reply.verdict is Verdict.FAILED:
             raise ModelsLabJobFailed(f"The submission to {path} failed: {reply.job.message}", jobs=[reply.job])
@@ -495,7 +510,8 @@ class ModelsLabHook(BaseHook):
             asked = _last_reply(state).retry_after or 0.0
             return schedule.spread_pause(asked, self.pacing.random, self.pacing.policy)
 
-        def log_once(state: tenacity.RetryCallState) -> None:
+        def before_sleep(state: tenacity.RetryCallState) -> None:
+            metrics.paused("submissions", state.upcoming_sleep)
             if state.attempt_number == 1:
                 message = _last_reply(state).job.message
                 self.log.info("Waiting up to %s for a queue slot: %s", format_duration(timeout), message)
@@ -504,7 +520,7 @@ class ModelsLabHook(BaseHook):
             "stop": tenacity.stop_before_delay(timeout),
             "wait": pause,
             "retry": tenacity.retry_if_result(lambda reply: reply.verdict is Verdict.RATE_LIMITED),
-            "before_sleep": log_once,
+            "before_sleep": before_sleep,
             # No slot in time: the last reply counts.
             "retry_error_callback": _last_reply,
         }
@@ -512,6 +528,18 @@ class ModelsLabHook(BaseHook):
 
 _NOT_DONE = frozenset({Verdict.FAILED, Verdict.NOT_FOUND, Verdict.EMPTY_ERROR, Verdict.NO_OUTPUT, Verdict.PROCESSING})
 """What a request that is no submission and no poll was refused with."""
+
+
+def _submission_counted(reply: Reply) -> Reply:
+    metrics.submission_answered(reply.job.endpoint, reply.verdict)
+    if reply.verdict is Verdict.RATE_LIMITED:
+        spans.queue_full(reply.job.endpoint, reply.retry_after or 0.0)
+    return reply
+
+
+def _poll_counted(reply: Reply) -> Reply:
+    metrics.polled(reply.verdict)
+    return reply
 
 
 def _worth_repeating(reply: Reply) -> bool:

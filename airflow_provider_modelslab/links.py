@@ -33,7 +33,7 @@ class ModelsLabOutputLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the URL, or an empty text while there is none."""
         # Airflow 3 asks in the task's own process, and logs an error when an XCom is not there.
-        if not (_AIRFLOW_2 or getattr(operator, "has_pushed_jobs", False)):
+        if not (_AIRFLOW_2 or hasattr(operator, "pushed_job_ids")):
             return ""
         return first_address(XCom.get_value(ti_key=ti_key, key=JOBS_KEY))
 

@@ -54,6 +54,7 @@ from airflow_provider_modelslab._tasks.results import (
     with_paths_for_data,
     with_whole_outputs,
 )
+from airflow_provider_modelslab._telemetry import lineage, metrics
 from airflow_provider_modelslab.endpoints import endpoint_of_submission
 from airflow_provider_modelslab.exceptions import (
     ModelsLabAmbiguousSubmission,
@@ -243,6 +244,10 @@ class ModelsLabGenerateOperator(BaseOperator):
             raise AirflowFailException(f"{SENSOR_ADVICE}: {error}")
         return self._go_on(context, hook, progress)
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return the ids of the jobs as external queries: what Airflow's OpenLineage provider asks for."""
+        return lineage.openlineage_facets(getattr(self, "pushed_job_ids", []))
+
     # --- arguments --------------------------------------------------------------------------------------
 
     def _judge(self) -> None:
@@ -329,7 +334,10 @@ class ModelsLabGenerateOperator(BaseOperator):
                 asked = max(error.retry_after or 0.0, schedule.backoff_delay(progress.refusals))
                 clock, pause = hook.pacing.clock, schedule.spread_pause(asked, _RANDOM)
                 again = format_moment(clock.wall() + pause, clock.wall())
-                waiting = "Waiting for a queue slot" if isinstance(error, ModelsLabRateLimited) else "Waiting"
+                waiting = "Waiting"
+                if isinstance(error, ModelsLabRateLimited):
+                    waiting = "Waiting for a queue slot"
+                    metrics.paused("submissions", pause)
                 self.log.info("%s, next try about %s: %s", waiting, again, error)
                 return clock.monotonic() + pause
             except (ModelsLabRequestError, ModelsLabJobFailed, ModelsLabAmbiguousSubmission) as error:
@@ -479,7 +487,7 @@ class ModelsLabGenerateOperator(BaseOperator):
                 progress.jobs(),
                 output_path=self.output_path,
                 if_exists=self.if_exists,
-                download_options=hook.options.download_options,
+                options=hook.options if self.output_path else None,
                 log=self.log,
             )
         except (ModelsLabSaveError, ModelsLabTransientError) as error:

@@ -73,6 +73,12 @@ _CONFIG: dict[str, Any] = {
     },
 }
 
+_JOB_URIS: dict[str, Any] = {
+    "schemes": ["modelslab"],
+    "handler": None,
+    "to_openlineage_converter": "airflow_provider_modelslab._telemetry.lineage.to_openlineage",
+}
+
 
 def provider_info() -> dict[str, Any]:
     """Return the provider's metadata as Airflow's ``provider_info`` schema describes it."""
@@ -100,6 +106,9 @@ def provider_info() -> dict[str, Any]:
             "airflow_provider_modelslab.links.ModelsLabOutputLink",
             "airflow_provider_modelslab.links.ModelsLabOutputsLink",
         ],
+        # Jobs as assets: where the lineage of stored files begins. Airflow 2 calls assets datasets.
+        "asset-uris": [_JOB_URIS],
+        "dataset-uris": [_JOB_URIS],
         "config": _CONFIG,
         "connection-types": [
             {

@@ -40,6 +40,7 @@ from airflow_provider_modelslab._tasks.arguments import (
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of
 from airflow_provider_modelslab._tasks.events import job_record, read_event
 from airflow_provider_modelslab._tasks.results import push_jobs, push_results, store, timeout_error, with_whole_outputs
+from airflow_provider_modelslab._telemetry import lineage
 from airflow_provider_modelslab.endpoints import ForeignHostError
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, argument_errors
 from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook
@@ -207,6 +208,10 @@ class ModelsLabJobSensor(BaseSensorOperator):
             self._running = hook, waits
         return PokeReturnValue(is_done=False)
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return the ids of the jobs as external queries: what Airflow's OpenLineage provider asks for."""
+        return lineage.openlineage_facets(getattr(self, "pushed_job_ids", []))
+
     def _recall(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> None:
         """
         Go on where the last poke of this try has stopped.
@@ -311,7 +316,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
             jobs,
             output_path=self.output_path,
             if_exists=self.if_exists,
-            download_options=hook.options.download_options if self.output_path else None,
+            options=hook.options if self.output_path else None,
             log=self.log,
         )
         return push_results(

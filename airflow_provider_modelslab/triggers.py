@@ -20,6 +20,7 @@ from airflow_provider_modelslab._protocol.formatting import format_moment
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab._tasks.events import job_record, write_error, write_event
 from airflow_provider_modelslab._tasks.results import apush_jobs
+from airflow_provider_modelslab._telemetry import spans
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
@@ -167,6 +168,7 @@ class ModelsLabJobTrigger(BaseTrigger):
             records.changed |= bool(news.finished)
             for wait in news.finished:
                 self._explain(wait, poller)
+            spans.done([wait.job for wait in news.finished])
             now = clock.monotonic()
             if enough(unfinished, self.max_pending):
                 end = min(end, now + (self.pacing.policy.linger if unfinished else 0.0))

@@ -32,6 +32,7 @@ from airflow_provider_modelslab._outputs.names import output_stem, record_name, 
 from airflow_provider_modelslab._outputs.records import job_record, recorded_files
 from airflow_provider_modelslab._outputs.stores import Store
 from airflow_provider_modelslab._protocol.arguments import IfExists, parse_if_exists
+from airflow_provider_modelslab._telemetry import metrics
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
     ModelsLabOutputExists,
@@ -257,7 +258,9 @@ class _Saver:
                     return name, there
                 if self.if_exists == "error":
                     raise ModelsLabOutputExists(f"{self.store.url}{name} is there, and not what would be stored")
-            return name, self.store.write(name, download.chunks)
+            size = self.store.write(name, download.chunks)
+            metrics.file_stored(size)
+            return name, size
 
     def _write_record(self, job_files: JobFiles) -> None:
         record = json.dumps(job_record(job_files.job, job_files.stored()), indent=2, ensure_ascii=False)

@@ -40,6 +40,7 @@ class PollingPolicy:
     :param connection_attempts: how often a missing connection is looked up, over half a minute, until that counts.
     :param renewal_gap: between two look-ups of a connection whose key is refused.
     :param statistics_gap: between two debug lines with a poller's statistics, at the least.
+    :param metrics_gap: between two reports of the pollers to Airflow's metrics.
     """
 
     min_delay: float = 1.0
@@ -67,6 +68,7 @@ class PollingPolicy:
     connection_attempts: int = 5
     renewal_gap: float = 60.0
     statistics_gap: float = 60.0
+    metrics_gap: float = 10.0
 
 
 DEFAULT_POLICY = PollingPolicy()

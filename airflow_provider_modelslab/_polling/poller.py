@@ -24,6 +24,7 @@ from airflow_provider_modelslab._http.fingerprint import Fingerprint, fingerprin
 from airflow_provider_modelslab._polling.fair_queue import FairQueue
 from airflow_provider_modelslab._polling.pace import Pace
 from airflow_provider_modelslab._polling.policy import Pacing
+from airflow_provider_modelslab._polling.reporting import FinishedJob, Reporter
 from airflow_provider_modelslab._polling.schedule import DurationModel
 from airflow_provider_modelslab._polling.statistics import PollerStatistics
 from airflow_provider_modelslab._polling.waits import JobWait
@@ -147,6 +148,7 @@ class Poller:
         self._subscriptions: set[Subscription] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._replies: Counter[Verdict] = Counter()
+        self._finished: list[FinishedJob] = []
         self._next_line = float("-inf")
         self._line_gap = pacing.policy.statistics_gap
 
@@ -183,6 +185,11 @@ class Poller:
             pace=self.pace.rate(now),
             paused=self.pace.paused,
         )
+
+    def take_finished(self) -> list[FinishedJob]:
+        """Return the jobs that have finished since the last call."""
+        finished, self._finished = self._finished, []
+        return finished
 
     @contextmanager
     def subscribed(self, waits: Sequence[JobWait], deadline: float) -> Iterator[Subscription]:
@@ -276,6 +283,7 @@ class Poller:
         if not wait.job.finished:
             self._set_timer(wait, subscription)
             return
+        self._finished.append((wait.job.endpoint, reply.verdict, wait.duration, wait.notice_delay))
         subscription.news.finished.append(wait)
         subscription.notify()
         try:
@@ -334,6 +342,7 @@ class Pollers:
     _durations: dict[str, dict[str, DurationModel]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(DurationModel))
     )
+    _reporter: Reporter = field(default_factory=Reporter)
 
     @asynccontextmanager
     async def joined(
@@ -363,13 +372,18 @@ class Pollers:
         try:
             with argument_errors(f"Connection {conn_id!r} cannot be used: "):
                 await poller.open()
+            self._reporter.start(poller, pacing.policy.metrics_gap)
             yield poller
         finally:
             poller.users -= 1
             if not poller.users:
                 self._pollers = {address: other for address, other in self._pollers.items() if other is not poller}
                 # To its end even when the trigger that leaves last is being cancelled.
-                await asyncio.shield(asyncio.ensure_future(poller.close()))
+                await asyncio.shield(asyncio.ensure_future(self._close(poller)))
+
+    async def _close(self, poller: Poller) -> None:
+        await poller.close()
+        await self._reporter.stop(poller)
 
     async def _find(self, address: tuple[str, Fingerprint | None], look_up: LookUp, pacing: Pacing) -> Poller:
         """Look the connection up, and return a poller for what it is now."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Asset, AssetAlias, XCom
 
-from airflow_provider_modelslab._http.connection import DownloadOptions
+from airflow_provider_modelslab._http.connection import ClientOptions
 from airflow_provider_modelslab._outputs.names import is_url
 from airflow_provider_modelslab._protocol.arguments import IfExists
 from airflow_provider_modelslab._protocol.formatting import one_line
@@ -29,6 +29,7 @@ from airflow_provider_modelslab._protocol.shortening import (
     shorten_output,
 )
 from airflow_provider_modelslab._tasks.deferral import Limit
+from airflow_provider_modelslab._telemetry import lineage
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
     ModelsLabJobFailed,
@@ -65,10 +66,11 @@ _LONGEST_LINE = 500
 
 
 def push_jobs(context: Context, jobs: Sequence[Job]) -> None:
-    """Push one record per job, failed ones included; the task then knows that there is something to link to."""
+    """Push one record per job, failed ones included; the task then knows what links and lineage are about."""
     context["ti"].xcom_push(key=JOBS_KEY, value=_records(jobs))
     if "task" in context:
-        context["task"].has_pushed_jobs = True  # type: ignore[union-attr]  # a task that runs is mapped no more
+        ids = [job.id for job in jobs if job.id]
+        context["task"].pushed_job_ids = ids  # type: ignore[union-attr]  # a task that runs is mapped no more
 
 
 async def apush_jobs(ti: Any, jobs: Sequence[Job]) -> None:
@@ -120,7 +122,7 @@ def store(
     *,
     output_path: str | None,
     if_exists: IfExists,
-    download_options: DownloadOptions | None,
+    options: ClientOptions | None,
     log: Any,
 ) -> list[str] | None:
     """
@@ -130,7 +132,7 @@ def store(
     :param jobs: the jobs; those that failed have no outputs.
     :param output_path: the folder; ``None`` stores nothing and returns ``None``.
     :param if_exists: what happens to files that are there.
-    :param download_options: what the connection says of downloads.
+    :param options: what the connection says; not needed where nothing is stored.
     :param log: the task's log.
     :raises ModelsLabSaveError: some outputs could not be stored; repeating the task repeats only that.
     """
@@ -139,8 +141,10 @@ def store(
     from airflow_provider_modelslab._outputs.saving import save_outputs  # fsspec is not for those who only parse DAGs
 
     push_jobs(context, jobs)
+    download_options = None if options is None else options.download_options
     files = save_outputs(jobs, output_path, if_exists=if_exists, download_options=download_options, log=log)
     context["ti"].xcom_push(key=FILES_KEY, value=files)
+    lineage.report_files(jobs, files, output_path, None if options is None else options.base_url)
     return files
 
 

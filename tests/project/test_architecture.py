@@ -18,7 +18,7 @@ LAYERS = (
     {"jobs", "endpoints", "provider_info"},
     {"_protocol"},
     {"exceptions"},
-    {"_http"},
+    {"_http", "_telemetry"},
     {"_client"},
     {"_polling", "_ledger", "_outputs"},
     {"_tasks"},
@@ -31,7 +31,7 @@ APART = {"sandbox"}
 """It stands for ModelsLab, and knows nothing of Airflow."""
 
 PURE_PARTS = {"_protocol", "_polling"}
-IMPURE = {f"{PACKAGE}._polling.{module}" for module in ("clock", "poller")}
+IMPURE = {f"{PACKAGE}._polling.{module}" for module in ("clock", "poller", "reporting")}
 SOURCES = {"airflow", "aiohttp", "asyncio", "requests", "secrets", "socket", "time", "uuid"}
 """Where I/O, time and chance come from."""
 

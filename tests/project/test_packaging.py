@@ -24,6 +24,7 @@ BROUGHT_BY_OTHERS = {
     "flask_appbuilder",  # by Airflow before 3.2, whose connection form needs it
     "wtforms",
     "fastapi",  # by the api-server of Airflow 3, which alone imports what serves the page
+    "opentelemetry",  # by Airflow, where traces are on
 }
 
 

@@ -17,6 +17,7 @@ from airflow_provider_modelslab.sandbox import Sandbox
 from tests.conftest import unhurried
 from tests.support.echoes import KEYS, EchoServer
 from tests.support.s3 import Bucket, serve_bucket
+from tests.support.statsd import StatsdServer
 from tests.system.steps import Memory
 
 TESTS = Path(__file__).parent.parent
@@ -72,12 +73,20 @@ def memories(tmp_path_factory: pytest.TempPathFactory, bucket: Bucket | None) ->
 
 
 @pytest.fixture(scope="session")
+def statsd() -> Iterator[StatsdServer]:
+    """A server that takes the metrics of Airflow's processes."""
+    with StatsdServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def installation(
     tmp_path_factory: pytest.TempPathFactory,
     slow_sandbox: Sandbox,
     held_sandbox: Sandbox,
     echoing: EchoServer,
     bucket: Bucket | None,
+    statsd: StatsdServer,
 ) -> Iterator[AirflowInstance]:
     """One Airflow on PostgreSQL for all tests: its start takes long."""
     home = tmp_path_factory.mktemp("airflow")
@@ -85,13 +94,14 @@ def installation(
     dags.mkdir()
     (dags / "examples").symlink_to(TESTS.parent / "example_dags")
     (dags / "tests").symlink_to(TESTS / "dags")
-    connections = {
+    env = {
         "AIRFLOW_CONN_MODELSLAB_DEFAULT": slow_sandbox.connection,
         "AIRFLOW_CONN_MODELSLAB_HELD": unhurried(held_sandbox.connection),
         "AIRFLOW_CONN_MODELSLAB_ECHOING": echoing.connection,
         **({"AIRFLOW_CONN_AWS_DEFAULT": bucket.connection} if bucket else {}),
+        **statsd.env,
     }
-    with Postgres() as postgres, AirflowInstance(home, dags, connections, database=postgres.url) as instance:
+    with Postgres() as postgres, AirflowInstance(home, dags, env, database=postgres.url) as instance:
         yield instance
 
 

@@ -1,0 +1,241 @@
+"""
+The metrics: a table of all there are, and what the other modules call when something has happened.
+
+They go to Airflow's own ``Stats``, and by it to StatsD, Datadog or OpenTelemetry, whichever is configured. The table
+makes the page docs/metrics.md, too. No tag holds an id, a text of a user or an address: each takes its values from
+:data:`TAGS`. A metric that cannot be emitted never ends a task or a wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from airflow.providers.common.compat.sdk import Stats
+
+from airflow_provider_modelslab._protocol.verdicts import Verdict
+from airflow_provider_modelslab.endpoints import FetchEndpoint
+
+OTHER = "other"
+"""The endpoint of all families that :class:`FetchEndpoint` does not name."""
+
+_FAMILIES = frozenset(member.value for member in FetchEndpoint)
+_VERDICTS = frozenset(verdict.name.lower() for verdict in Verdict)
+
+TAGS: Mapping[str, frozenset[str] | None] = {
+    "endpoint": _FAMILIES | {OTHER},
+    "reason": _VERDICTS,
+    "verdict": _VERDICTS,
+    "paused": frozenset({"polls", "submissions"}),
+    "hostname": None,
+}
+"""The values of each tag; ``None`` where there is one per triggerer."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """
+    A metric.
+
+    :param name: as Airflow's ``Stats`` takes it; Airflow puts its own prefix, ``airflow.``, before it.
+    :param kind: what it is; a timer is in milliseconds.
+    :param tags: the names of its tags.
+    :param meaning: what it counts or measures, as the documentation says it.
+    """
+
+    name: str
+    kind: Literal["counter", "timer", "gauge"]
+    tags: tuple[str, ...]
+    meaning: str
+
+
+JOBS_SUBMITTED = Metric(
+    "modelslab.jobs.submitted",
+    "counter",
+    ("endpoint",),
+    "Jobs that ModelsLab has accepted: each is paid for.",
+)
+JOBS_SUCCEEDED = Metric(
+    "modelslab.jobs.succeeded",
+    "counter",
+    ("endpoint",),
+    "Jobs that a wait has found done. Two waits for one job count it twice; so does a triggerer that starts again.",
+)
+JOBS_FAILED = Metric(
+    "modelslab.jobs.failed",
+    "counter",
+    ("endpoint", "reason"),
+    "Jobs that a wait has found failed: `failed` by ModelsLab's own word, `not_found`, `no_output` or `empty_error` "
+    "after that answer has come again and again, `refused` as malformed. Counted as above. A timeout fails no job.",
+)
+JOBS_TIME_TO_READY = Metric(
+    "modelslab.jobs.time_to_ready",
+    "timer",
+    ("endpoint",),
+    "From the submission until the job was ready. ModelsLab does not tell that moment: it is estimated as the "
+    "geometric mean of the last poll that found the job in progress and the first that found it done. A job without "
+    "two such polls is not measured.",
+)
+JOBS_TIME_TO_NOTICE = Metric(
+    "modelslab.jobs.time_to_notice",
+    "timer",
+    ("endpoint",),
+    "From that estimated moment until the poll that found the job done: how late the wait noticed.",
+)
+SUBMISSIONS_REFUSED = Metric(
+    "modelslab.submissions.refused",
+    "counter",
+    ("endpoint", "reason"),
+    "Submissions that ModelsLab has not accepted, each try counted: `rate_limited` while the queue is full, "
+    "`transient` where ModelsLab could not be reached, `no_credits`, `invalid_key`, `not_in_plan`, or `refused` for "
+    "their parameters.",
+)
+SUBMISSIONS_AMBIGUOUS = Metric(
+    "modelslab.submissions.ambiguous",
+    "counter",
+    ("endpoint",),
+    "Submissions without a usable reply, which may have been billed.",
+)
+POLLS = Metric(
+    "modelslab.polls",
+    "counter",
+    ("verdict",),
+    "Polls by what their reply said. A triggerer adds up its own and reports them every 10 s.",
+)
+PAUSED_SECONDS = Metric(
+    "modelslab.paused_seconds",
+    "counter",
+    ("paused",),
+    "Seconds of the pauses that ModelsLab has asked for by rate limits: of all `polls` that a triggerer sends over one "
+    "connection, or of a task's `submissions`. Counted when a pause begins.",
+)
+TRIGGERER_WAITS = Metric(
+    "modelslab.triggerer.waits",
+    "gauge",
+    ("hostname",),
+    "Triggers that wait in a triggerer, reported every 10 s and when the last one ends.",
+)
+TRIGGERER_JOBS = Metric(
+    "modelslab.triggerer.jobs",
+    "gauge",
+    ("hostname",),
+    "Unfinished jobs that these triggers wait for.",
+)
+OUTPUT_FILES = Metric(
+    "modelslab.outputs.files",
+    "counter",
+    (),
+    "Files of outputs that were stored. Files that were there already do not count.",
+)
+OUTPUT_BYTES = Metric(
+    "modelslab.outputs.bytes",
+    "counter",
+    (),
+    "Bytes of these files.",
+)
+
+METRICS = (
+    JOBS_SUBMITTED,
+    JOBS_SUCCEEDED,
+    JOBS_FAILED,
+    JOBS_TIME_TO_READY,
+    JOBS_TIME_TO_NOTICE,
+    SUBMISSIONS_REFUSED,
+    SUBMISSIONS_AMBIGUOUS,
+    POLLS,
+    PAUSED_SECONDS,
+    TRIGGERER_WAITS,
+    TRIGGERER_JOBS,
+    OUTPUT_FILES,
+    OUTPUT_BYTES,
+)
+
+
+def submission_answered(endpoint: str, verdict: Verdict) -> None:
+    """
+    Count a submission, and the job where it ended at once.
+
+    :param endpoint: the family that its job is fetched under.
+    :param verdict: what the reply said.
+    """
+    if verdict in (Verdict.SUCCESS, Verdict.PROCESSING, Verdict.FAILED):
+        _emit(JOBS_SUBMITTED, 1, _family(endpoint))
+        if verdict is not Verdict.PROCESSING:
+            job_finished(endpoint, verdict)
+    elif verdict is Verdict.AMBIGUOUS:
+        _emit(SUBMISSIONS_AMBIGUOUS, 1, _family(endpoint))
+    else:
+        _emit(SUBMISSIONS_REFUSED, 1, _family(endpoint), _word(verdict))
+
+
+def job_finished(
+    endpoint: str, verdict: Verdict, time_to_ready: float | None = None, time_to_notice: float | None = None
+) -> None:
+    """
+    Count a job that a wait has found done or failed.
+
+    :param endpoint: its family.
+    :param verdict: what the last reply said.
+    :param time_to_ready: seconds from its submission until it was ready, where that can be told.
+    :param time_to_notice: seconds from then to the poll that found it so, where that can be told.
+    """
+    family = _family(endpoint)
+    if verdict is Verdict.SUCCESS:
+        _emit(JOBS_SUCCEEDED, 1, family)
+    else:
+        _emit(JOBS_FAILED, 1, family, _word(verdict))
+    if time_to_ready is not None:
+        _emit(JOBS_TIME_TO_READY, time_to_ready, family)
+    if time_to_notice is not None:
+        _emit(JOBS_TIME_TO_NOTICE, time_to_notice, family)
+
+
+def polled(verdict: Verdict, polls: int = 1) -> None:
+    """Count polls whose replies said the same."""
+    if polls:
+        _emit(POLLS, polls, _word(verdict))
+
+
+def paused(what: Literal["polls", "submissions"], seconds: float) -> None:
+    """Count the seconds of a pause that ModelsLab has asked for."""
+    if whole := round(seconds):  # StatsD adds up whole numbers
+        _emit(PAUSED_SECONDS, whole, what)
+
+
+def waiting(triggers: int, jobs: int) -> None:
+    """Tell how much is waited for in this triggerer."""
+    _emit(TRIGGERER_WAITS, triggers, socket.gethostname())
+    _emit(TRIGGERER_JOBS, jobs, socket.gethostname())
+
+
+def file_stored(size: int) -> None:
+    """Count a stored file of so many bytes."""
+    _emit(OUTPUT_FILES, 1)
+    _emit(OUTPUT_BYTES, size)
+
+
+def _family(endpoint: str) -> str:
+    return endpoint if endpoint in _FAMILIES else OTHER
+
+
+def _word(verdict: Verdict) -> str:
+    return verdict.name.lower()
+
+
+def _emit(metric: Metric, value: float, *tags: str) -> None:
+    named = dict(zip(metric.tags, tags, strict=True))
+    try:
+        if metric.kind == "counter":
+            Stats.incr(metric.name, int(value), tags=named)
+        elif metric.kind == "timer":
+            Stats.timing(metric.name, timedelta(seconds=value), tags=named)
+        else:
+            Stats.gauge(metric.name, value, tags=named)
+    except Exception:  # whatever a backend of metrics raises is no matter of the task
+        _log.debug("Metric %s was not emitted", metric.name, exc_info=True)

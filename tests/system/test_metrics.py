@@ -1,0 +1,53 @@
+"""What real workers and a real triggerer send to a StatsD server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from airflow_instance import AirflowInstance
+
+from airflow_provider_modelslab.sandbox import Sandbox
+from tests.support.metrics import DOCUMENTED, undocumented
+from tests.support.statsd import StatsdServer
+from tests.system.steps import PATIENCE, check_run
+
+DAG = "metered"
+
+
+@pytest.mark.selection
+def test_every_documented_metric_arrives_and_nothing_else(
+    airflow: AirflowInstance, statsd: StatsdServer, connected_sandbox: Callable[..., Sandbox], tmp_path: Path
+):
+    good = connected_sandbox("modelslab_well", duration=float("inf"))
+    failing = connected_sandbox("modelslab_failing", duration=1.0, retry_after=10, faults={"failed": 1.0})
+    failing.script("submit", ["rate_limit"])
+    failing.script("fetch", ["rate_limit"] * 2)  # the worker may be the one to meet the first
+    losing = connected_sandbox("modelslab_losing", duration=1.0)
+    losing.script("submit", ["drop"])
+
+    conf = {"folder": str(tmp_path)}
+    well = airflow.trigger(DAG, {**conf, "connection": "modelslab_well"})
+    bad = [
+        airflow.trigger(DAG, {**conf, "connection": "modelslab_failing", "endpoint": "v9/future/make"}),
+        airflow.trigger(DAG, {**conf, "connection": "modelslab_losing"}),
+    ]
+    polled = "/api/v6/images/fetch/"
+    airflow.wait_until(
+        lambda: sum(request.path.startswith(polled) for request in good.requests) > 1, PATIENCE, "the job is not polled"
+    )
+    good.finish_all()
+    check_run(airflow, DAG, well)
+    assert [airflow.wait_for_run(DAG, run_id, PATIENCE) for run_id in bad] == ["failed", "failed"]
+
+    def missing() -> set[str]:
+        return DOCUMENTED - {sample.name for sample in statsd.samples}
+
+    airflow.wait_until(lambda: len(missing()) == 0, PATIENCE, "not all metrics have come")
+    samples = statsd.samples
+    assert undocumented(samples) == []
+    assert {sample.tags.get("endpoint") for sample in samples} >= {"v6/images", "other"}
+    assert any(sample.name == "modelslab.jobs.failed" and sample.tags["reason"] == "failed" for sample in samples)
+    (size,) = (file.stat().st_size for file in tmp_path.glob("*.png"))
+    assert size in {sample.value for sample in samples if sample.name == "modelslab.outputs.bytes"}
