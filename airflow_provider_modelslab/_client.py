@@ -79,8 +79,13 @@ class Client:
             return call.reply(self._transport.send(session, call.request, self.options.request_timeout))
 
     def cancel(self, job: Job) -> Reply:
-        """Cancel a job with one request; see :func:`~airflow_provider_modelslab._protocol.kinds.cancel_request`."""
-        return self._send(_cancel(job, self.options))
+        """
+        Cancel a job with one request.
+
+        :raises ValueError: see :func:`~airflow_provider_modelslab._protocol.kinds.cancel_request`.
+        """
+        # In a session of its own: Airflow kills a task by a signal, amid another request perhaps.
+        return self._send_apart(_cancel(job, self.options))
 
     def upload(self, data: str) -> Reply:
         """Upload a file, as a ``data:`` URL, with one request; the output of the reply's job is where it is then."""
@@ -89,6 +94,10 @@ class Client:
     def balance(self) -> Balance:
         """Ask for the account's balance."""
         return self._send(_balance(self.options))
+
+    def _send_apart(self, call: _Call[_Read]) -> _Read:
+        with self._transport.open_session(self._ssl_context) as session:
+            return call.read(self._transport.send(session, call.request, self.options.request_timeout))
 
     def _send(self, call: _Call[_Read]) -> _Read:
         timeout = self.options.request_timeout

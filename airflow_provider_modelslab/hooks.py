@@ -29,6 +29,7 @@ from airflow_provider_modelslab._polling.poller import ConnectionMoved
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
 from airflow_provider_modelslab._protocol.arguments import parse_family, parse_jobs, parse_seconds
 from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment
+from airflow_provider_modelslab._protocol.masking import secrets_in
 from airflow_provider_modelslab._protocol.phrases import says_only_running
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.submissions import Submission
@@ -108,7 +109,8 @@ class ModelsLabHook(BaseHook):
         did not leave this machine is repeated, and one that ModelsLab refused because the account's queue is full.
 
         :param path: the path of the generation endpoint, for example ``"v6/video/text2video"``.
-        :param payload: the parameters of the generation, as the endpoint's page lists them, without ``key``.
+        :param payload: the parameters of the generation, as the endpoint's page lists them, without ``key``. What their
+            names call secret, such as ``hf_token``, is masked like the key.
         :param queue_timeout: seconds, or a timedelta, to wait for a slot in the account's queue. The wait holds the
             worker; that of the operator does not. 0 raises ``ModelsLabRateLimited`` at once.
         :return: the job: usually queued (``"processing"``, with an ``eta``), sometimes done at once.
@@ -120,6 +122,8 @@ class ModelsLabHook(BaseHook):
         :raises ModelsLabJobFailed: ModelsLab took the request and failed at once.
         """
         submission = self._submission(path, payload)
+        for secret in secrets_in(submission.payload):
+            mask_secret(secret)
         queue = tenacity.Retrying(**self._queue_policy(queue_timeout))
         client = self.client
 
@@ -344,14 +348,14 @@ class ModelsLabHook(BaseHook):
     @cached_property
     def client(self) -> Client:
         """The client of the connection, for worker code."""
-        if self._started_with is not None and self._started_with.host != (self.options.base_url or ""):
-            raise ConnectionMoved(self.modelslab_conn_id, self._started_with, fingerprint_of(self.options))
+        self._refuse_other_host(self.options)
         with argument_errors(self._unusable):
             return Client(self.options)
 
     async def open_async_client(self) -> AsyncClient:
         """Return a client of the connection for an event loop, which the caller closes."""
         options = await self.aoptions()
+        self._refuse_other_host(options)
         with argument_errors(self._unusable):
             return await AsyncClient.open(options)
 
@@ -429,6 +433,11 @@ class ModelsLabHook(BaseHook):
         return {name.replace("-", "_"): value for name, value in FIELD_BEHAVIOUR.items()}
 
     # --- inside -----------------------------------------------------------------------------------------
+
+    def _refuse_other_host(self, options: ClientOptions) -> None:
+        """Refuse a connection that leads to another host than the one :meth:`keep_to` names."""
+        if self._started_with is not None and self._started_with.host != (options.base_url or ""):
+            raise ConnectionMoved(self.modelslab_conn_id, self._started_with, fingerprint_of(options))
 
     def _options_from_environment(self) -> ClientOptions:
         """Return the options where the connection is not defined; only the default one has a stand-in."""

@@ -38,6 +38,7 @@ from airflow_provider_modelslab._tasks.arguments import (
     ConstructorErrors,
     is_mapped,
     judge_storing,
+    refuse_storing,
     rendered_for,
     without_path_types,
 )
@@ -45,6 +46,7 @@ from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest, 
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of
 from airflow_provider_modelslab._tasks.events import job_record, read_event
 from airflow_provider_modelslab._tasks.inputs import read_input
+from airflow_provider_modelslab._tasks.kills import judge_cancelling, stop_or_tell
 from airflow_provider_modelslab._tasks.progress import Progress
 from airflow_provider_modelslab._tasks.results import (
     push_jobs,
@@ -104,6 +106,7 @@ _REMEMBERED = (
     "return_files",
     "min_balance",
     "poke_interval",
+    "cancel_on_kill",
 )
 """
 The arguments that count until the try ends as the first execution was given them: Airflow renders templates, and reads
@@ -159,6 +162,9 @@ class ModelsLabGenerateOperator(BaseOperator):
     :param min_balance: submit nothing when the account's balance is below this.
     :param poke_interval: a fixed number of seconds, or a timedelta, between two polls of a job; by default the moments
         suit each job.
+    :param cancel_on_kill: cancel the training, or the run of a workflow, when the task is killed, marked or cleared
+        while it goes on; of a deferred task from Airflow 3.3 on. When false, the log says how to stop it. Refused of
+        what ModelsLab cannot cancel.
     """
 
     template_fields: Sequence[str] = ("endpoint", "payload", "payloads", "modelslab_conn_id", "output_path")
@@ -184,6 +190,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         return_files: bool = False,
         min_balance: float | None = None,
         poke_interval: timedelta | float | None = None,
+        cancel_on_kill: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -198,6 +205,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         self.output_path = without_path_types(output_path)
         self.if_exists = if_exists
         self.return_files = return_files
+        self.cancel_on_kill = cancel_on_kill
+        self._running: tuple[ModelsLabHook, Progress] | None = None
         with ConstructorErrors(self.task_id):
             self.timeout = parse_seconds(timeout, "timeout")
             self.max_in_flight = parse_count(max_in_flight, "max_in_flight")
@@ -248,6 +257,14 @@ class ModelsLabGenerateOperator(BaseOperator):
         """Return the ids of the jobs as external queries: what Airflow's OpenLineage provider asks for."""
         return lineage.openlineage_facets(getattr(self, "pushed_job_ids", []))
 
+    def on_kill(self) -> None:
+        """Cancel trainings and runs where ``cancel_on_kill`` asks for that, or say in the log that they go on."""
+        if self._running is not None:
+            hook, progress = self._running
+            stop_or_tell(
+                progress.jobs(), self.modelslab_conn_id, self.log, hook.cancel if self.cancel_on_kill else None
+            )
+
     # --- arguments --------------------------------------------------------------------------------------
 
     def _judge(self) -> None:
@@ -258,7 +275,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         if neither or (self.payload is not None and self.payloads is not None):
             raise ValueError("payload or payloads must be given, and not both")
         if is_final(self.endpoint):
-            parse_generation_endpoint(self.endpoint)
+            self._judge_endpoint()
         judge_storing(self.output_path, self.if_exists, self.return_files, is_final)
         if self.output_path is not None and not self.wait_for_completion:
             raise ValueError("output_path needs wait_for_completion=True: outputs are stored when jobs are finished")
@@ -270,9 +287,17 @@ class ModelsLabGenerateOperator(BaseOperator):
         if is_known and is_final(self.payload) and is_final(self.payloads):
             items_of(self.payload, self.payloads)
 
+    def _judge_endpoint(self) -> str:
+        """Return the path of the endpoint, once it is known; refuse what has no meaning there."""
+        path = parse_generation_endpoint(self.endpoint)
+        judge_cancelling(self.cancel_on_kill, path)
+        if self.output_path is not None:
+            refuse_storing(endpoint_of_submission(path))
+        return path
+
     def _items(self) -> list[Item]:
         """Return what is to be generated, now that templates are rendered and upstreams have run."""
-        self.endpoint = parse_generation_endpoint(self.endpoint)
+        self.endpoint = self._judge_endpoint()
         given = items_of(self.payload, self.payloads, read_input)
         items = [item for item in given if item is not None]
         if given and not items:
@@ -389,6 +414,7 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _go_on(self, context: Context, hook: ModelsLabHook, progress: Progress) -> Any:
         """Submit and wait in turns until there is something to return."""
+        self._running = hook, progress
         pacing = hook.pacing
         end = pacing.monotonic_of(progress.deadline)
         while True:
@@ -433,6 +459,7 @@ class ModelsLabGenerateOperator(BaseOperator):
                 "fingerprint": fingerprint,
                 **progress.to_state(),
             },
+            cancel_on_kill=self.cancel_on_kill,
         )
         defer(self, trigger, deadline)
 

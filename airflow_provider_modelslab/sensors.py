@@ -34,11 +34,13 @@ from airflow_provider_modelslab._tasks.arguments import (
     ConstructorErrors,
     is_mapped,
     judge_storing,
+    refuse_storing,
     rendered_for,
     without_path_types,
 )
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of
 from airflow_provider_modelslab._tasks.events import job_record, read_event
+from airflow_provider_modelslab._tasks.kills import stop_or_tell
 from airflow_provider_modelslab._tasks.results import push_jobs, push_results, store, timeout_error, with_whole_outputs
 from airflow_provider_modelslab._telemetry import lineage
 from airflow_provider_modelslab.endpoints import ForeignHostError
@@ -212,6 +214,11 @@ class ModelsLabJobSensor(BaseSensorOperator):
         """Return the ids of the jobs as external queries: what Airflow's OpenLineage provider asks for."""
         return lineage.openlineage_facets(getattr(self, "pushed_job_ids", []))
 
+    def on_kill(self) -> None:
+        """Say in the log that trainings and runs go on without the task."""
+        if self._running is not None:
+            stop_or_tell(self._running[1].jobs(), self.modelslab_conn_id, self.log)
+
     def _recall(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> None:
         """
         Go on where the last poke of this try has stopped.
@@ -242,7 +249,9 @@ class ModelsLabJobSensor(BaseSensorOperator):
                     "jobs: leave it out, or pass deferrable=False"
                 )
         if self.endpoint is not None and is_final(self.endpoint):
-            parse_family(self.endpoint)
+            family = parse_family(self.endpoint)
+            if self.output_path is not None:
+                refuse_storing(family)
         refuse_task(self.jobs, "jobs")
         # An empty list is no mistake in a mapped task, nor is None.
         if not is_final(self.jobs) or is_mapped(self):
@@ -263,6 +272,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
             self.output_path = None if self.output_path is None else parse_output_path(self.output_path)
             given = flatten_jobs(self.jobs)
             jobs = parse_jobs(given, self.endpoint, hook.options.base_url, hook.options.key)
+            for job in jobs if self.output_path is not None else ():
+                refuse_storing(job.endpoint)
         if given and not jobs:
             raise AirflowSkipException("No jobs to wait for: the upstream tasks of all jobs were skipped")
         if len(jobs) < len(given):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, ClassVar
 
+from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_modelslab._http.fingerprint import Fingerprint
@@ -19,6 +20,7 @@ from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
 from airflow_provider_modelslab._protocol.formatting import format_moment
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab._tasks.events import job_record, write_error, write_event
+from airflow_provider_modelslab._tasks.kills import told_of
 from airflow_provider_modelslab._tasks.results import apush_jobs
 from airflow_provider_modelslab._telemetry import spans
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
@@ -35,8 +37,7 @@ class ModelsLabJobTrigger(BaseTrigger):
     Waits for jobs in the triggerer, and yields one event when the last one has finished, or the deadline has come.
 
     Nothing that passes ends the wait early: network trouble, server errors and rate limits are retried until the
-    deadline. Fetching is read-only, so a trigger that is restarted, or runs twice, does no harm. There is no
-    ``on_kill``: ModelsLab cannot cancel a generation.
+    deadline. Fetching is read-only, so a trigger that is restarted, or runs twice, does no harm.
 
     The event's payload has ``status`` (``"finished"``, ``"partial"``, ``"timeout"`` or ``"error"``), ``jobs`` (one
     record per job, in the order given, as :meth:`Job.from_dict <airflow_provider_modelslab.jobs.Job.from_dict>`
@@ -54,6 +55,7 @@ class ModelsLabJobTrigger(BaseTrigger):
     :param max_pending: the wait is over (``"partial"``) when no more than so many jobs are unfinished: an
         operator then has queue slots to fill. ``None`` waits for the deadline, whatever finishes.
     :param state: plain data that the event hands back as it is.
+    :param cancel_on_kill: cancel trainings and runs when a user kills or clears the task (Airflow 3.3 and later).
     """
 
     pacing: ClassVar[Pacing] = DEFAULT_PACING
@@ -69,6 +71,7 @@ class ModelsLabJobTrigger(BaseTrigger):
         poke_interval: float | None = None,
         max_pending: int | None = 0,
         state: Mapping[str, Any] | None = None,
+        cancel_on_kill: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.modelslab_conn_id = modelslab_conn_id
@@ -79,6 +82,8 @@ class ModelsLabJobTrigger(BaseTrigger):
         self.poke_interval = poke_interval
         self.max_pending = max_pending
         self.state = dict(state or {})
+        self.cancel_on_kill = cancel_on_kill
+        self._waits: JobWaits | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments, all plain data."""
@@ -93,6 +98,7 @@ class ModelsLabJobTrigger(BaseTrigger):
                 "poke_interval": self.poke_interval,
                 "max_pending": self.max_pending,
                 "state": self.state,
+                "cancel_on_kill": self.cancel_on_kill,
             },
         )
 
@@ -110,6 +116,22 @@ class ModelsLabJobTrigger(BaseTrigger):
             event = write_error("The wait broke off inside the triggerer; its log says why", self.jobs, self.state)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
+    async def on_kill(self) -> None:
+        """Cancel trainings and runs, or say that they go on: Airflow calls this when a user acts on a deferred task."""
+        jobs = [Job.from_dict(record) for record in self.jobs] if self._waits is None else self._waits.jobs()
+        hook = ModelsLabHook(self.modelslab_conn_id)
+        hook.keep_to(self.fingerprint)
+        for job in jobs:
+            told = told_of(job, self.modelslab_conn_id)
+            if told and self.cancel_on_kill:
+                try:
+                    await hook.acancel(job)
+                    continue
+                except AirflowException as error:
+                    self.log.warning("Job %s was not cancelled: %s", job, error)
+            if told:
+                self.log.warning("%s", told)
+
     async def _event(self) -> dict[str, Any]:
         """Join the poller, follow the jobs, and return the event."""
         clock, policy = self.pacing.clock, self.pacing.policy
@@ -122,6 +144,7 @@ class ModelsLabJobTrigger(BaseTrigger):
                 return write_event("timeout", self.jobs, self.state)
             jobs = [Job.from_dict(record) for record in self.jobs]
             waits = JobWaits(jobs, self.pacing, self.poke_interval, self.started, poller.durations)
+            self._waits = waits
             until = format_moment(clock.wall() + left, clock.wall())
             if jobs:
                 self.log.info("Waiting in the triggerer, until %s at the latest", until)

@@ -200,7 +200,9 @@ class JobWait:
             if reason := self._failure_reason(now):
                 self.job = self.job.failed(reason)
         elif (lasted := now - self._inconclusive_since) >= self._pacing.policy.unusable_limit:
-            message = f"{self.job.message} for {format_duration(lasted)}: its model may be exported elsewhere"
+            message = (
+                f"{self.job.message} for {format_duration(lasted)}: its model is exported elsewhere, or it was stopped"
+            )
             self.job = replace(self.job, status="success", outputs=[self.job.id], eta=None, message=message)
 
     def _failure_reason(self, now: float) -> str:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from airflow_provider_modelslab._protocol.http_request import HttpRequest
+from airflow_provider_modelslab._protocol.masking import mask_secrets
 from airflow_provider_modelslab._protocol.outputs import find_copies, find_outputs
 from airflow_provider_modelslab.endpoints import api_url, fetch_request, submission_url
 from airflow_provider_modelslab.jobs import Job
@@ -155,9 +156,11 @@ def read_state(endpoint: str, job_id: str, reply: Document) -> Document:
     :param reply: the reply's JSON object.
     """
     kind = kind_of(endpoint)
-    if kind is None or _is_error(reply):
+    if kind is None:
         return reply
-    return kind.read(reply, job_id)
+    if not kind.has_files:
+        reply = mask_secrets(reply)
+    return reply if _is_error(reply) else kind.read(reply, job_id)
 
 
 def read_by_others(reply: Mapping[str, Any], endpoint: str | None) -> tuple[Document, str | None]:

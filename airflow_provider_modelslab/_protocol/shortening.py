@@ -5,8 +5,8 @@ Pictures travel inside JSON: base64 in payloads, which ModelsLab echoes in ``met
 the one gate for them: a value goes through :func:`shorten`, and an output of a job through :func:`shorten_output`,
 before it becomes an XCom, a trigger argument, an event, a rendered field, an asset event or a log line.
 :func:`shorten_fields` stands where a reply is read, so that no ``meta`` that comes from ModelsLab is longer than
-:data:`MAX_FIELDS`. The limits of one job in the metadata database follow: at most 32 kB of ``meta``, 2 kB of message,
-and for each output 2 kB of data, or 8 kB of text or of a structured result.
+:data:`MAX_FIELDS`, or holds a secret. The limits of one job in the metadata database follow: at most 32 kB of ``meta``,
+2 kB of message, and for each output 2 kB of data, or 8 kB of text or of a structured result.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_provider_modelslab._protocol.masking import mask_secrets
 from airflow_provider_modelslab._protocol.outputs import as_text
 from airflow_provider_modelslab.jobs import Output
 
@@ -55,7 +56,7 @@ def shorten(value: Any) -> Any:
 
 def shorten_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return the fields of an object of foreign origin, shortened to :data:`MAX_FIELDS` in all.
+    Return the parameters of a job, or an echo of them, shortened to :data:`MAX_FIELDS` in all, and without secrets.
 
     A field that does not fit is described as one text; what follows once nothing fits is counted.
 
@@ -63,7 +64,7 @@ def shorten_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """
     short: dict[str, Any] = {}
     left = MAX_FIELDS
-    for name, item in shorten(fields).items():
+    for name, item in shorten(mask_secrets(fields)).items():
         text = json.dumps(item, ensure_ascii=False, default=str)
         if len(name) + len(text) > left:
             item = describe(text)

@@ -10,9 +10,12 @@ from typing import Any
 from airflow_provider_modelslab._protocol.arguments import parse_generation_endpoint
 from airflow_provider_modelslab._protocol.http_request import HttpRequest
 from airflow_provider_modelslab._protocol.kinds import start_request
+from airflow_provider_modelslab._protocol.masking import secrets_in
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
 from airflow_provider_modelslab._protocol.replies import Reply, read_submission_reply
+from airflow_provider_modelslab._protocol.sanitizing import sanitize
 from airflow_provider_modelslab._protocol.templates import refuse_task
+from airflow_provider_modelslab.jobs import Job
 
 
 def refuse_key(payload: Any, argument: str = "payload") -> None:
@@ -90,5 +93,12 @@ class Submission:
         return start_request(self.path, self.payload, key, base_url)
 
     def read(self, received: HttpReply | NoReply, key: str, base_url: str | None = None) -> Reply:
-        """Read the reply; see :func:`~airflow_provider_modelslab._protocol.replies.read_submission_reply`."""
-        return read_submission_reply(received, self.path, base_url, key)
+        """
+        Read the reply; see :func:`~airflow_provider_modelslab._protocol.replies.read_submission_reply`.
+
+        What it echoes of the secrets in the payload is taken out like the key.
+        """
+        reply = read_submission_reply(received, self.path, base_url, key)
+        for secret in secrets_in(self.payload):
+            reply.job = Job.from_dict(sanitize(reply.job, secret))
+        return reply

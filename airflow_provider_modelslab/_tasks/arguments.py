@@ -16,6 +16,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_modelslab._protocol.arguments import parse_if_exists, parse_output_path
+from airflow_provider_modelslab._protocol.kinds import kind_of
 from airflow_provider_modelslab._protocol.templates import delimiters_of, is_rendered
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 
@@ -87,3 +88,15 @@ def judge_storing(output_path: Any, if_exists: Any, return_files: bool, is_final
             raise ValueError("return_files needs an output_path: without one, no files are stored")
     elif is_final(output_path):
         parse_output_path(output_path)
+
+
+def refuse_storing(endpoint: str) -> None:
+    """
+    Refuse to store what is no file.
+
+    :param endpoint: the endpoint of jobs.
+    :raises ValueError: they are trainings.
+    """
+    kind = kind_of(endpoint)
+    if kind is not None and not kind.has_files:
+        raise ValueError(f"output_path has no effect on a {kind.name}, whose result is the id of a model: leave it out")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_modelslab._protocol.masking import secrets_in
 from airflow_provider_modelslab._protocol.shortening import MAX_FIELDS, shorten_fields, shorten_output
 from airflow_provider_modelslab._protocol.submissions import parse_parameters, refuse_key
 from airflow_provider_modelslab._protocol.templates import parse_literal, refuse_task
@@ -28,21 +29,23 @@ class Item:
     :param name: what the user calls it: the key in ``payloads``, or its position.
     :param payload: the parameters of the generation.
     :param digest: tells this payload from all others.
-    :param long: whether the payload is too long for Airflow's database.
+    :param may_travel: whether the payload may stand in Airflow's database: it is not too long, and holds no secret.
     :param files: the files in the payload, which has stand-ins with their digests in their places.
     """
 
     name: str
     payload: Mapping[str, Any]
     digest: str
-    long: bool = False
+    may_travel: bool = True
     files: tuple[InputFile, ...] = ()
 
     @classmethod
     def of(cls, name: str, payload: Mapping[str, Any], files: Sequence[InputFile] = ()) -> Item:
         """Return the item of a payload that JSON can express."""
         text = json.dumps(payload, sort_keys=True)
-        return cls(name, payload, hashlib.sha256(text.encode()).hexdigest()[:32], len(text) > MAX_FIELDS, tuple(files))
+        digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+        may_travel = len(text) <= MAX_FIELDS and not any(secrets_in(payload))
+        return cls(name, payload, digest, may_travel, tuple(files))
 
     def to_record(self, *, whole: bool) -> dict[str, Any]:
         """
@@ -103,8 +106,8 @@ def manifest(items: Sequence[Item], jobs: Sequence[Job], files: Sequence[str] | 
     :param jobs: the job of each.
     :param files: where the outputs of all jobs were stored, in their order, if they were.
     :return: ``total``, ``succeeded`` and ``failed``, and ``items``: one record per item with its ``name``, its
-        ``payload`` (long texts shortened), its job's ``status``, ``outputs``, ``message`` and ``job_id``, and its
-        ``files``, if any were stored.
+        ``payload`` (long texts shortened, secrets masked), its job's ``status``, ``outputs``, ``message`` and
+        ``job_id``, and its ``files``, if any were stored.
     """
     succeeded = sum(job.status == "success" for job in jobs)
     records: list[dict[str, Any]] = [

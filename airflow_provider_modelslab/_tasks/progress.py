@@ -2,8 +2,8 @@
 How far a generation task has come: its items, their jobs, its deadline; and how all that travels with a wait.
 
 Between two executions, the trigger carries what is small, and an XCom carries the items as they were rendered. A
-payload longer than :data:`~airflow_provider_modelslab._protocol.shortening.MAX_FIELDS` does not travel: while one is
-not submitted, the task stays on its worker.
+payload longer than :data:`~airflow_provider_modelslab._protocol.shortening.MAX_FIELDS`, or with a secret in it, does
+not travel: while one is not submitted, the task stays on its worker.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Progress:
         self.ledger.jobs |= dict(zip(self.ledger.jobs, jobs, strict=True))
 
     def may_travel(self) -> bool:
-        """Whether all that the task still needs is small enough for Airflow's database."""
-        payloads_fit = not any(self.items[position].long for position in self.left())
+        """Whether all that the task still needs may stand in Airflow's database."""
+        payloads_fit = all(self.items[position].may_travel for position in self.left())
         # The output of a job without an id cannot be had again.
         outputs_fit = not any(is_long_output(output) for job in self.jobs() if not job.id for output in job.outputs)
         return payloads_fit and outputs_fit

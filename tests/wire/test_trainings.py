@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -20,10 +21,12 @@ from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
+from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 from tests.support.pacing import FAST, set_policy
 from tests.support.raw_server import RawServer, reply
-from tests.support.tasks import RecordingTaskInstance, StateStore, deferral_of, run
+from tests.support.tasks import RecordingTaskInstance, StateStore, deferral_of, event_after, run
 from tests.support.triggers import event_of, make_trigger
+from tests.support.waiting import wait_until
 
 KINDS = [
     ("v6/trainer/train", "v6/trainer"),
@@ -31,6 +34,7 @@ KINDS = [
     ("v1/workflows/w-1/run", "v1/workflows/w-1"),
 ]
 STARTS = [start for start, _ in KINDS]
+UUID = "9b2f6c1e-4d3a-4f8e-a1b2-3c4d5e6f7a8b"
 
 PROCESSING = {
     "v6/trainer": {"status": "success", "message": "training_started", "data": {"status": "training_started"}},
@@ -276,3 +280,178 @@ def test_a_wait_for_work_survives_faults(sandbox: Sandbox):
     sandbox.finish_all()
     (record,) = event_of(make_trigger([job.to_compact_dict()]))["jobs"]
     assert record["outputs"] == expected_outputs(sandbox, "v1/workflows/w-1/run")
+
+
+# --- what is no file, and what is secret ---
+
+
+def test_output_path_is_refused_where_there_are_no_files(sandbox: Sandbox, context, tmp_path):
+    folder = str(tmp_path)
+    with pytest.raises(ModelsLabArgumentError, match="output_path has no effect on a training"):
+        ModelsLabGenerateOperator(task_id="train", endpoint="v6/trainer/train", payload={}, output_path=folder)
+    with pytest.raises(ModelsLabArgumentError, match="output_path has no effect on a training"):
+        ModelsLabJobSensor(task_id="wait", jobs=UUID, endpoint="v6/trainer", output_path=folder)
+    job = ModelsLabHook().submit("v3/lora_fine_tune", {}).to_dict()
+    with pytest.raises(ModelsLabArgumentError, match="output_path has no effect on a training"):
+        ModelsLabJobSensor(task_id="wait", jobs=job, output_path=folder).execute(context)
+
+
+TOKEN = f"hf_{'x1Y2z3' * 6}"
+SECRETS = {"prompt": "a fox", "hf_token": TOKEN, "upload": {"password": "correct horse"}}
+
+
+def check_nothing_is_kept(context: dict[str, Any], *texts: str) -> None:
+    kept = json.dumps([context["ti"].xcoms, context["task_state_store"].texts, texts])
+    assert TOKEN not in kept
+    assert "correct horse" not in kept
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_secret_parameter_reaches_modelslab_and_is_kept_nowhere(sandbox: Sandbox, context, log):
+    operator = ModelsLabGenerateOperator(task_id="t", endpoint="v6/trainer/train", payload=SECRETS, deferrable=True)
+    deferred = deferral_of(operator, context)
+    sandbox.finish_all()
+    event = event_after(deferred)
+    operator.execute_complete(context, event)
+    (training,) = sandbox.jobs.values()
+    assert training.request.meta == SECRETS
+    assert event["jobs"][0]["meta"]["config"] == {"prompt": "a fox", "hf_token": "***", "upload": {"password": "***"}}
+    check_nothing_is_kept(context, log.text, json.dumps(event), json.dumps(deferred.trigger.serialize()))
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_error_that_quotes_a_token_is_told_without_it(sandbox: Sandbox, context, log):
+    operator = ModelsLabGenerateOperator(task_id="t", endpoint="v6/trainer/train", payload=SECRETS, deferrable=True)
+    deferred = deferral_of(operator, context)
+    sandbox.fail(max(sandbox.jobs), f"401 Unauthorized: {TOKEN}")
+    event = event_after(deferred)
+    with pytest.raises(ModelsLabJobFailed, match=r"401 Unauthorized: \*\*\*") as caught:
+        operator.execute_complete(context, event)
+    check_nothing_is_kept(context, log.text, json.dumps(event), str(caught.value))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_batch_with_secrets_stays_on_its_worker_until_all_is_submitted(monkeypatch, context, log):
+    with Sandbox(duration=0.5) as sandbox:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", sandbox.connection)
+        operator = ModelsLabGenerateOperator(
+            task_id="t",
+            endpoint="v6/trainer/train",
+            payloads={"a": SECRETS, "b": {**SECRETS, "seed": 2}},
+            deferrable=True,
+            max_in_flight=1,
+        )
+        submitted: list[int] = []
+        run(operator, context, lambda deferrals: submitted.append(len(sandbox.jobs)))
+    assert submitted == [2]
+    shown = [item["payload"]["hf_token"] for item in context["ti"].xcoms["manifest"]["items"]]
+    assert shown == ["***", "***"]
+    check_nothing_is_kept(context, log.text)
+
+
+def refused(hook: ModelsLabHook) -> None:
+    hook.submit("v6/trainer/train", {"hf_token": "correct-horse"})
+
+
+def arefused(hook: ModelsLabHook) -> None:
+    asyncio.run(hook.asubmit("v6/trainer/train", {"hf_token": "correct-horse"}))
+
+
+@pytest.mark.parametrize("start", [refused, arefused])
+def test_a_refusal_that_quotes_a_secret_is_told_without_it(raw_server: RawServer, monkeypatch, log, start):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    raw_server.answer(reply({"status": "error", "message": "hf_token: correct-horse is not valid"}, 400))
+    with pytest.raises(ModelsLabRequestError, match=r"\*\*\* is not valid") as caught:
+        start(ModelsLabHook())
+    assert "correct-horse" not in str(caught.value) + log.text
+
+
+# --- kills ---
+
+
+@pytest.mark.parametrize("start", [start for start, _ in KINDS])
+def test_the_log_of_a_killed_wait_says_that_the_work_goes_on_and_how_to_stop_it(sandbox: Sandbox, log, start):
+    job = ModelsLabHook().submit(start, {})
+    asyncio.run(make_trigger([job.to_compact_dict()]).on_kill())
+    (line,) = [record.getMessage() for record in log.records if "goes on" in record.getMessage()]
+    assert {
+        "v6/trainer/train": f"The training {job} goes on, and is billed by the hour. To stop it, call "
+        f"ModelsLabHook('modelslab_default').cancel('{job.id}', 'v6/trainer')",
+        "v3/lora_fine_tune": f"The training {job} goes on, and is paid for. ModelsLab has no request that stops it",
+        "v1/workflows/w-1/run": f"The workflow run {job} goes on, and is paid for. To stop it, call "
+        f"ModelsLabHook('modelslab_default').cancel('{job.id}', 'v1/workflows/w-1')",
+    }[start] == line
+    assert not any(work.stopped for work in sandbox.jobs.values())
+
+
+def test_the_log_of_a_killed_generation_says_nothing_of_that(sandbox: Sandbox, log):
+    job = ModelsLabHook().submit("v6/images/text2img", {"prompt": "a fox"})
+    asyncio.run(make_trigger([job.to_compact_dict()]).on_kill())
+    assert "goes on" not in log.text
+
+
+def test_a_killed_deferred_task_cancels_its_work_where_that_is_asked_for(sandbox: Sandbox, context, log):
+    operator = ModelsLabGenerateOperator(
+        task_id="train", endpoint="v6/trainer/train", payload={}, deferrable=True, cancel_on_kill=True
+    )
+    trigger = ModelsLabJobTrigger(**json.loads(json.dumps(deferral_of(operator, context).trigger.serialize()[1])))
+    asyncio.run(trigger.on_kill())
+    (training,) = sandbox.jobs.values()
+    assert training.stopped
+    assert "goes on" not in log.text
+
+
+def test_a_wait_that_cannot_cancel_says_why_and_that_the_work_goes_on(sandbox: Sandbox, log):
+    job = ModelsLabHook().submit("v6/trainer/train", {})
+    sandbox.finish_all()
+    asyncio.run(make_trigger([job.to_compact_dict()], cancel_on_kill=True).on_kill())
+    assert f"Job {job} was not cancelled" in log.text
+    assert "goes on" in log.text
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("cancel_on_kill", [True, False])
+def test_a_killed_worker_cancels_its_work_or_says_that_it_goes_on(sandbox: Sandbox, context, log, cancel_on_kill):
+    operator = ModelsLabGenerateOperator(
+        task_id="run", endpoint="v1/workflows/w-1/run", payload={}, cancel_on_kill=cancel_on_kill, deferrable=False
+    )
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(operator.execute, context)
+        wait_until(lambda: sandbox.state()["requests"]["fetch"] > 0)
+        operator.on_kill()
+        (work,) = sandbox.jobs.values()
+        sandbox.finish_all()
+        if cancel_on_kill:
+            with pytest.raises(ModelsLabJobFailed, match="The run is cancelled"):
+                waiting.result()
+        else:
+            waiting.result()
+    assert work.stopped == cancel_on_kill
+    assert ("goes on" in log.text) != cancel_on_kill
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_killed_poking_sensor_says_that_the_work_goes_on(sandbox: Sandbox, context, log):
+    job = ModelsLabHook().submit("v6/trainer/train", {})
+    sensor = ModelsLabJobSensor(task_id="wait", jobs=job.to_dict(), poke_interval=0.05, deferrable=False)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(sensor.execute, context)
+        wait_until(lambda: sandbox.state()["requests"]["fetch"] > 1)
+        sensor.on_kill()
+        sandbox.finish_all()
+        waiting.result()
+    assert "goes on, and is billed by the hour" in log.text
+
+
+@pytest.mark.parametrize("endpoint", ["v3/lora_fine_tune", "v6/images/text2img"])
+def test_cancel_on_kill_is_refused_where_nothing_can_be_cancelled(endpoint):
+    with pytest.raises(ModelsLabArgumentError, match=f"cancel_on_kill has no effect on '{endpoint}'"):
+        ModelsLabGenerateOperator(task_id="t", endpoint=endpoint, payload={"prompt": "x"}, cancel_on_kill=True)
+
+
+def test_cancel_on_kill_is_refused_before_anything_is_paid_for_where_the_endpoint_comes_late(sandbox: Sandbox, context):
+    operator = ModelsLabGenerateOperator(task_id="t", endpoint="{{ x }}", payload={"prompt": "x"}, cancel_on_kill=True)
+    operator.endpoint = "v6/images/text2img"
+    with pytest.raises(ModelsLabArgumentError, match="cancel_on_kill"):
+        operator.execute(context)
+    assert not sandbox.jobs
