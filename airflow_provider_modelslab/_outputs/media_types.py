@@ -76,7 +76,7 @@ def kind_of(output: Output, head: bytes, content_type: str = "") -> str:
     if is_text(output):
         return "txt"
     by_url = kind_of_url(output)
-    if by_bytes := _kind_of_bytes(head):
+    if by_bytes := kind_of_bytes(head):
         return by_url if by_url in _SPECIAL_KINDS.get(by_bytes, ()) else by_bytes
     if _start_of(head).startswith(b"<"):
         return _UNKNOWN
@@ -112,7 +112,7 @@ def not_media(output: str, head: bytes, content_type: str) -> str | None:
     """
     if not head:
         return "an empty file"
-    if _kind_of_bytes(head):
+    if kind_of_bytes(head):
         return None
     start = _start_of(head)
     declared = _bare(content_type)
@@ -179,7 +179,8 @@ _BY_CONTENT_TYPE = {
 }
 
 
-def _kind_of_bytes(head: bytes) -> str | None:
+def kind_of_bytes(head: bytes) -> str | None:
+    """Return the kind that the first bytes of a file tell, or ``None``."""
     return next((kind for signature, kind in _SIGNATURES if signature.match(head)), None)
 
 

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_modelslab._outputs.media_types import HEAD_BYTES, content_type_of, kind_of
+from airflow_provider_modelslab._outputs.media_types import HEAD_BYTES, content_type_of, kind_of_bytes
 
 MAX_BYTES = 5 * 2**20
 """What ModelsLab takes: "supports max 5MB uploads" (the page "Base64 to URL")."""
@@ -93,7 +93,7 @@ def check_size(content: bytes, argument: str) -> None:
 
 def data_url(content: bytes) -> str:
     """Return a content as a ``data:`` URL, with the type that its first bytes tell."""
-    content_type = content_type_of(f".{kind_of('', content[:HEAD_BYTES])}").partition(";")[0]
+    content_type = content_type_of(f".{kind_of_bytes(content[:HEAD_BYTES])}").partition(";")[0]
     return f"data:{content_type};base64,{base64.b64encode(content).decode()}"
 
 
