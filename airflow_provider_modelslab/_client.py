@@ -118,6 +118,7 @@ class AsyncClient:
 
         self.options = options
         self._session = async_transport.Session(options.request_timeout, ssl_context)
+        self._reading = asyncio.Lock()
 
     @classmethod
     async def open(cls, options: ClientOptions) -> AsyncClient:
@@ -154,7 +155,8 @@ class AsyncClient:
     async def _send(self, call: _Call[_Read]) -> _Read:
         received = await self._session.send(call.request, cut_running=call.cut_running)
         if isinstance(received, HttpReply) and len(received.body) > LONG_BODY:
-            return await asyncio.to_thread(call.reply, received)
+            async with self._reading:  # one at a time: the more threads compute, the later each gets its turn
+                return await asyncio.to_thread(call.reply, received)
         return call.reply(received)
 
 

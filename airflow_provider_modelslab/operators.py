@@ -30,7 +30,6 @@ from airflow_provider_modelslab._protocol.arguments import (
     parse_seconds,
 )
 from airflow_provider_modelslab._protocol.formatting import format_moment
-from airflow_provider_modelslab._protocol.shortening import shorten_job
 from airflow_provider_modelslab._protocol.submissions import refuse_key
 from airflow_provider_modelslab._protocol.templates import refuse_task
 from airflow_provider_modelslab._protocol.verdicts import Verdict
@@ -44,7 +43,7 @@ from airflow_provider_modelslab._tasks.arguments import (
 )
 from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest, refuse_keys
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of
-from airflow_provider_modelslab._tasks.events import job_record, read_event
+from airflow_provider_modelslab._tasks.events import job_records, read_event
 from airflow_provider_modelslab._tasks.inputs import read_input
 from airflow_provider_modelslab._tasks.kills import judge_cancelling, stop_or_tell
 from airflow_provider_modelslab._tasks.progress import Progress
@@ -55,6 +54,7 @@ from airflow_provider_modelslab._tasks.results import (
     timeout_error,
     with_paths_for_data,
     with_whole_outputs,
+    xcom_records,
 )
 from airflow_provider_modelslab._telemetry import lineage, metrics
 from airflow_provider_modelslab.endpoints import endpoint_of_submission
@@ -448,7 +448,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         fingerprint = asdict(hook.fingerprint)
         trigger = ModelsLabJobTrigger(
             modelslab_conn_id=self.modelslab_conn_id,
-            jobs=list(map(job_record, jobs)),
+            jobs=job_records(jobs),
             started=hook.pacing.clock.wall(),
             deadline=deadline,
             fingerprint=fingerprint,
@@ -537,7 +537,7 @@ class ModelsLabGenerateOperator(BaseOperator):
     def _return_records(self, context: Context, progress: Progress) -> Any:
         jobs = progress.jobs()
         push_jobs(context, jobs)
-        records = [shorten_job(job.to_dict()) for job in jobs]
+        records = xcom_records(jobs)
         return records if progress.batch else records[0]
 
 

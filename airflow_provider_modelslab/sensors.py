@@ -39,7 +39,7 @@ from airflow_provider_modelslab._tasks.arguments import (
     without_path_types,
 )
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of
-from airflow_provider_modelslab._tasks.events import job_record, read_event
+from airflow_provider_modelslab._tasks.events import job_records, read_event
 from airflow_provider_modelslab._tasks.kills import stop_or_tell
 from airflow_provider_modelslab._tasks.results import push_jobs, push_results, store, timeout_error, with_whole_outputs
 from airflow_provider_modelslab._telemetry import lineage
@@ -170,7 +170,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         fingerprint = asdict(hook.fingerprint)
         trigger = ModelsLabJobTrigger(
             modelslab_conn_id=self.modelslab_conn_id,
-            jobs=list(map(job_record, waits.jobs())),
+            jobs=job_records(waits.jobs()),
             started=started,
             deadline=deadline,
             fingerprint=fingerprint,

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -18,8 +19,9 @@ from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.poller import ConnectionMoved, News, Poller, Subscription, pollers
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
 from airflow_provider_modelslab._protocol.formatting import format_moment
+from airflow_provider_modelslab._protocol.shortening import is_long_output, shorten_output
 from airflow_provider_modelslab._protocol.verdicts import Verdict
-from airflow_provider_modelslab._tasks.events import job_record, write_error, write_event
+from airflow_provider_modelslab._tasks.events import job_records, write_error, write_event
 from airflow_provider_modelslab._tasks.kills import told_of
 from airflow_provider_modelslab._tasks.results import apush_jobs
 from airflow_provider_modelslab._telemetry import spans
@@ -191,6 +193,9 @@ class ModelsLabJobTrigger(BaseTrigger):
             records.changed |= bool(news.finished)
             for wait in news.finished:
                 self._explain(wait, poller)
+                if any(map(is_long_output, wait.job.outputs)):  # It does not travel: the worker polls the job again.
+                    outputs = [await asyncio.to_thread(shorten_output, output) for output in wait.job.outputs]
+                    wait.job = replace(wait.job, outputs=outputs)
             spans.done([wait.job for wait in news.finished])
             now = clock.monotonic()
             if enough(unfinished, self.max_pending):
@@ -202,7 +207,7 @@ class ModelsLabJobTrigger(BaseTrigger):
                 break
             await records.update()
             news = await subscription.wait(min(end, progress.due, records.due) - clock.monotonic())
-        jobs = [job_record(job) for job in waits.jobs()]
+        jobs = await asyncio.to_thread(job_records, waits.jobs())  # where they are many, it takes a second
         if refusal is not None:
             return write_error(refusal.job.message, jobs, self.state, refusal.verdict)
         if not unfinished and self.max_pending is not None:

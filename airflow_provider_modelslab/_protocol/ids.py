@@ -22,7 +22,7 @@ _ECHOES = frozenset({"meta", "output"})
 """What is not searched: ``meta`` echoes the request, whose ids are the user's own."""
 
 _MAX_IDS = 20
-_MAX_LENGTH = 500
+_MAX_LENGTH = 200
 _MAX_DEPTH = 3
 
 

@@ -33,6 +33,9 @@ _ESCAPE = re.compile(
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
 
+MOST_ECHOES = 10_000
+"""Beginnings of an echo in a text; one with more of them is made of nothing else, and goes as a whole."""
+
 _MARKS = "\\%&"
 """Each escape begins with one of these."""
 
@@ -47,7 +50,7 @@ def redact(text: str, key: str) -> str:
     :param key: the key; one that is shorter than :data:`SHORTEST_KEY` is not looked for.
     """
     needles = _needles(key)
-    if not needles:
+    if not needles or len(text) < min(SHORTEST_PART, *map(len, needles)):
         return text
     spans = sorted(_spans(text, needles))
     pieces, end = [], 0
@@ -166,16 +169,21 @@ def _found(text: str, needles: tuple[str, ...]) -> Iterator[Span]:
 
 def _occurrences(text: str, needle: str) -> Iterator[Span]:
     start = text.find(needle)
-    while start >= 0:
+    for _ in range(MOST_ECHOES):
+        if start < 0:
+            return
         yield start, start + len(needle)
         start = text.find(needle, start + len(needle))
+    yield 0, len(text)
 
 
 def _parts(text: str, needle: str, at: int) -> Iterator[Span]:
     """Yield where long parts of a needle stand that have the block at an index of it."""
     block = needle[at : at + _BLOCK]
     found = text.find(block)
-    while found >= 0:
+    for _ in range(MOST_ECHOES):
+        if found < 0:
+            return
         shift, start, stop = found - at, found, found + _BLOCK
         while start > max(0, shift) and text[start - 1] == needle[start - shift - 1]:
             start -= 1
@@ -186,3 +194,4 @@ def _parts(text: str, needle: str, at: int) -> Iterator[Span]:
             found = text.find(block, stop)
         else:
             found = text.find(block, found + 1)
+    yield 0, len(text)

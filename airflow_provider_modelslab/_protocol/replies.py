@@ -27,7 +27,7 @@ from airflow_provider_modelslab._protocol.phrases import (
     verdict_of,
 )
 from airflow_provider_modelslab._protocol.sanitizing import parse_json, sanitize
-from airflow_provider_modelslab._protocol.shortening import shorten_fields
+from airflow_provider_modelslab._protocol.shortening import MAX_LINKS, MAX_META, fitting, shorten_fields
 from airflow_provider_modelslab._protocol.verdicts import Verdict as Verdict
 from airflow_provider_modelslab.endpoints import (
     MODELSLAB,
@@ -181,11 +181,13 @@ def job_of_reply(reply: Mapping[str, Any], endpoint: str | None, base_url: str |
     :param reply: the reply's JSON object, as :func:`sanitize` returns it.
     :param endpoint: the family to assume where the reply has no ``fetch_result``.
     :param base_url: the connection's own base URL, where it has one.
-    :raises ValueError: the reply does not say which job it is about, or its ``fetch_result`` points to a
-        host that the key must not be sent to. (The exception to this module's rule: a user's argument is
+    :raises ValueError: the reply does not say which job it is about, names too many outputs, or its ``fetch_result``
+        points to a host that the key must not be sent to. (The exception to this module's rule: a user's argument is
         refused, not interpreted.)
     """
     document = dict(reply)
+    if _names_too_many_outputs(document):
+        raise ValueError(_TOO_MANY_OUTPUTS)
     address = parse_fetch_url(document["fetch_result"], base_url) if document.get("fetch_result") else None
     if document.get("id") not in (None, ""):
         parse_job_id(document["id"])
@@ -252,7 +254,7 @@ def _verdict(http_status: int, document: dict[str, Any]) -> Verdict:
     return Verdict.PROCESSING
 
 
-_TOO_MANY_OUTPUTS = f"the reply names more than {MAX_OUTPUTS} outputs"
+_TOO_MANY_OUTPUTS = f"the reply names more than {MAX_OUTPUTS} outputs, and no job has so many"
 
 
 def _names_too_many_outputs(document: dict[str, Any]) -> bool:
@@ -299,28 +301,28 @@ def _is_validation(document: dict[str, Any]) -> bool:
 
 def _job_after(job: Job, verdict: Verdict, document: dict[str, Any], http_status: int) -> Job:
     """Return the job as a document leaves it: only success and failure end it."""
+    outputs = find_outputs(document) if verdict is Verdict.SUCCESS else []
     told = replace(
         job,
         # Sparse replies leave out what earlier ones told.
         eta=_number(document["eta"], _LONGEST_ETA) if "eta" in document else job.eta,
         message=_error_text(document),
-        proxy_links=find_copies(document)[:MAX_OUTPUTS] or job.proxy_links,
-        future_links=find_future_links(document)[:MAX_OUTPUTS] or job.future_links,
-        nsfw_content_detected=_flags(document.get("nsfw_content_detected")),
+        proxy_links=_copies(document, len(outputs)) or job.proxy_links,
+        future_links=fitting(find_future_links(document), MAX_LINKS) or job.future_links,
+        nsfw_content_detected=_flags(document.get("nsfw_content_detected"), len(outputs)),
         generation_time=_number(document.get("generationTime", document.get("generation_time"))),
-        meta=shorten_fields(document["meta"]) if isinstance(document.get("meta"), dict) else job.meta,
+        meta=shorten_fields(document["meta"], MAX_META) if isinstance(document.get("meta"), dict) else job.meta,
     )
     if verdict is Verdict.PROCESSING and told == job:
         return job  # most replies tell nothing new, and thousands of waits need not each keep a copy
     if verdict is Verdict.SUCCESS:
-        outputs = find_outputs(document)
         return replace(
             told,
             status="success",
             outputs=outputs,
             # What is known now does not depend on whether an earlier reply has foretold it.
             future_links=[link for link in told.future_links if link not in outputs],
-            other_links=find_other_links(document),
+            other_links=fitting(find_other_links(document), MAX_LINKS),
             ids={**job.ids, **further_ids(document, _known_ids(job, document))},
             eta=None,
             message="",
@@ -484,7 +486,20 @@ def _number(value: Any, most: float = sys.float_info.max) -> float | None:
     return number if 0 <= number <= most else None
 
 
-def _flags(value: Any) -> bool | list[bool] | None:
-    if isinstance(value, list):
-        return [bool(item) for item in value] or None
-    return value if isinstance(value, bool) else None
+def _copies(document: dict[str, Any], outputs: int) -> list[str]:
+    """Return the copies of so many outputs: one of each, or else no more than somebody looks at."""
+    links = find_copies(document)
+    one_for_each = len(links) == outputs and all(len(link) <= MAX_LINKS for link in links)
+    return links if one_for_each else fitting(links, MAX_LINKS)
+
+
+_STRAY_FLAGS = 10
+"""Flags that are kept where there is not one for each output."""
+
+
+def _flags(value: Any, outputs: int) -> bool | list[bool] | None:
+    """Return what was found unsafe of so many outputs: each of them, or, where there are far more flags, any."""
+    if not isinstance(value, list):
+        return value if isinstance(value, bool) else None
+    flags = [bool(item) for item in value]
+    return (flags if len(flags) <= max(outputs, _STRAY_FLAGS) else any(flags)) if flags else None

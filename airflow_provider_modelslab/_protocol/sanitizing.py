@@ -17,6 +17,19 @@ from airflow_provider_modelslab._protocol.key_echoes import redact
 MAX_VALUES = 200_000
 """Values of a document that is read: a body with more of them than any reply holds up everything else."""
 
+MAX_ESCAPES = 600_000
+"""Backslashes of a body that is read: PHP writes one before each slash, and base64 of 32 MiB has fewer."""
+
+MAX_REFERENCES = 200_000
+"""Characters ``%`` and ``&`` of a body that is read: each may begin an escape, behind which the key is looked for."""
+
+_ENDLESS = b"0" * 1000
+"""So many digits or blanks in a row are in no reply: the JSON parser would stop all threads until it has read them."""
+
+_DIGITS_AND_BLANKS = bytes.maketrans(b"123456789 \t\r\n", b"0" * 13)
+
+_CHUNK_BYTES = 2**20
+
 _MAX_DEPTH = 30
 """Nesting that is kept: enough for any parameters of a generation."""
 
@@ -28,13 +41,24 @@ def parse_json(body: bytes, key: str) -> dict[str, Any] | None:
     :param body: the body, undecoded.
     :param key: the API key.
     """
-    if sum(map(body.count, (b"[", b"{", b","))) > MAX_VALUES:
+    if _is_pathological(body):
         return None
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return None
     return sanitize(document, key) if isinstance(document, dict) else None
+
+
+def _is_pathological(body: bytes) -> bool:
+    """Whether reading a body would hold up the other threads: each step here takes milliseconds."""
+    values, escapes, references = (
+        sum(map(body.count, marks)) for marks in ((b"[", b"{", b","), (b"\\",), (b"%", b"&"))
+    )
+    if values > MAX_VALUES or escapes > MAX_ESCAPES or references > MAX_REFERENCES:
+        return True
+    chunks = (body[start : start + _CHUNK_BYTES + len(_ENDLESS)] for start in range(0, len(body), _CHUNK_BYTES))
+    return any(_ENDLESS in chunk.translate(_DIGITS_AND_BLANKS) for chunk in chunks)
 
 
 def sanitize(value: Any, key: str, depth: int = 0) -> Any:

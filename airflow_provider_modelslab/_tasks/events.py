@@ -2,7 +2,7 @@
 The event of a trigger: the one place that writes it and that reads it.
 
 Airflow stores events, and the jobs that a trigger is given, in its database: here they pass the gate that makes
-embedded files short. An output that is too long to travel is marked; the worker polls its job again.
+embedded files and echoes short. An output that is too long to travel is marked; the worker polls its job again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_provider_modelslab._protocol.shortening import shorten_job
+from airflow_provider_modelslab._protocol.shortening import shorten_echoes, shorten_job
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, exception_for
 from airflow_provider_modelslab.jobs import Job
@@ -53,7 +53,7 @@ def write_event(status: str, records: Sequence[Mapping[str, Any]], state: Mappin
     Return the payload of an event.
 
     :param status: one of :data:`EVENT_STATUSES`, but for ``"error"``: :func:`write_error` writes that.
-    :param records: the jobs, as :func:`job_record` returns them.
+    :param records: the jobs, as :func:`job_records` returns them.
     :param state: what the task gave the trigger to hand back.
     """
     return {"status": status, "jobs": list(records), "state": dict(state)}
@@ -70,7 +70,7 @@ def write_error(
     Return the payload of an event about a wait that an error ended.
 
     :param message: what happened, without the key and without the text of an exception.
-    :param records: the jobs, as :func:`job_record` returns them.
+    :param records: the jobs, as :func:`job_records` returns them.
     :param state: what the task gave the trigger to hand back.
     :param verdict: the verdict about the account, if it was one.
     :param permanent: whether another try cannot mend it.
@@ -94,6 +94,6 @@ def read_event(event: Mapping[str, Any] | None) -> WaitEvent:
     raise AirflowException("Clear the task to wait for its jobs again: the trigger's event is not understood")
 
 
-def job_record(job: Job) -> dict[str, Any]:
-    """Return a job as triggers take it and events carry it."""
-    return shorten_job(job.to_compact_dict())
+def job_records(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Return jobs as triggers take them and events carry them."""
+    return [shorten_job(job.to_compact_dict()) for job in shorten_echoes(jobs)]

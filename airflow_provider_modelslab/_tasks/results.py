@@ -25,6 +25,7 @@ from airflow_provider_modelslab._protocol.phrases import says_only_running
 from airflow_provider_modelslab._protocol.shortening import (
     described_digest,
     is_long_output,
+    shorten_echoes,
     shorten_job,
     shorten_output,
 )
@@ -67,7 +68,7 @@ _LONGEST_LINE = 500
 
 def push_jobs(context: Context, jobs: Sequence[Job]) -> None:
     """Push one record per job, failed ones included; the task then knows what links and lineage are about."""
-    context["ti"].xcom_push(key=JOBS_KEY, value=_records(jobs))
+    context["ti"].xcom_push(key=JOBS_KEY, value=xcom_records(jobs))
     if "task" in context:
         ids = [job.id for job in jobs if job.id]
         context["task"].pushed_job_ids = ids  # type: ignore[union-attr]  # a task that runs is mapped no more
@@ -86,7 +87,7 @@ async def apush_jobs(ti: Any, jobs: Sequence[Job]) -> None:
     with suppress(Exception):  # Whatever it is, it must not end the wait: the worker pushes the records anyway.
         await XCom.aset(
             JOBS_KEY,
-            _records(jobs),
+            xcom_records(jobs),
             dag_id=ti.dag_id,
             task_id=ti.task_id,
             run_id=ti.run_id,
@@ -94,8 +95,9 @@ async def apush_jobs(ti: Any, jobs: Sequence[Job]) -> None:
         )
 
 
-def _records(jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    return [shorten_job(job.to_dict()) for job in jobs]
+def xcom_records(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Return jobs as XComs have them: one record each, with all fields."""
+    return [shorten_job(job.to_dict()) for job in shorten_echoes(jobs)]
 
 
 def with_whole_outputs(jobs: Sequence[Job], fetch: Callable[[Job], Job]) -> list[Job]:

@@ -114,6 +114,13 @@ def test_what_is_refused_by_name(value, endpoint, complaint):
         parse_jobs(value, endpoint)
 
 
+@pytest.mark.parametrize("name", ["outputs", "proxy_links"])
+def test_a_record_with_too_many_outputs_is_refused_by_name(name):
+    record = {"id": "1", "endpoint": "v6/images", "status": "success", name: ["https://cdn/a.png"] * 1001}
+    with pytest.raises(ValueError, match=r"jobs\[1\]: .*more than 1000 outputs"):
+        parse_jobs([{"id": 2, "endpoint": "v6/images"}, record])
+
+
 def test_a_foreign_host_is_refused_unless_the_connection_names_it():
     reply = {"id": 1, "fetch_result": "http://127.0.0.1:8787/api/v6/video/fetch/1"}
     with pytest.raises(ForeignHostError, match=r"jobs\[0\]: fetch_result"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
@@ -115,3 +116,35 @@ def test_a_document_of_too_many_values_is_not_read(part):
     reply = read_fetch_reply(HttpReply(200, whole), Job("1", "v6/video"), KEY)
     assert reply.verdict is Verdict.TRANSIENT
     assert read_submission_reply(HttpReply(200, whole), "v6/video/text2video", None, KEY).verdict is Verdict.AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    "filler",
+    [b"\\\\" * 400_000, b"\\u0041" * 700_000, b"%41" * 100_000 + b"&#" * 110_000],
+    ids=["backslashes", "escapes", "percents and ampersands"],
+)
+def test_a_document_of_too_many_escapes_is_not_read(filler):
+    assert parse_json(b'{"message": "' + filler + b'"}', KEY) is None
+
+
+@pytest.mark.parametrize("filler", [b"1" * 2000, b"0." + b"1" * 2000, b" " * 2000, b"1\n" * 2000])
+def test_a_document_with_a_number_or_blanks_without_end_is_not_read(filler):
+    for before in (b"", b"A" * (2**20 - 20)):  # also where it stands across what is checked at a time
+        assert parse_json(b'{"message": "' + before + b'", "a": ' + filler, KEY) is None
+
+
+def test_pictures_in_a_document_are_read():
+    picture = b64encode(random.Random(1).randbytes(3_000_000)).decode()
+    body = json.dumps({"output": [picture]}).replace("/", "\\/").encode()
+    assert parse_json(body, KEY) == {"output": [picture]}
+
+
+@pytest.mark.parametrize("key", [KEY, "A" * 40, "short1"], ids=["a key", "one letter", "a short key"])
+def test_a_text_of_nothing_but_echoes_goes_as_a_whole(key):
+    assert redact(key[: SHORTEST_PART - 1] * 20_000, key) == "***"
+
+
+@pytest.mark.parametrize("length", [SHORTEST_PART - 1, SHORTEST_PART])
+def test_a_short_text_is_searched_where_it_can_hold_an_echo(length):
+    assert (redact(KEY[:length], KEY) == "***") is (length >= SHORTEST_PART)
+    assert redact("short1", "short1") == "***"

@@ -349,5 +349,5 @@ def test_a_reply_with_too_many_outputs_is_a_broken_one(name):
     assert len(read_fetch_reply(done(MAX_OUTPUTS), JOB).job.outputs) == (MAX_OUTPUTS if name == "output" else 1)
     reply = read_fetch_reply(done(MAX_OUTPUTS + 1), JOB)
     assert (reply.verdict, reply.job.outputs) == (Verdict.TRANSIENT, [])
-    assert reply.job.message == "the reply names more than 1000 outputs"
+    assert reply.job.message == "the reply names more than 1000 outputs, and no job has so many"
     assert read_submission_reply(done(MAX_OUTPUTS + 1), "v6/video/text2video").verdict is Verdict.AMBIGUOUS

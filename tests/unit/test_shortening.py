@@ -8,12 +8,20 @@ import json
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_modelslab._protocol.outcomes import HttpReply
 from airflow_provider_modelslab._protocol.replies import read_fetch_reply
-from airflow_provider_modelslab._protocol.shortening import MAX_DATA, MAX_FIELDS, MAX_TEXT, shorten, shorten_fields
+from airflow_provider_modelslab._protocol.shortening import (
+    MAX_DATA,
+    MAX_ECHOES,
+    MAX_META,
+    MAX_TEXT,
+    shorten,
+    shorten_echoes,
+    shorten_fields,
+)
 from airflow_provider_modelslab.jobs import Job
 
 PICTURE = base64.b64encode(os.urandom(300_000)).decode()
@@ -65,13 +73,35 @@ json_values = st.recursive(
 )
 
 
-@given(st.dictionaries(st.text(), json_values) | st.integers(0, 20_000).map(lambda n: {str(i): i for i in range(n)}))
-def test_foreign_fields_have_a_limit(fields):
-    short = shorten_fields(fields)
-    texts = [name + json.dumps(item, ensure_ascii=False) for name, item in short.items()]
-    assert sum(map(len, texts)) <= MAX_FIELDS + 2 * len(texts) + 100
-    if sum(len(name + json.dumps(item)) for name, item in fields.items()) < MAX_TEXT:
+foreign_fields = st.dictionaries(st.text(), json_values) | st.integers(0, 20_000).map(
+    lambda n: {str(i): i for i in range(n)}
+)
+
+
+@given(foreign_fields, st.integers(0, MAX_TEXT))
+def test_foreign_fields_have_a_limit(fields, limit):
+    short = shorten_fields(fields, limit)
+    assert len(json.dumps(short)) <= limit + 100
+    text = json.dumps([{name: item} for name, item in fields.items()])
+    if len(text) + 16 * (text.count("[") + text.count("{")) < limit:
         assert short == shorten(fields)
+
+
+@given(foreign_fields, st.text(), st.lists(st.text()), st.sampled_from([1, 100, 1000]), st.booleans())
+@settings(max_examples=20)
+def test_the_echoes_of_all_jobs_have_a_limit(meta, message, links, count, finished):
+    meta = shorten_fields(meta, MAX_META)
+    job = Job("1", "v6/images", "failed" if finished else "processing", message=message, proxy_links=links, meta=meta)
+    short = shorten_echoes([job] * count)
+    echoes = [(each.message, each.meta, [] if finished else each.proxy_links) for each in short]
+    assert len(json.dumps(echoes)) < MAX_ECHOES + 120 * len(short)
+    assert shorten_echoes([short[0]] * len(short))[0].message == short[0].message
+
+
+def test_the_echoes_of_a_usual_batch_stay():
+    meta = {"prompt": "a fox, " * 200, "model_id": "flux", "W": 1024, "seed": 5, "loras": ["a", "b"]}
+    jobs = [Job(str(number), "v6/images", meta=meta, message="m" * 300) for number in range(60)]
+    assert shorten_echoes(jobs) == jobs
 
 
 def test_an_echoed_picture_is_cut_when_a_reply_is_read():
