@@ -7,6 +7,7 @@ RUN := $(VENV)/bin/python
 OLDEST_VENV := .venv-airflow-2.11
 NEWEST_VENV := .venv-airflow-3.4
 LOCK_VENV := .venv-lock
+DOCS_VENV := .venv-docs
 # What no other Airflow can change, or what starts the Airflow of .venv.
 VERSION_INDEPENDENT := system ui sandbox project/test_packaging.py unit/test_properties.py
 # The first of some Pythons that is there and within the versions that an Airflow supports.
@@ -23,7 +24,7 @@ ON_ANOTHER_AIRFLOW := $(PARALLEL) $(VERSION_INDEPENDENT:%=--ignore=tests/%)
 # Airflow's many processes start several seconds later each where Python may not keep compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint types unit system ui pictures system-oldest system-newest oldest matrix matrix-system airflow sandbox \
+.PHONY: help docs demo test lint types unit system ui pictures system-oldest system-newest oldest matrix matrix-system airflow sandbox \
   lock clean
 
 help:
@@ -33,6 +34,7 @@ help:
 	@echo "make airflow   Airflow's UI with the provider, the sandbox and the example DAGs, until Ctrl-C; PORT=8080"
 	@echo "               SANDBOX_PORT=8787 DAGS=folder DURATION=20 (seconds of a job) QUEUE=5 (slots) FAULTS=failed=0.2"
 	@echo "make sandbox   the sandbox alone"
+	@echo "make docs      the documentation as a site, in site/"
 	@echo "make oldest    what must hold on the oldest supported Airflow, in an environment of its own"
 	@echo "make matrix    the tests on every supported Airflow with every Python here; ONLY='--airflow 3.0 --python 3.12'"
 	@echo "make system-oldest, make system-newest"
@@ -91,6 +93,14 @@ airflow: $(VENV)/installed
 sandbox: $(VENV)/installed
 	@$(RUN) -m airflow_provider_modelslab.sandbox --faults "$(FAULTS)"
 
+docs: $(DOCS_VENV)/installed
+	$(DOCS_VENV)/bin/mkdocs build --strict --quiet
+
+$(DOCS_VENV)/installed: dev/requirements/docs.txt
+	$(PYTHON) -m venv --clear $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r dev/requirements/docs.txt
+	@touch $@
+
 $(VENV)/installed: pyproject.toml dev/requirements/airflow-3.3.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
@@ -126,4 +136,4 @@ lock: $(LOCK_VENV)/bin/uv
 	$(COMPILE) --python-version 3.11 --group airflow-3-4 -o dev/requirements/airflow-3.4.txt
 
 clean:
-	rm -rf $(VENV) $(OLDEST_VENV) $(NEWEST_VENV) $(LOCK_VENV) .venv-matrix .airflow .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(NEWEST_VENV) $(LOCK_VENV) $(DOCS_VENV) site .venv-matrix .airflow .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

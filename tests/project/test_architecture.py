@@ -40,8 +40,9 @@ OUTSIDERS = {
     "tests/unit",
     "tests/wire",
     "tests/support",
-    # What they measure has no public name: the requests of the transport, the schedule, the storing of files.
+    # What they measure or describe has no public name: the requests of the transport, the schedule, the storing of files.
     "benchmarks/ceiling.py",
+    "dev/reference.py",
     "benchmarks/end_to_end.py",
     "benchmarks/save_outputs.py",
     "benchmarks/schedule_study.py",
