@@ -21,7 +21,13 @@ from airflow_provider_modelslab._http.connection import ClientOptions
 from airflow_provider_modelslab._protocol.http_request import HttpRequest
 from airflow_provider_modelslab._protocol.kinds import ask_request, cancel_request
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
-from airflow_provider_modelslab._protocol.replies import Balance, Reply, read_balance_reply, read_fetch_reply
+from airflow_provider_modelslab._protocol.replies import (
+    Balance,
+    Reply,
+    read_balance_reply,
+    read_count_reply,
+    read_fetch_reply,
+)
 from airflow_provider_modelslab._protocol.submissions import Submission
 from airflow_provider_modelslab.endpoints import api_url
 from airflow_provider_modelslab.jobs import Job
@@ -94,6 +100,10 @@ class Client:
     def balance(self) -> Balance:
         """Ask for the account's balance."""
         return self._send(_balance(self.options))
+
+    def count(self) -> int | None:
+        """Ask how many of the account's requests are in flight; ``None`` where ModelsLab does not tell."""
+        return self._send(_count(self.options))
 
     def _send_apart(self, call: _Call[_Read]) -> _Read:
         with self._transport.open_session(self._ssl_context) as session:
@@ -211,3 +221,9 @@ def _balance(options: ClientOptions) -> _Call[Balance]:
     url = api_url("wallet_balance", base_url=options.base_url)
     request = HttpRequest(url, {"key": options.key})
     return _Call(request, lambda received: read_balance_reply(received, options.key))
+
+
+def _count(options: ClientOptions) -> _Call[int | None]:
+    url = api_url("v6/processing/request_count", base_url=options.base_url)
+    request = HttpRequest(url, {"key": options.key})
+    return _Call(request, lambda received: read_count_reply(received, options.key))

@@ -390,6 +390,10 @@ class ModelsLabHook(BaseHook):
             raise ModelsLabRequestError(f"ModelsLab does not tell the balance of connection {self.modelslab_conn_id!r}")
         return balance.amount
 
+    def requests_in_flight(self) -> int | None:
+        """Return how many requests of the account ModelsLab has in flight; ``None`` where it does not tell."""
+        return self.client.count()
+
     def test_connection(self) -> tuple[bool, str]:
         """Ask for the account's balance, which costs nothing, and say what the answer means."""
         try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     SET_DURING_EXECUTION,
@@ -20,12 +20,13 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_modelslab._ledger.ledger import Ledger
 from airflow_provider_modelslab._polling import schedule
+from airflow_provider_modelslab._polling.queue_slots import QueueSlots
 from airflow_provider_modelslab._polling.waits import JobWaits
 from airflow_provider_modelslab._protocol.arguments import (
     IfExists,
     parse_amount,
-    parse_count,
     parse_generation_endpoint,
+    parse_max_in_flight,
     parse_output_path,
     parse_seconds,
 )
@@ -80,9 +81,6 @@ __all__ = ["ModelsLabGenerateOperator"]
 
 DEFAULT_TIMEOUT = 86_400.0
 """Seconds that an operator waits by default."""
-
-DEFAULT_MAX_IN_FLIGHT = 5
-"""Queue slots of the smallest account."""
 
 MANIFEST_KEY = "manifest"
 """The XCom key of a batch's manifest."""
@@ -148,7 +146,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         a list of records), which the sensor takes. Not together with ``output_path``.
     :param timeout: seconds, or a timedelta, that submission and wait may take together. ``execution_timeout`` counts,
         too.
-    :param max_in_flight: how many jobs of a batch are queued at a time.
+    :param max_in_flight: how many jobs of a batch are queued at a time. ``"auto"`` fills the account's queue until
+        ModelsLab refuses, holds what it has, and takes more as there is room, whoever else uses the account.
     :param fail_on_partial_error: fail the task when a job of a batch failed, after all others are finished. When
         false, the task succeeds with the URLs of those that succeeded.
     :param durable: re-attach to the jobs of earlier tries instead of submitting again. Needs Airflow 3.3.
@@ -182,7 +181,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         wait_for_completion: bool = True,
         timeout: timedelta | float = DEFAULT_TIMEOUT,
-        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        max_in_flight: int | Literal["auto"] = "auto",
         fail_on_partial_error: bool = True,
         durable: bool = True,
         output_path: str | os.PathLike[str] | ObjectStoragePath | None = None,
@@ -209,7 +208,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         self._running: tuple[ModelsLabHook, Progress] | None = None
         with ConstructorErrors(self.task_id):
             self.timeout = parse_seconds(timeout, "timeout")
-            self.max_in_flight = parse_count(max_in_flight, "max_in_flight")
+            self.max_in_flight = max_in_flight
+            parse_max_in_flight(max_in_flight)
             self.min_balance = None if min_balance is None else parse_amount(min_balance, "min_balance")
             self.poke_interval = None if poke_interval is None else parse_seconds(poke_interval, "poke_interval")
             self._judge()
@@ -226,6 +226,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             self._ledger(context, hook, items),
             deadline_of(context, self, self.timeout, started),
             batch=self.payloads is not None,
+            slots=QueueSlots(1 if self.payloads is None else parse_max_in_flight(self.max_in_flight)),
         )
         self._reattach(hook, progress)
         if self.output_path is not None and progress.left():
@@ -345,17 +346,24 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _submit_what_fits(self, context: Context, hook: ModelsLabHook, progress: Progress) -> float | None:
         """Fill the queue slots; return when to try again, on the monotonic clock, where ModelsLab refuses for now."""
-        ledger, left = progress.ledger, progress.left()
+        ledger, slots, left = progress.ledger, progress.slots, progress.left()
+        slots.begin_turn(len(progress.unfinished()), hook.requests_in_flight() if slots.wants_count and left else None)
         # What was refused goes to the end: ModelsLab may have refused that item, and not the others.
         turn = progress.refusals % max(1, len(left))
         for position in left[turn:] + left[:turn]:
-            if len(progress.unfinished()) >= self.max_in_flight:
+            in_flight = len(progress.unfinished())
+            if not slots.has_room(in_flight):
                 break
             try:
                 self._submit(hook, progress, position)
             except ModelsLabTransientError as error:
                 ledger.withdraw(position)
                 progress.refusals += 1
+                if isinstance(error, ModelsLabRateLimited):
+                    slots.refuse(in_flight, error.queue_slots)
+                    if slots.fixed is None and error.queue_slots and in_flight:
+                        self.log.info("Holding at %d jobs in flight, until one finishes: %s", in_flight, error)
+                        return None
                 asked = max(error.retry_after or 0.0, schedule.backoff_delay(progress.refusals))
                 clock, pause = hook.pacing.clock, schedule.spread_pause(asked, _RANDOM)
                 again = format_moment(clock.wall() + pause, clock.wall())
@@ -373,7 +381,14 @@ class ModelsLabGenerateOperator(BaseOperator):
                 raise
             else:
                 progress.refusals = 0
-        return None
+                slots.accept(len(progress.unfinished()))
+        if not progress.left() or progress.unfinished():
+            return None
+        progress.refusals += 1  # Others use the whole queue: no submission was worth trying.
+        clock, pause = hook.pacing.clock, schedule.spread_pause(schedule.backoff_delay(progress.refusals), _RANDOM)
+        again = format_moment(clock.wall() + pause, clock.wall())
+        self.log.info("Waiting for a queue slot, next try about %s: others use all of the account's", again)
+        return clock.monotonic() + pause
 
     def _submit(self, hook: ModelsLabHook, progress: Progress, position: int) -> None:
         self._check_balance(hook, progress)
@@ -429,7 +444,8 @@ class ModelsLabGenerateOperator(BaseOperator):
             if is_over:
                 self._time_out(context, progress)
             # A slot is free when one job fewer is in progress; with none in progress, only time passes.
-            max_pending = 0 if not progress.left() else len(unfinished) - 1 if unfinished else None
+            few_enough = progress.slots.next_turn(len(unfinished)) if unfinished else None
+            max_pending = few_enough if progress.left() else 0
             until = end if submit_again is None else min(end, submit_again)
             push_jobs(context, progress.jobs())
             if self.deferrable and progress.may_travel():

@@ -55,7 +55,6 @@ def modelslab_batch():
         task_id="draw_all",
         endpoint="v6/images/text2img",
         payloads=payloads,
-        max_in_flight=5,
         fail_on_partial_error=False,
         deferrable=True,
         timeout=1800,

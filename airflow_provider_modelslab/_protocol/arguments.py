@@ -154,6 +154,15 @@ def parse_count(value: Any, argument: str) -> int:
     return value
 
 
+def parse_max_in_flight(value: Any) -> int | None:
+    """Return how many jobs may be in flight, ``None`` for ``"auto"``, or raise a ``ValueError``."""
+    if value == "auto":
+        return None
+    if isinstance(value, str):
+        raise ValueError(f"max_in_flight must be 'auto' or a whole number of at least 1, not {value!r:.200}")
+    return parse_count(value, "max_in_flight")
+
+
 def parse_amount(value: Any, argument: str) -> float:
     """Return an amount of money, or raise a ``ValueError`` that names the argument."""
     if not _is_number(value) or not 0 <= value < math.inf:

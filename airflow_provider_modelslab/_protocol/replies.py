@@ -174,6 +174,18 @@ def read_balance_reply(received: HttpReply | NoReply, key: str = "") -> Balance:
     return Balance(Verdict.SUCCESS, f"{amount:g} {_text(data.get('currency'))}".strip(), amount)
 
 
+def read_count_reply(received: HttpReply | NoReply, key: str = "") -> int | None:
+    """
+    Read the reply of ``v6/processing/request_count``: how many of the account's requests are in flight, or ``None``.
+
+    :param received: what came over the wire.
+    :param key: the API key.
+    """
+    document = None if isinstance(received, NoReply) or received.status != 200 else parse_json(received.body, key)
+    count = _number((document or {}).get("processing_count"), _MOST_SLOTS)
+    return None if count is None else int(count)
+
+
 def job_of_reply(reply: Mapping[str, Any], endpoint: str | None, base_url: str | None = None) -> Job:
     """
     Return the job of a submission reply that somebody else received, for example a plain HTTP task.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_modelslab._ledger.ledger import Ledger
+from airflow_provider_modelslab._polling.queue_slots import QueueSlots
 from airflow_provider_modelslab._protocol.shortening import is_long_output
 from airflow_provider_modelslab._tasks.batches import Item
 from airflow_provider_modelslab._tasks.inputs import Uploads
@@ -28,6 +29,7 @@ class Progress:
     :param ledger: what has been submitted.
     :param deadline: when to give up, in seconds since the epoch.
     :param batch: whether the items are a batch.
+    :param slots: how many jobs may be in flight.
     :param refusals: how many times in a row ModelsLab has taken nothing.
     :param resumed: whether the items stand in an XCom already.
     :param uploads: the files that were uploaded for the items.
@@ -37,6 +39,7 @@ class Progress:
     ledger: Ledger
     deadline: float
     batch: bool
+    slots: QueueSlots = field(default_factory=QueueSlots)
     refusals: int = 0
     resumed: bool = False
     uploads: Uploads = field(default_factory=Uploads)
@@ -79,6 +82,7 @@ class Progress:
             "positions": list(self.ledger.jobs),
             "deadline": self.deadline,
             "batch": self.batch,
+            "slots": self.slots.to_record(),
             "refusals": self.refusals,
             "uploads": self.uploads.urls,
         }
@@ -97,5 +101,13 @@ class Progress:
         """
         ledger.jobs = dict(zip(state["positions"], jobs, strict=True))
         ledger.reattached = set()
-        uploads = Uploads(dict(state.get("uploads", {})))
-        return cls(items, ledger, state["deadline"], state["batch"], state["refusals"], resumed=True, uploads=uploads)
+        return cls(
+            items,
+            ledger,
+            state["deadline"],
+            state["batch"],
+            QueueSlots.from_record(state["slots"]),
+            state["refusals"],
+            resumed=True,
+            uploads=Uploads(dict(state.get("uploads", {}))),
+        )

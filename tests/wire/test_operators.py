@@ -353,6 +353,29 @@ def test_a_batch_keeps_within_its_queue_slots(quick_sandbox: Sandbox, context, d
 
 
 @BOTH_WAYS
+@pytest.mark.parametrize("slots", [5, 15])
+def test_a_batch_fills_the_queue_by_itself_while_somebody_else_uses_it(context, deferrable, slots, monkeypatch):
+    """Somebody else holds three of the slots, until a third of the batch is done."""
+    with Sandbox(duration=0.3, durations={"v6/interior": float("inf")}, queue_limit=slots, retry_after=1) as sandbox:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", unhurried(sandbox.connection))
+        foreign = [sandbox.submit("v6/interior/make", {"prompt": "a sofa"})["id"] for _ in range(3)]
+        leaving = Thread(target=leave_the_queue, args=(sandbox, foreign, 20))
+        leaving.start()
+        urls = run(operator(payloads=prompts(60), deferrable=deferrable, poke_interval=0.1), context)
+        leaving.join()
+        assert len(set(urls)) == 60
+        assert len(sandbox.jobs) == 63
+        assert sandbox.state()["max_in_flight"] == slots
+        assert sandbox.state()["submissions"]["rejected"] <= 2 * 2
+
+
+def leave_the_queue(sandbox: Sandbox, jobs: Sequence[int], when_done: int) -> None:
+    wait_until(lambda: sandbox.state()["jobs"]["success"] >= when_done)
+    for job_id in jobs:
+        sandbox.finish(job_id)
+
+
+@BOTH_WAYS
 def test_an_item_that_is_refused_again_and_again_does_not_block_the_others(
     raw_server: RawServer, context, deferrable, monkeypatch
 ):
@@ -670,6 +693,8 @@ def test_an_error_in_the_triggerer_fails_the_task_and_keeps_the_jobs(sandbox: Sa
         ({"timeout": float("inf")}, "timeout"),
         ({"max_in_flight": 0}, "max_in_flight"),
         ({"max_in_flight": 1.5}, "max_in_flight"),
+        ({"max_in_flight": "all"}, "max_in_flight must be 'auto' or"),
+        ({"max_in_flight": None}, "max_in_flight"),
         ({"timeout": "60"}, "timeout"),
         ({"poke_interval": 0}, "poke_interval"),
         ({"poke_interval": "5"}, "poke_interval"),
