@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from random import Random
@@ -18,7 +19,8 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_modelslab._ledger.ledger import Ledger
+from airflow_provider_modelslab._ledger.ledger import Ledger, OnClear, Reuse
+from airflow_provider_modelslab._ledger.receipts import Receipt
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.queue_slots import QueueSlots
 from airflow_provider_modelslab._polling.waits import JobWaits
@@ -33,10 +35,10 @@ from airflow_provider_modelslab._protocol.arguments import (
 from airflow_provider_modelslab._protocol.formatting import format_moment
 from airflow_provider_modelslab._protocol.submissions import refuse_key
 from airflow_provider_modelslab._protocol.templates import refuse_task
-from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab._tasks.arguments import (
     ConstructorErrors,
     is_mapped,
+    judge_remembering,
     judge_storing,
     refuse_storing,
     rendered_for,
@@ -47,8 +49,20 @@ from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit
 from airflow_provider_modelslab._tasks.events import job_records, read_event
 from airflow_provider_modelslab._tasks.inputs import read_input
 from airflow_provider_modelslab._tasks.kills import judge_cancelling, stop_or_tell
+from airflow_provider_modelslab._tasks.ledgers import (
+    SENSOR_ADVICE,
+    advise_clear,
+    ledger_path_of,
+    payer_of,
+    store_of,
+    tell_former_jobs,
+    tell_protection,
+    tell_seeds,
+)
 from airflow_provider_modelslab._tasks.progress import Progress
+from airflow_provider_modelslab._tasks.reattaching import await_submission, reattach
 from airflow_provider_modelslab._tasks.results import (
+    paths_of,
     push_jobs,
     push_results,
     store,
@@ -63,6 +77,7 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabAmbiguousSubmission,
     ModelsLabCreditsError,
     ModelsLabJobFailed,
+    ModelsLabLedgerError,
     ModelsLabRateLimited,
     ModelsLabRequestError,
     ModelsLabSaveError,
@@ -88,11 +103,6 @@ MANIFEST_KEY = "manifest"
 ITEMS_KEY = "items"
 """The XCom key of what a deferred task was executed with, since Airflow renders templates again when it resumes."""
 
-SENSOR_ADVICE = (
-    "Wait with ModelsLabJobSensor(jobs=<the XCom 'jobs' of this task>), since clearing the task would submit, and pay "
-    "for, new jobs"
-)
-
 _REMEMBERED = (
     "endpoint",
     "modelslab_conn_id",
@@ -105,6 +115,8 @@ _REMEMBERED = (
     "min_balance",
     "poke_interval",
     "cancel_on_kill",
+    "durable",
+    "ledger_path",
 )
 """
 The arguments that count until the try ends as the first execution was given them: Airflow renders templates, and reads
@@ -123,10 +135,10 @@ class ModelsLabGenerateOperator(BaseOperator):
     ``succeeded``, ``failed`` and ``items``, in which each item has its ``name``, ``payload``, ``status``,
     ``outputs``, ``message`` and ``job_id``, and ``files`` where ``output_path`` is given.
 
-    Nothing is paid for twice: a job's id is stored in Airflow's task state store before the wait starts (Airflow 3.3
-    and later), and a retry, or a cleared task, re-attaches to that job, if the connection still has the same host and
-    key. A job that ModelsLab has forgotten is generated again. Where the queue of the account is full, the submission
-    is repeated later, from a worker that is not held meanwhile.
+    Nothing is paid for twice: a ledger remembers each job from before its submission on, and a retry, or a cleared
+    task, re-attaches to that job, if the connection still has the same host and key. A job that ModelsLab has forgotten
+    is generated again, unless its outputs are stored. Where the queue of the account is full, the submission is
+    repeated later, from a worker that is not held meanwhile.
 
     What was rendered when a try began counts until it ends: a deferred task keeps it in the XCom ``items``, whatever
     its templates give when it resumes. A payload longer than 32 kB is not stored: while one is not submitted, the task
@@ -150,7 +162,16 @@ class ModelsLabGenerateOperator(BaseOperator):
         ModelsLab refuses, holds what it has, and takes more as there is room, whoever else uses the account.
     :param fail_on_partial_error: fail the task when a job of a batch failed, after all others are finished. When
         false, the task succeeds with the URLs of those that succeeded.
-    :param durable: re-attach to the jobs of earlier tries instead of submitting again. Needs Airflow 3.3.
+    :param durable: remember what is paid for, and take it up in later tries; when false, each try submits again.
+    :param ledger_path: the folder of the ledger, as ``output_path``: it is shared by all workers, and any number of
+        tasks. By default the connection's field ``ledger_path``, else a folder beside the outputs, else Airflow's task
+        state store (3.3 and later; 3.4 empties it when a task is cleared). Templated.
+    :param on_clear: what a finished task does that is cleared: ``"reuse"`` returns the same outputs and generates
+        nothing, ``"regenerate"`` generates all of them again. What failed is generated again, and what is unfinished is
+        waited for, either way.
+    :param reuse: who may take up a finished or unfinished job: ``"task"``, this task in this run; ``"always"``, every
+        task with the same ledger, account, endpoint and payload. That needs stored outputs, and their paths are those
+        of the first time.
     :param output_path: a folder to store the outputs in, for example ``"s3://aws_default@bucket/{{ run_id }}/"``: a URL
         that Airflow's ``ObjectStoragePath`` takes, an absolute path, or a path object. The XCom ``files`` then has the
         paths of the files, in the order of the URLs. That it can be written to is tried before the first submission.
@@ -166,7 +187,14 @@ class ModelsLabGenerateOperator(BaseOperator):
         what ModelsLab cannot cancel.
     """
 
-    template_fields: Sequence[str] = ("endpoint", "payload", "payloads", "modelslab_conn_id", "output_path")
+    template_fields: Sequence[str] = (
+        "endpoint",
+        "payload",
+        "payloads",
+        "modelslab_conn_id",
+        "output_path",
+        "ledger_path",
+    )
     template_fields_renderers: ClassVar[dict[str, str]] = {"payload": "json", "payloads": "json"}
     operator_extra_links = OUTPUT_LINKS
     ui_color = "#e7e3ff"
@@ -184,6 +212,9 @@ class ModelsLabGenerateOperator(BaseOperator):
         max_in_flight: int | Literal["auto"] = "auto",
         fail_on_partial_error: bool = True,
         durable: bool = True,
+        ledger_path: str | os.PathLike[str] | ObjectStoragePath | None = None,
+        on_clear: OnClear = "reuse",
+        reuse: Reuse = "task",
         output_path: str | os.PathLike[str] | ObjectStoragePath | None = None,
         if_exists: IfExists = "skip",
         return_files: bool = False,
@@ -202,6 +233,9 @@ class ModelsLabGenerateOperator(BaseOperator):
         self.fail_on_partial_error = fail_on_partial_error
         self.durable = durable
         self.output_path = without_path_types(output_path)
+        self.ledger_path = without_path_types(ledger_path)
+        self.on_clear = on_clear
+        self.reuse = reuse
         self.if_exists = if_exists
         self.return_files = return_files
         self.cancel_on_kill = cancel_on_kill
@@ -219,11 +253,13 @@ class ModelsLabGenerateOperator(BaseOperator):
         started = ModelsLabHook.pacing.clock.wall()
         with argument_errors():
             self.output_path = None if self.output_path is None else parse_output_path(self.output_path)
+            if self.ledger_path is not None:
+                self.ledger_path = parse_output_path(self.ledger_path, "ledger_path")
             items = self._items()
         hook = ModelsLabHook(self.modelslab_conn_id)
         progress = Progress(
             items,
-            self._ledger(context, hook, items),
+            self._recall(context, hook, items),
             deadline_of(context, self, self.timeout, started),
             batch=self.payloads is not None,
             slots=QueueSlots(1 if self.payloads is None else parse_max_in_flight(self.max_in_flight)),
@@ -240,16 +276,18 @@ class ModelsLabGenerateOperator(BaseOperator):
             setattr(self, name, value)
         ti = context["ti"]
         records = ti.xcom_pull(task_ids=ti.task_id, key=ITEMS_KEY, map_indexes=ti.map_index)
+        store = store_of(context, self.ledger_path, self.output_path) if self.durable else None
         if records is None:
-            raise AirflowFailException(f"Clear the task to re-attach to its jobs: its XCom {ITEMS_KEY!r} is gone")
-        items = [Item.from_record(record) for record in records]
+            advice = advise_clear(store, " to re-attach to its jobs")
+            raise AirflowFailException(f"{advice}: the XCom {ITEMS_KEY!r} of this task is gone")
         hook = ModelsLabHook(self.modelslab_conn_id)
         hook.keep_to(taken.state.get("fingerprint"))
-        progress = Progress.from_state(taken.state, items, self._ledger(context, hook, items), taken.jobs)
+        payer = payer_of(context, self.endpoint, hook.fingerprint)
+        progress = Progress.from_state(taken.state, records, taken.jobs, payer, store, hook.pacing.clock.wall)
         if taken.status == "error":
             push_jobs(context, progress.jobs())
             error = taken.error(self.modelslab_conn_id)
-            if progress.ledger.durable or isinstance(error, AirflowFailException):
+            if progress.ledger.survives_retry or isinstance(error, AirflowFailException):
                 raise error
             raise AirflowFailException(f"{SENSOR_ADVICE}: {error}")
         return self._go_on(context, hook, progress)
@@ -280,6 +318,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         judge_storing(self.output_path, self.if_exists, self.return_files, is_final)
         if self.output_path is not None and not self.wait_for_completion:
             raise ValueError("output_path needs wait_for_completion=True: outputs are stored when jobs are finished")
+        judge_remembering(self.durable, self.ledger_path, self.on_clear, self.reuse, self.output_path, is_final)
         refuse_task(self.payload, "payload")
         refuse_task(self.payloads, "payloads")
         refuse_key(self.payload)
@@ -311,30 +350,29 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     # --- submitting -------------------------------------------------------------------------------------
 
-    def _ledger(self, context: Context, hook: ModelsLabHook, items: Sequence[Item]) -> Ledger:
-        store = context.get("task_state_store") if self.durable else None
-        fingerprint = hook.fingerprint
-        account = f"{fingerprint.host}#{fingerprint.key}"
-        return Ledger(self.endpoint, [item.digest for item in items], store, account)
+    def _recall(self, context: Context, hook: ModelsLabHook, items: Sequence[Item]) -> Ledger:
+        """Return what is remembered of these items."""
+        store = None
+        if self.durable:
+            self.ledger_path = ledger_path_of(self.ledger_path, hook.options.ledger_path, self.output_path)
+            store = store_of(context, self.ledger_path, self.output_path)
+            tell_protection(store, self.ledger_path, self.log)
+        if self.reuse == "always":
+            tell_seeds(items, self.log)
+        return Ledger.recall(
+            items,
+            payer_of(context, self.endpoint, hook.fingerprint),
+            store,
+            hook.pacing.clock.wall,
+            reuse=self.reuse,
+            on_clear=self.on_clear,
+        )
 
     def _reattach(self, hook: ModelsLabHook, progress: Progress) -> None:
-        """Poll the jobs that earlier tries have submitted, and mark those as failed whose submission was ambiguous."""
-        ledger = progress.ledger
-        if ledger.of_other_accounts:
-            self.log.warning(
-                "Not re-attaching to %d jobs of an earlier try: since then, the host or the key of connection %r has "
-                "changed. Their items are submitted again",
-                ledger.of_other_accounts,
-                self.modelslab_conn_id,
-            )
-        if ledger.jobs:
-            self.log.info("Re-attaching to jobs of an earlier try: %s", ", ".join(map(str, ledger.jobs.values())))
-            progress.replace_jobs(_poll_until_known(hook, list(ledger.jobs.values()), progress.deadline))
-        for position in [position for position, job in ledger.jobs.items() if job.status == "failed"]:
-            job = ledger.jobs[position]
-            self.log.warning("Submitting again: job %s of an earlier try failed (%s)", job, job.message)
-            ledger.forget(position)
-        for position in sorted(ledger.orphans):
+        """Take up the jobs that are paid for, and mark those as failed whose submission was ambiguous."""
+        tell_former_jobs(progress.ledger, self.log)
+        reattach(hook, progress, self.log, self.output_path if self.if_exists == "skip" else None)
+        for position in sorted(progress.ledger.orphans):
             self._fail(
                 progress,
                 position,
@@ -357,7 +395,8 @@ class ModelsLabGenerateOperator(BaseOperator):
             try:
                 self._submit(hook, progress, position)
             except ModelsLabTransientError as error:
-                ledger.withdraw(position)
+                with self._paid_for():
+                    ledger.withdraw(position)
                 progress.refusals += 1
                 if isinstance(error, ModelsLabRateLimited):
                     slots.refuse(in_flight, error.queue_slots)
@@ -376,8 +415,9 @@ class ModelsLabGenerateOperator(BaseOperator):
             except (ModelsLabRequestError, ModelsLabJobFailed, ModelsLabAmbiguousSubmission) as error:
                 self._fail(progress, position, error)
             except AirflowException:
-                ledger.withdraw(position)
                 push_jobs(context, progress.jobs())
+                with self._paid_for():
+                    ledger.withdraw(position)
                 raise
             else:
                 progress.refusals = 0
@@ -392,16 +432,37 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _submit(self, hook: ModelsLabHook, progress: Progress, position: int) -> None:
         self._check_balance(hook, progress)
+        ledger = progress.ledger
         item, now = progress.items[position], hook.pacing.clock.wall()
         with argument_errors():
             payload = progress.uploads.payload_of(item.payload, item.files, hook.upload, now)
-        progress.ledger.intend(position)
+        while not ledger.intend(position):
+            if (found := await_submission(hook, ledger, position)) is not None:
+                self._take_over(ledger, position, found)
+                return
         job = hook.submit(self.endpoint, payload, queue_timeout=0)
+        with self._paid_for(job):
+            ledger.accept(position, job)
+
+    def _take_over(self, ledger: Ledger, position: int, found: Receipt) -> None:
+        """Wait for the job that somebody else has just submitted."""
+        if found.known_job() is None or found.state == "in_doubt":
+            raise ModelsLabAmbiguousSubmission(
+                "This may have been billed: another try has begun to submit it, and there is no job yet. Look into the "
+                "account's history, and clear the task to submit it again"
+            )
+        self.log.info("Item %s was submitted by another try: job %s", ledger.items[position].name, found.job)
+        if found.state == "succeeded" and found.job is not None and found.job.id:
+            ledger.jobs[position] = found.job  # Its outputs are asked for again: URLs die.
+
+    @contextmanager
+    def _paid_for(self, job: Job | None = None) -> Iterator[None]:
+        """Go on where the ledger does not work: not remembering a paid job is no reason to lose it."""
         try:
-            progress.ledger.accept(position, job)
-        except Exception as error:
-            # It has been paid for: not remembering it is no reason to lose it.
-            self.log.warning("Job %s cannot be remembered for the next try (%s)", job, type(error).__name__)
+            yield
+        except ModelsLabLedgerError as error:
+            told = "What became of the jobs" if job is None else f"Job {job}"
+            self.log.warning("%s cannot be remembered for the next try: %s", told, error)
 
     def _check_balance(self, hook: ModelsLabHook, progress: Progress) -> None:
         if self.min_balance is None or progress.ledger.jobs:
@@ -416,14 +477,20 @@ class ModelsLabGenerateOperator(BaseOperator):
     def _fail(self, progress: Progress, position: int, error: AirflowException) -> None:
         """Let a submission's failure be that of its item; alone, it is that of the task."""
         ledger = progress.ledger
-        if not progress.batch:
-            ledger.settle()
-            raise error
         job = Job(id="", endpoint=endpoint_of_submission(self.endpoint), status="failed", message=str(error))
-        self.log.warning("Item %s: %s", progress.items[position].name, error)
+        with self._paid_for():
+            if isinstance(error, ModelsLabAmbiguousSubmission):
+                ledger.doubt(position, _named_job(error, self.endpoint))
+            elif isinstance(error, ModelsLabJobFailed):
+                ledger.fail(position, job)
+            else:
+                ledger.withdraw(position)
         ledger.jobs[position] = job
-        if not isinstance(error, ModelsLabAmbiguousSubmission):
-            ledger.withdraw(position)
+        if not progress.batch:
+            with self._paid_for():
+                ledger.settle("failed")
+            raise error
+        self.log.warning("Item %s: %s", progress.items[position].name, error)
 
     # --- waiting ----------------------------------------------------------------------------------------
 
@@ -495,19 +562,23 @@ class ModelsLabGenerateOperator(BaseOperator):
         push_jobs(context, progress.jobs())
         waiting = Job(id="", endpoint=endpoint_of_submission(self.endpoint), message="not submitted yet")
         limit = limit_of(self, self.timeout)
-        again = f"Clear the task, with a longer {limit.argument}, to wait again"
+        advice = advise_clear(progress.ledger.store, f", with a longer {limit.argument}, to wait again")
         raise timeout_error(
             [progress.ledger.jobs.get(position, waiting) for position in range(len(progress.items))],
             limit,
-            again if progress.ledger.durable else SENSOR_ADVICE,
+            advice,
             progress.names(),
         )
 
     # --- results ----------------------------------------------------------------------------------------
 
     def _finish(self, context: Context, hook: ModelsLabHook, progress: Progress) -> list[Output]:
-        progress.ledger.settle()
+        ledger = progress.ledger
+        with self._paid_for():
+            ledger.settle("failed")
         files = self._store(context, hook, progress)
+        with self._paid_for():
+            ledger.settle("success")
         if progress.batch:
             jobs = progress.jobs() if files is None else with_paths_for_data(progress.jobs(), files)
             context["ti"].xcom_push(key=MANIFEST_KEY, value=manifest(progress.items, jobs, files))
@@ -525,51 +596,53 @@ class ModelsLabGenerateOperator(BaseOperator):
         ledger = progress.ledger
         try:
             progress.replace_jobs(with_whole_outputs(list(ledger.jobs.values()), hook.fetch))
-            return store(
+            positions = sorted(ledger.jobs)
+            files = store(
                 context,
                 progress.jobs(),
                 output_path=self.output_path,
                 if_exists=self.if_exists,
                 options=hook.options if self.output_path else None,
                 log=self.log,
+                stored={index: ledger.files[p] for index, p in enumerate(positions) if p in ledger.files},
             )
         except (ModelsLabSaveError, ModelsLabTransientError) as error:
             gone = getattr(error, "without_files", ())
             forgotten = [position for position in ledger.reattached if ledger.jobs[position] in gone]
             for position in forgotten:
-                ledger.forget(position)
+                ledger.jobs[position] = ledger.jobs[position].failed("The outputs are gone")
+            with self._paid_for():
+                ledger.settle("failed", forgotten)
             if forgotten:
                 raise AirflowFailException(
                     f"Clear the task to generate {len(forgotten)} jobs again: an earlier try has paid for them, and "
                     f"their outputs are gone. {error}"
                 ) from error
-            if ledger.durable:
+            if ledger.survives_retry:
                 raise
             raise AirflowFailException(
                 "Store the outputs with ModelsLabJobSensor(jobs=<the XCom 'jobs' of this task>, output_path=...); this "
                 f"task is not retried, because another try would generate, and pay, again: {error}"
             ) from error
+        if files is None:
+            return None
+        ledger.files.update(zip(positions, map(tuple, files), strict=True))
+        return paths_of(files)
 
     def _return_records(self, context: Context, progress: Progress) -> Any:
         jobs = progress.jobs()
         push_jobs(context, jobs)
+        with self._paid_for():
+            progress.ledger.settle("failed")
+            progress.ledger.hand_over()
         records = xcom_records(jobs)
         return records if progress.batch else records[0]
 
 
-def _poll_until_known(hook: ModelsLabHook, jobs: Sequence[Job], deadline: float) -> list[Job]:
-    """Poll jobs once; those that ModelsLab seems to have forgotten, until that is certain."""
-    clock, waits = hook.pacing.clock, JobWaits(jobs, hook.pacing)
-    polled = waits.unfinished()
-    while polled:
-        hook.poll_waits(waits, polled)
-        polled = [wait for wait in waits.unfinished() if wait.last_verdict is Verdict.NOT_FOUND]
-        left = deadline - clock.wall()
-        if left <= 0:
-            break
-        if polled:
-            clock.sleep(min(left, *(wait.delay() for wait in polled)))
-    return waits.jobs()
+def _named_job(error: ModelsLabAmbiguousSubmission, endpoint: str) -> Job | None:
+    """Return the job that an unusable reply to a submission has named, with whatever looks like an id in it."""
+    ids = dict(error.ids)
+    return Job(ids.pop("id", ""), endpoint_of_submission(endpoint), ids=ids) if error.ids else None
 
 
 def _probe(output_path: str) -> None:

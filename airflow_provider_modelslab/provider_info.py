@@ -39,6 +39,12 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "private: minio.internal, or 10.1.2.3:9000 for one port. The host above may always be.",
         "schema": {"type": ["string", "null"]},
     },
+    "ledger_path": {
+        "label": "Ledger of paid jobs",
+        "description": "Folder in which operators remember what they have paid for, so that no retry and no clear pays "
+        "again: a URL such as s3://aws_default@bucket/ledger, or an absolute path that all workers share.",
+        "schema": {"type": ["string", "null"]},
+    },
 }
 
 FIELD_BEHAVIOUR: dict[str, Any] = {

@@ -41,7 +41,14 @@ from airflow_provider_modelslab._tasks.arguments import (
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of
 from airflow_provider_modelslab._tasks.events import job_records, read_event
 from airflow_provider_modelslab._tasks.kills import stop_or_tell
-from airflow_provider_modelslab._tasks.results import push_jobs, push_results, store, timeout_error, with_whole_outputs
+from airflow_provider_modelslab._tasks.results import (
+    paths_of,
+    push_jobs,
+    push_results,
+    store,
+    timeout_error,
+    with_whole_outputs,
+)
 from airflow_provider_modelslab._telemetry import lineage
 from airflow_provider_modelslab.endpoints import ForeignHostError
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, argument_errors
@@ -333,7 +340,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         return push_results(
             context,
             jobs,
-            files=files,
+            files=None if files is None else paths_of(files),
             return_files=self.return_files,
             fail_on_partial_error=self.fail_on_partial_error,
             log=self.log,

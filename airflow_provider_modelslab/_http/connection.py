@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from airflow_provider_modelslab._http.addresses import Host, bare
+from airflow_provider_modelslab._protocol.arguments import parse_output_path
 from airflow_provider_modelslab._protocol.formatting import one_line
 from airflow_provider_modelslab.endpoints import MODELSLAB, OFFICIAL_HOSTS, FetchEndpoint, did_you_mean
 from airflow_provider_modelslab.provider_info import CONNECTION_FIELDS
@@ -91,6 +92,7 @@ class ClientOptions:
     :param requests_per_second: how many requests all waits of a triggerer may send together.
     :param ca_bundle: the file of the certificate authorities to trust; ``None`` for those of the environment.
     :param output_hosts: hosts, besides the connection's own, whose outputs are downloaded from private addresses.
+    :param ledger_path: the folder in which paid jobs are remembered, where a task names none.
     """
 
     key: str = field(repr=False)
@@ -100,6 +102,7 @@ class ClientOptions:
     requests_per_second: float = DEFAULT_REQUESTS_PER_SECOND
     ca_bundle: str | None = None
     output_hosts: frozenset[Host] = frozenset()
+    ledger_path: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", ApiKey(self.key))
@@ -128,6 +131,7 @@ def read_connection(connection: ConnectionFields) -> ClientOptions:
         retries=int(_number(extra, "retries", DEFAULT_RETRIES)),
         requests_per_second=_number(extra, "requests_per_second", DEFAULT_REQUESTS_PER_SECOND),
         ca_bundle=_text(extra, "ca_bundle", "the path of a file") or None,
+        ledger_path=_ledger_path(extra),
         output_hosts=frozenset(_listed_host(each, "output_hosts") for each in re.split(r"[,\s]+", hosts) if each),
     )
 
@@ -253,6 +257,11 @@ def _text(extra: Mapping[str, Any], name: str, meaning: str) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise ValueError(f"its extra field {name!r} must be {meaning}")
     return value.strip()
+
+
+def _ledger_path(extra: Mapping[str, Any]) -> str | None:
+    path = _text(extra, "ledger_path", "the path of a folder")
+    return parse_output_path(path, "its extra field 'ledger_path'") if path else None
 
 
 def _listed_host(text: str, name: str) -> Host:

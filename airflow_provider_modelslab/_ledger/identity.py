@@ -58,7 +58,7 @@ class TaskTry:
 def payload_digest(payload: Mapping[str, Any]) -> str:
     """Return what tells a payload from all others that generate something else, whatever the order of its names."""
     canonical = {name: value for name, value in payload.items() if name not in WITHOUT_EFFECT}
-    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def has_seed(payload: Mapping[str, Any]) -> bool:

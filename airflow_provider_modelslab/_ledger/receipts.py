@@ -72,10 +72,11 @@ class Receipt:
     :param payload_digest: see :func:`~airflow_provider_modelslab._ledger.identity.payload_digest`.
     :param has_seed: whether the payload fixes the seed.
     :param item: the item's name.
-    :param task: the try that submitted it; once it has ended, the one that took its result last.
+    :param task: the try that submitted it.
+    :param settled_by: the try that took its result last, or that told the user what is in doubt.
     :param nonce: tells the receipt from one that somebody else writes under the same name.
     :param submitted_at: when the request was about to leave, in seconds since the epoch.
-    :param ended_at: when the result was taken or the user was told.
+    :param ended_at: when that was.
     :param job: what the job is fetched by; ``None`` while no reply has named it.
     :param outputs: of a job that has succeeded. Data is shortened, but for a job without an id that has not ended:
         nobody could fetch it again.
@@ -94,6 +95,7 @@ class Receipt:
     nonce: str = ""
     submitted_at: float | None = None
     ended_at: float | None = None
+    settled_by: TaskTry | None = None
     job: Job | None = None
     outputs: tuple[Output, ...] = ()
     files: tuple[StoredFile, ...] = ()
@@ -107,14 +109,20 @@ class Receipt:
         outputs = () if job.id else tuple(job.outputs)
         return replace(self, state="submitted", job=_fetchable(job), outputs=outputs)
 
+    def named(self, job: Job | None) -> Receipt:
+        """Return the receipt with what an unusable reply named: the job's id, or whatever looks like one."""
+        return self if job is None else replace(self, job=_fetchable(job))
+
     def doubted(self, message: str, task: TaskTry, now: float, job: Job | None = None) -> Receipt:
         """
         Return the receipt of a submission that may have been billed, as the user is told.
 
+        :param message: what happened.
+        :param task: the try that tells it.
+        :param now: the time, in seconds since the epoch.
         :param job: the job that an unusable reply named.
         """
-        known = _fetchable(job) if job is not None and job.id else self.job
-        return replace(self, state="in_doubt", task=task, ended_at=now, job=known, message=_line(message))
+        return replace(self.named(job), state="in_doubt", settled_by=task, ended_at=now, message=_line(message))
 
     def ended(self, job: Job, task: TaskTry, now: float, files: Sequence[StoredFile] = ()) -> Receipt:
         """
@@ -127,7 +135,7 @@ class Receipt:
         return replace(
             self,
             state="succeeded" if job.status == "success" else "failed",
-            task=task,
+            settled_by=task,
             ended_at=now,
             job=_fetchable(job),
             outputs=tuple(map(shorten_output, job.outputs)),
@@ -136,9 +144,17 @@ class Receipt:
             message=_line(job.message),
         )
 
+    def handed_over(self, task: TaskTry, now: float) -> Receipt:
+        """Return the receipt of a job that the task does not wait for, once the task has returned it."""
+        return replace(self, settled_by=task, ended_at=now)
+
+    def same_series(self, task: TaskTry) -> bool:
+        """Whether the task instance of a try has not been cleared since it submitted or settled this."""
+        return (self.settled_by or self.task).same_series(task)
+
     def known_job(self) -> Job | None:
         """Return the job as far as the receipt knows it: finished, where its result was taken."""
-        if self.job is None:
+        if self.job is None or (self.state in ("intended", "in_doubt") and not self.job.id):
             return None
         if self.state == "failed":
             return self.job.failed(self.message)
@@ -163,6 +179,7 @@ class Receipt:
             **asdict(self.task),
             "submitted_at": _iso(self.submitted_at),
             "ended_at": _iso(self.ended_at),
+            "settled_by": None if self.settled_by is None else asdict(self.settled_by),
             "job": None if self.job is None else _job_record(self.job),
             "outputs": list(self.outputs),
             "files": [asdict(file) for file in self.files],
@@ -182,7 +199,7 @@ class Receipt:
         if not isinstance(record, Mapping):
             return cls()
         state = record.get("state")
-        outputs, files = record.get("outputs"), record.get("files")
+        outputs, files, settled_by = (record.get(name) for name in ("outputs", "files", "settled_by"))
         return cls(
             state=state if state in STATES else "intended",
             endpoint=_text(record.get("endpoint")),
@@ -190,23 +207,34 @@ class Receipt:
             payload_digest=_text(record.get("payload_digest")),
             has_seed=record.get("has_seed") is True,
             item=_text(record.get("item")),
-            task=TaskTry(
-                dag_id=_text(record.get("dag_id")),
-                run_id=_text(record.get("run_id")),
-                task_id=_text(record.get("task_id")),
-                map_index=_whole(record.get("map_index"), -1),
-                try_number=_whole(record.get("try_number"), 1),
-                max_tries=_whole(record.get("max_tries"), 0),
-            ),
+            task=_task(record),
             nonce=_text(record.get("nonce")),
             submitted_at=_moment(record.get("submitted_at")),
             ended_at=_moment(record.get("ended_at")),
+            settled_by=_task(settled_by) if isinstance(settled_by, Mapping) else None,
             job=_job(record.get("job")),
             outputs=tuple(filter(_is_output, sanitize(outputs, ""))) if isinstance(outputs, list) else (),
             files=tuple(_stored_file(each) for each in files) if isinstance(files, list) else (),
             generation_time=_number(record.get("generation_time")),
             message=_text(record.get("message")),
         )
+
+
+def progress_of(record: Any) -> tuple[bool, int]:
+    """Return how far a stored record has come, to be compared."""
+    receipt = Receipt.from_dict(record)
+    return receipt.job is not None, STATES.index(receipt.state)
+
+
+def _task(record: Mapping[str, Any]) -> TaskTry:
+    return TaskTry(
+        dag_id=_text(record.get("dag_id")),
+        run_id=_text(record.get("run_id")),
+        task_id=_text(record.get("task_id")),
+        map_index=_whole(record.get("map_index"), -1),
+        try_number=_whole(record.get("try_number"), 1),
+        max_tries=_whole(record.get("max_tries"), 0),
+    )
 
 
 def _fetchable(job: Job) -> Job:
@@ -221,7 +249,7 @@ def _job_record(job: Job) -> dict[str, Any]:
 def _job(record: Any) -> Job | None:
     if not isinstance(record, Mapping):
         return None
-    texts = {name: value for name, value in record.items() if name in _JOB_FIELDS and isinstance(value, (str, bool))}
+    texts = {name: value for name, value in record.items() if name in _JOB_FIELDS and isinstance(value, str)}
     numbers = {name: _number(record.get(name)) for name in ("eta", "submitted")}
     ids = record.get("ids")
     ids = {name: text for name, text in ids.items() if isinstance(text, str)} if isinstance(ids, Mapping) else {}

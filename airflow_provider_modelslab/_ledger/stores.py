@@ -11,7 +11,7 @@ import itertools
 import json
 import posixpath
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +36,9 @@ class ReceiptStore(Protocol):
     survives_clear: bool
     """Whether what is kept is still there after the task was cleared."""
 
+    others_may_write: bool
+    """Whether others may write at the same time."""
+
     def read_folder(self, folder: str) -> Records:
         """Return all records in a folder, but not below it."""
 
@@ -57,23 +60,26 @@ class FolderStore:
     A folder on any file system that Airflow's ``ObjectStoragePath`` reaches.
 
     :param path: a URL such as ``s3://aws_default@bucket/ledger``, or an absolute path.
+    :param named: how the user knows it, for errors.
     :raises ModelsLabArgumentError: it cannot be used.
     """
 
     survives_clear = True
+    others_may_write = True
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, named: str = "") -> None:
         # Imported here: those who only parse DAGs need no fsspec.
         from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
 
         with argument_errors():
             self.path = parse_output_path(path, "ledger_path")
+        self._named = named or f"ledger_path {path!r:.200}"
         try:
             # The connection is looked up here, in the task's own thread: Airflow's supervisor is spoken to by one only.
             folder = ObjectStoragePath(self.path)
             self._fs: AbstractFileSystem = folder.fs
         except (ValueError, ImportError, AirflowNotFoundException) as error:
-            raise ModelsLabArgumentError(f"ledger_path {path!r:.200} cannot be used: {error}") from error
+            raise ModelsLabArgumentError(f"{self._named} cannot be used: {error}") from error
         self._folder = str(self._fs._strip_protocol(folder.path)).rstrip("/")  # as the file system names its own files
         protocol = self._fs.protocol
         protocols = {protocol} if isinstance(protocol, str) else set(protocol)
@@ -88,7 +94,7 @@ class FolderStore:
             self._fs.invalidate_cache()
             try:
                 found = self._fs.ls(f"{self._folder}/{folder}", detail=True)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return {}
             names = [posixpath.basename(entry["name"]) for entry in found if entry["type"] == "file"]
         return self.read(f"{folder}/{name}" for name in names if name.endswith(".json"))
@@ -180,9 +186,8 @@ class FolderStore:
         try:
             yield
         except Exception as error:
-            raise ModelsLabLedgerError(
-                f"ledger_path {self.path!r:.200} does not work: {type(error).__name__}: {error!s:.500}"
-            ) from error
+            told = f"{type(error).__name__}: {error!s:.500}"
+            raise ModelsLabLedgerError(f"The ledger of {self._named} does not work: {told}") from error
 
 
 class TaskState(Protocol):
@@ -205,6 +210,8 @@ class TaskStateStore:
     :param survives_clear: whether Airflow keeps it when the task is cleared.
     """
 
+    others_may_write = False
+
     def __init__(self, state: TaskState, survives_clear: bool) -> None:
         self.survives_clear = survives_clear
         self._state = state
@@ -220,7 +227,7 @@ class TaskStateStore:
         return {name: kept[name] for name in names if name in kept}
 
     def create(self, name: str, record: Mapping[str, Any]) -> bool:
-        """Keep a record that must not be there yet; Airflow lets no two tries of a task write."""
+        """Keep a record that must not be there yet; Airflow lets only the try that runs write."""
         if name in self.read_folder(""):
             return False
         self.write({name: record})
@@ -255,6 +262,62 @@ class TaskStateStore:
     def _keep(self, number: int) -> None:
         with _state_errors():
             self._state.set(_key(number), self._loaded()[number])
+
+
+class BothStores:
+    """
+    A folder, and beside it Airflow's task state store, which still knows the jobs once the folder is another one.
+
+    :param folder: the folder.
+    :param state: the task state store.
+    :param progress: tells how far a record has come: of two that differ, the one that is further counts.
+    """
+
+    survives_clear = True
+    others_may_write = True
+
+    def __init__(self, folder: FolderStore, state: TaskStateStore, progress: Callable[[Any], Any]) -> None:
+        self._folder = folder
+        self._state = state
+        self._progress = progress
+
+    def read_folder(self, folder: str) -> Records:
+        """Return all records in a folder, but not below it."""
+        return self._merged(self._folder.read_folder(folder), self._state.read_folder(folder))
+
+    def read(self, names: Iterable[str]) -> Records:
+        """Return those of some records that are there."""
+        names = list(names)
+        return self._merged(self._folder.read(names), self._state.read(names))
+
+    def create(self, name: str, record: Mapping[str, Any]) -> bool:
+        """Keep a record that must not be there yet; return whether it is this one that is kept."""
+        is_kept = self._folder.create(name, record)
+        if is_kept:
+            self._state.write({name: record})
+        return is_kept
+
+    def write(self, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep records in both, and in the one where the other does not work."""
+        try:
+            self._folder.write(records)
+        finally:
+            self._state.write(records)
+
+    def delete(self, name: str) -> None:
+        """Remove a record, if it is there."""
+        try:
+            self._folder.delete(name)
+        finally:
+            self._state.delete(name)
+
+    def _merged(self, kept: Records, mirrored: Records) -> Records:
+        further = {
+            name: record
+            for name, record in mirrored.items()
+            if name not in kept or self._progress(record) > self._progress(kept[name])
+        }
+        return kept | further
 
 
 RECORDS_PER_KEY = 20

@@ -65,7 +65,7 @@ def save_outputs(
     retry_policy: RetryPolicy | None = None,
     download_options: DownloadOptions | None = None,
     log: logging.Logger = logging.getLogger(__name__),  # noqa: B008
-) -> list[str]:
+) -> list[Stored]:
     """
     Store the outputs of jobs, with a JSON record beside the files of each job.
 
@@ -83,7 +83,7 @@ def save_outputs(
     :param retry_policy: when to give up on a file.
     :param download_options: what the connection says of downloads; by default that is nothing.
     :param log: where to tell about it, for example the task's.
-    :return: where the files are, one per output, in the order of the jobs and their outputs.
+    :return: where the files are, and their sizes, one per output, in the order of the jobs and their outputs.
     :raises ModelsLabSaveError: some could not be stored.
     :raises ModelsLabOutputExists: some are there, and ``if_exists`` is ``"error"``.
     :raises ModelsLabArgumentError: an argument is wrong.
@@ -108,7 +108,7 @@ def save_outputs(
         _Saver(store, downloader, if_exists, log).save(list(by_record.values()))
     finally:
         downloader.close()
-    return [store.url + name for job in succeeded for name, _ in by_record[record_name(job)].stored()]
+    return [(store.url + name, size) for job in succeeded for name, size in by_record[record_name(job)].stored()]
 
 
 @dataclass(slots=True)

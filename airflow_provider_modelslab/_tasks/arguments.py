@@ -15,6 +15,7 @@ from functools import partial
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_modelslab._ledger.ledger import ON_CLEARS, REUSES
 from airflow_provider_modelslab._protocol.arguments import parse_if_exists, parse_output_path
 from airflow_provider_modelslab._protocol.kinds import kind_of
 from airflow_provider_modelslab._protocol.templates import delimiters_of, is_rendered
@@ -100,3 +101,35 @@ def refuse_storing(endpoint: str) -> None:
     kind = kind_of(endpoint)
     if kind is not None and not kind.has_files:
         raise ValueError(f"output_path has no effect on a {kind.name}, whose result is the id of a model: leave it out")
+
+
+def judge_remembering(
+    durable: bool, ledger_path: Any, on_clear: Any, reuse: Any, output_path: Any, is_final: Callable[[Any], bool]
+) -> None:
+    """
+    Refuse wrong arguments about the ledger.
+
+    :param durable: whether anything is remembered.
+    :param ledger_path: the folder of the ledger, or ``None``.
+    :param on_clear: what a finished task does that is cleared.
+    :param reuse: who may take up a job.
+    :param output_path: the folder of the outputs, or ``None``.
+    :param is_final: tells whether a value is known yet.
+    :raises ValueError: one of them is wrong.
+    """
+    if on_clear not in ON_CLEARS:
+        raise ValueError(f"on_clear must be one of {', '.join(ON_CLEARS)}, not {on_clear!r:.200}")
+    if reuse not in REUSES:
+        raise ValueError(f"reuse must be one of {', '.join(REUSES)}, not {reuse!r:.200}")
+    if ledger_path is not None:
+        if not durable:
+            raise ValueError("ledger_path has no effect with durable=False, which remembers nothing: leave one out")
+        if is_final(ledger_path):
+            parse_output_path(ledger_path, "ledger_path")
+    if reuse == "always":
+        if not durable:
+            raise ValueError("reuse='always' needs the ledger, and durable=False remembers nothing: leave one out")
+        if output_path is None:
+            raise ValueError("reuse='always' needs an output_path: without stored files, nothing is there to reuse")
+        if on_clear != "reuse":
+            raise ValueError(f"reuse='always' returns what is there, against on_clear={on_clear!r}: leave one out")

@@ -7,12 +7,12 @@ that Airflow renders again. Pure.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_modelslab._ledger.identity import payload_digest
 from airflow_provider_modelslab._protocol.masking import secrets_in
 from airflow_provider_modelslab._protocol.shortening import MAX_FIELDS, shorten_fields, shorten_output
 from airflow_provider_modelslab._protocol.submissions import parse_parameters, refuse_key
@@ -42,10 +42,8 @@ class Item:
     @classmethod
     def of(cls, name: str, payload: Mapping[str, Any], files: Sequence[InputFile] = ()) -> Item:
         """Return the item of a payload that JSON can express."""
-        text = json.dumps(payload, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:32]
-        may_travel = len(text) <= MAX_FIELDS and not any(secrets_in(payload))
-        return cls(name, payload, digest, may_travel, tuple(files))
+        may_travel = len(json.dumps(payload)) <= MAX_FIELDS and not any(secrets_in(payload))
+        return cls(name, payload, payload_digest(payload), may_travel, tuple(files))
 
     def to_record(self, *, whole: bool) -> dict[str, Any]:
         """

@@ -8,11 +8,14 @@ not travel: while one is not submitted, the task stays on its worker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_modelslab._ledger.ledger import Ledger
+from airflow_provider_modelslab._ledger.identity import ReceiptName
+from airflow_provider_modelslab._ledger.ledger import Ledger, Payer
+from airflow_provider_modelslab._ledger.receipts import StoredFile
+from airflow_provider_modelslab._ledger.stores import ReceiptStore
 from airflow_provider_modelslab._polling.queue_slots import QueueSlots
 from airflow_provider_modelslab._protocol.shortening import is_long_output
 from airflow_provider_modelslab._tasks.batches import Item
@@ -73,8 +76,15 @@ class Progress:
 
     def item_records(self) -> list[dict[str, Any]]:
         """Return the items as an XCom keeps them: the payloads of those already submitted are shortened."""
-        left = set(self.left())
-        return [item.to_record(whole=position in left) for position, item in enumerate(self.items)]
+        left, ledger = set(self.left()), self.ledger
+        records = []
+        for position, item in enumerate(self.items):
+            record = item.to_record(whole=position in left)
+            record["receipt"] = str(ledger.names[position])
+            if files := ledger.files.get(position):
+                record["stored"] = [[file.path, file.size] for file in files]
+            records.append(record)
+        return records
 
     def to_state(self) -> dict[str, Any]:
         """Return what the trigger carries, beside the jobs in the order of ``ledger.jobs``."""
@@ -89,18 +99,31 @@ class Progress:
 
     @classmethod
     def from_state(
-        cls, state: Mapping[str, Any], items: Sequence[Item], ledger: Ledger, jobs: Sequence[Job]
+        cls,
+        state: Mapping[str, Any],
+        records: Sequence[Mapping[str, Any]],
+        jobs: Sequence[Job],
+        payer: Payer,
+        store: ReceiptStore | None,
+        wall: Callable[[], float],
     ) -> Progress:
         """
         Return how far a task that resumes has come.
 
         :param state: what :meth:`to_state` returned.
-        :param items: the items of :meth:`item_records`.
-        :param ledger: the ledger of these items.
+        :param records: what :meth:`item_records` returned.
         :param jobs: the jobs that the trigger has returned.
+        :param payer: who pays.
+        :param store: where receipts are kept; they are not read again until one of them is to be written.
+        :param wall: tells the time, in seconds since the epoch.
         """
+        items = [Item.from_record(record) for record in records]
+        names = [ReceiptName.parse(record["receipt"]) for record in records]
+        ledger = Ledger(items, payer, store, [name for name in names if name is not None], wall)
         ledger.jobs = dict(zip(state["positions"], jobs, strict=True))
-        ledger.reattached = set()
+        for position, record in enumerate(records):
+            if "stored" in record:
+                ledger.files[position] = tuple(StoredFile(path, size) for path, size in record["stored"])
         return cls(
             items,
             ledger,

@@ -8,7 +8,7 @@ goes whole only into files, or, up to :data:`MAX_RETURNED`, into the ``return_va
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import compress, zip_longest
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import Asset, AssetAlias, XCom
 
 from airflow_provider_modelslab._http.connection import ClientOptions
+from airflow_provider_modelslab._ledger.receipts import StoredFile
 from airflow_provider_modelslab._outputs.names import is_url
 from airflow_provider_modelslab._protocol.arguments import IfExists
 from airflow_provider_modelslab._protocol.formatting import one_line
@@ -126,9 +127,10 @@ def store(
     if_exists: IfExists,
     options: ClientOptions | None,
     log: Any,
-) -> list[str] | None:
+    stored: Mapping[int, Sequence[StoredFile]] | None = None,
+) -> list[Sequence[StoredFile]] | None:
     """
-    Store the outputs of finished jobs; push the paths of the files, and return them.
+    Store the outputs of finished jobs; push the paths of the files, and return the files of each job.
 
     :param context: the task's context.
     :param jobs: the jobs; those that failed have no outputs.
@@ -136,6 +138,7 @@ def store(
     :param if_exists: what happens to files that are there.
     :param options: what the connection says; not needed where nothing is stored.
     :param log: the task's log.
+    :param stored: by position, the files of jobs whose outputs are stored already.
     :raises ModelsLabSaveError: some outputs could not be stored; repeating the task repeats only that.
     """
     if output_path is None:
@@ -144,10 +147,26 @@ def store(
 
     push_jobs(context, jobs)
     download_options = None if options is None else options.download_options
-    files = save_outputs(jobs, output_path, if_exists=if_exists, download_options=download_options, log=log)
-    context["ti"].xcom_push(key=FILES_KEY, value=files)
-    lineage.report_files(jobs, files, output_path, None if options is None else options.base_url)
+    stored = stored or {}
+    left = [job for position, job in enumerate(jobs) if position not in stored]
+    saved = iter(save_outputs(left, output_path, if_exists=if_exists, download_options=download_options, log=log))
+    files = [
+        stored[position] if position in stored else [StoredFile(*next(saved)) for _ in _succeeded_outputs(job)]
+        for position, job in enumerate(jobs)
+    ]
+    paths = paths_of(files)
+    context["ti"].xcom_push(key=FILES_KEY, value=paths)
+    lineage.report_files(jobs, paths, output_path, None if options is None else options.base_url)
     return files
+
+
+def paths_of(files: Sequence[Sequence[StoredFile]]) -> list[str]:
+    """Return the paths of the files of jobs, in their order."""
+    return [file.path for files_of_job in files for file in files_of_job]
+
+
+def _succeeded_outputs(job: Job) -> Sequence[Output]:
+    return job.outputs if job.status == "success" else ()
 
 
 def push_results(

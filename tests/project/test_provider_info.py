@@ -105,6 +105,7 @@ def test_the_form_as_the_ui_gets_it():
         "requests_per_second": "Requests per second",
         "ca_bundle": "CA bundle",
         "output_hosts": "Hosts of outputs",
+        "ledger_path": "Ledger of paid jobs",
     }
 
 

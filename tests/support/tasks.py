@@ -16,12 +16,20 @@ from tests.support.triggers import event_of
 
 
 class RecordingTaskInstance:
-    """Stands where Airflow's task instance does, and keeps the XComs that are pushed."""
+    """
+    Stands where Airflow's task instance does, and keeps the XComs that are pushed.
 
+    :param clears: how often the task has been cleared: each clear lets it be tried once more.
+    """
+
+    dag_id = "dag"
+    run_id = "manual__2026-11-28T12:00:00+00:00"
     task_id = "task"
     map_index = -1
 
-    def __init__(self) -> None:
+    def __init__(self, clears: int = 0) -> None:
+        self.try_number = 1 + clears
+        self.max_tries = clears
         self.xcoms: dict[str, Any] = {}
         self.start_date = datetime.now(timezone.utc)
 
@@ -36,8 +44,8 @@ class RecordingTaskInstance:
 class StateStore:
     """Stands where Airflow's task state store does: keeps JSON, and outlives the tries of a task."""
 
-    def __init__(self) -> None:
-        self.texts: dict[str, str] = {}
+    def __init__(self, texts: dict[str, str] | None = None) -> None:
+        self.texts: dict[str, str] = texts or {}
 
     def get(self, key: str) -> Any:
         return json.loads(self.texts[key]) if key in self.texts else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,8 +42,9 @@ def stored(receipt: Receipt) -> Receipt:
         INTENT.accepted(QUEUED).ended(DONE, TRY, 1_795_000_009.0, FILES),
         INTENT.accepted(QUEUED).ended(QUEUED.failed("no GPU"), TRY, 1_795_000_009.0),
         INTENT.doubted("a timeout", TRY, 1_795_000_009.0),
+        INTENT.accepted(QUEUED).handed_over(TRY, 1_795_000_009.0),
     ],
-    ids=lambda receipt: receipt.state,
+    ids=["intended", "submitted", "succeeded", "failed", "in doubt", "handed over"],
 )
 def test_a_receipt_is_read_as_it_was_written(receipt):
     assert stored(receipt) == receipt
@@ -97,14 +99,15 @@ json_values = st.recursive(
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(Receipt().to_dict(), json_values)) | json_values)
-def test_whatever_a_file_holds_is_read_as_a_receipt(record):
+def test_whatever_a_file_holds_is_read_as_a_receipt(record: Any):
     receipt = Receipt.from_dict(record)
     assert stored(receipt) == receipt
     receipt.known_job()
 
 
 def test_what_is_no_receipt_counts_as_about_to_be_paid_for():
-    for record in (None, [], {"state": "unheard of"}):
+    records: list[Any] = [None, [], {"state": "unheard of"}]
+    for record in records:
         assert Receipt.from_dict(record).state == "intended"
 
 
@@ -127,7 +130,7 @@ def test_account_endpoint_and_payload_tell_jobs_apart():
 
 def test_only_a_fixed_seed_counts():
     assert has_seed({"seed": 0})
-    assert not any(map(has_seed, [{}, {"seed": None}, {"seed": ""}]))
+    assert not any(has_seed(payload) for payload in ({}, {"seed": None}, {"seed": ""}))
 
 
 # --- names ---

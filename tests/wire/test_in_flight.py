@@ -108,12 +108,17 @@ def test_an_operator_resumes(stored, sandbox: Sandbox):
     ]
 
 
+def _without_digest(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an item without what its receipt's name says of host, key, run and number."""
+    return {**item, "receipt": re.sub(r"^dag/[^/]+/|\.[0-9a-f]{16}\.\d\.json$", "", item["receipt"])}
+
+
 def test_this_version_keeps_what_its_file_says_of_an_operator(sandbox: Sandbox):
     stored = STORED[__version__]["operator"]
     ti = RecordingTaskInstance()
     payloads = {item["name"]: item["payload"] for item in stored["items"]}
     task = ModelsLabGenerateOperator(task_id="draw", endpoint="v6/images/text2img", payloads=payloads, deferrable=True)
     state = deferral_of(task, {"ti": ti}).trigger.state
-    assert ti.xcoms["items"] == stored["items"]
+    assert list(map(_without_digest, ti.xcoms["items"])) == list(map(_without_digest, stored["items"]))
     assert state.keys() == stored["event"]["state"].keys()
     assert state["arguments"] == stored["event"]["state"]["arguments"]

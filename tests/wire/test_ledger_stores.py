@@ -109,7 +109,7 @@ def test_no_half_of_a_file_is_left(tmp_path: Path):
 def test_a_folder_that_does_not_work_is_named(tmp_path: Path):
     (tmp_path / "dag").touch()
     store = FolderStore(str(tmp_path))
-    with pytest.raises(ModelsLabLedgerError, match=f"ledger_path '{tmp_path}' does not work: "):
+    with pytest.raises(ModelsLabLedgerError, match=f"The ledger of ledger_path '{tmp_path}' does not work: "):
         store.create(NAME, {})
     with pytest.raises(ModelsLabArgumentError, match="ledger_path must be a URL"):
         FolderStore("relative")

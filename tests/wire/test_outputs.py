@@ -570,7 +570,7 @@ def test_a_path_that_cannot_be(path):
 
 def test_if_exists_must_be_known(folder: Path):
     with pytest.raises(ModelsLabArgumentError, match="if_exists"):
-        save_outputs([job(ENCODED)], str(folder), if_exists="replace")  # type: ignore[arg-type]
+        save_outputs([job(ENCODED)], str(folder), if_exists="replace")
 
 
 def test_a_store_that_refuses_ends_all(folder: Path):

@@ -1,0 +1,173 @@
+"""What a try takes up of what is paid for: by earlier tries or, with ``reuse="always"``, by other tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from airflow_provider_modelslab._http.connection import ClientOptions
+from airflow_provider_modelslab._ledger.ledger import Ledger
+from airflow_provider_modelslab._ledger.receipts import Receipt, StoredFile
+from airflow_provider_modelslab._polling.policy import Pacing
+from airflow_provider_modelslab._polling.waits import JobWait, JobWaits
+from airflow_provider_modelslab._protocol.shortening import described_digest
+from airflow_provider_modelslab._protocol.verdicts import Verdict
+from airflow_provider_modelslab._tasks.progress import Progress
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
+from airflow_provider_modelslab.jobs import Output
+
+SUBMISSION_GRACE = 5.0
+"""Seconds that an intent gets beyond the connection's ``request_timeout`` before it counts as given up."""
+
+_LOOK_GAP = 1.0
+"""Seconds between two looks at what somebody else is submitting."""
+
+
+class PollingHook(Protocol):
+    """What is needed of the hook."""
+
+    @property
+    def pacing(self) -> Pacing:
+        """Clock, chance and policy."""
+
+    @property
+    def options(self) -> ClientOptions:
+        """The client options of the connection."""
+
+    def poll_waits(self, waits: JobWaits, due: Sequence[JobWait]) -> None:
+        """Poll some jobs once."""
+
+
+def reattach(hook: PollingHook, progress: Progress, log: Any, keep_files_in: str | None = None) -> None:
+    """
+    Take up what is paid for; what is left in ``ledger.orphans`` may have been billed.
+
+    :param hook: the hook of the connection.
+    :param progress: the task, at the begin of a try.
+    :param log: the task's log.
+    :param keep_files_in: the folder whose files are good as they are; ``None`` asks ModelsLab again for the outputs.
+    """
+    ledger = progress.ledger
+    for position in sorted(ledger.orphans):
+        await_submission(hook, ledger, position)
+    for position in sorted(ledger.jobs):
+        _take_up(ledger, position, log, keep_files_in)
+    unfinished = progress.unfinished()
+    if not unfinished:
+        return
+    log.info("Re-attaching to jobs of an earlier try: %s", ", ".join(map(str, unfinished)))
+    forgotten = _poll_until_known(hook, progress)
+    for position in sorted(ledger.jobs):
+        job = ledger.jobs[position]
+        if job.status == "failed":
+            _leave(ledger, position, log, forgotten=(job.endpoint, job.id) in forgotten)
+
+
+def await_submission(hook: PollingHook, ledger: Ledger, position: int) -> Receipt | None:
+    """
+    Give somebody else, who is submitting an item at this moment, the time to do so.
+
+    :return: what is known of the item then; ``None`` where it was not submitted after all.
+    """
+    clock = hook.pacing.clock
+    receipt = ledger.receipt(position) or ledger.look_again(position)
+    if receipt is None or not ledger.others_may_write:
+        return receipt
+    limit = hook.options.request_timeout + SUBMISSION_GRACE
+    # Clocks of two machines differ: an intent of the future is as old as one of this moment.
+    age = max(0.0, clock.wall() - (receipt.submitted_at or 0.0))
+    end = clock.monotonic() + limit - age
+    while receipt is not None and _is_under_way(receipt) and clock.monotonic() < end:
+        clock.sleep(_LOOK_GAP)
+        receipt = ledger.look_again(position)
+    return receipt
+
+
+def _is_under_way(receipt: Receipt) -> bool:
+    return receipt.state == "intended" and receipt.known_job() is None
+
+
+def _take_up(ledger: Ledger, position: int, log: Any, keep_files_in: str | None) -> None:
+    """Return a finished job from its stored files, or have ModelsLab asked for it again, since URLs die."""
+    receipt, job = ledger.receipt(position), ledger.jobs[position]
+    if receipt is None or job.status != "success":
+        return
+    if ledger.is_shared or (keep_files_in is not None and _all_in(keep_files_in, receipt.files)):
+        if _take_stored(ledger, position, receipt):
+            return
+        if ledger.is_shared:
+            log.warning("Submitting again: the stored outputs of job %s are gone", job)
+            ledger.renew(position)
+            return
+    if job.id:
+        ledger.jobs[position] = replace(job, status="processing", outputs=[], generation_time=None)
+    elif any(map(described_digest, job.outputs)) and not _take_stored(ledger, position, receipt):
+        log.warning("Submitting again: the outputs of a job without an id, submitted to %s, are gone", receipt.endpoint)
+        ledger.renew(position)
+
+
+def _take_stored(ledger: Ledger, position: int, receipt: Receipt) -> bool:
+    """Take the stored outputs of a finished job, if they are all there."""
+    if not receipt.files or len(receipt.files) != len(receipt.outputs) or not _are_there(receipt.files):
+        return False
+    pairs = zip(receipt.outputs, receipt.files, strict=True)
+    outputs: list[Output] = [file.path if described_digest(output) else output for output, file in pairs]
+    ledger.jobs[position] = replace(ledger.jobs[position], status="success", eta=None, outputs=outputs, message="")
+    ledger.files[position] = receipt.files
+    return True
+
+
+def _leave(ledger: Ledger, position: int, log: Any, *, forgotten: bool) -> None:
+    """Submit an item again whose job has failed, or is forgotten, where this try may do so."""
+    receipt, job = ledger.receipt(position), ledger.jobs[position]
+    if receipt is None or (forgotten and _take_stored(ledger, position, receipt)):
+        return
+    if ledger.may_renew(position, forgotten=forgotten):
+        log.warning("Submitting again: job %s of an earlier try failed (%s)", job, job.message)
+        ledger.renew(position)
+    elif forgotten and receipt.state in ("intended", "in_doubt"):
+        del ledger.jobs[position]
+        ledger.orphans.add(position)
+
+
+def _poll_until_known(hook: PollingHook, progress: Progress) -> set[tuple[str, str]]:
+    """Poll jobs once; those that ModelsLab seems to have forgotten, until that is certain. Return the forgotten."""
+    clock, waits = hook.pacing.clock, JobWaits(list(progress.ledger.jobs.values()), hook.pacing)
+    polled = everyone = waits.unfinished()
+    while polled:
+        hook.poll_waits(waits, polled)
+        polled = [wait for wait in waits.unfinished() if wait.last_verdict is Verdict.NOT_FOUND]
+        left = progress.deadline - clock.wall()
+        if left <= 0:
+            break
+        if polled:
+            clock.sleep(min(left, *(wait.delay() for wait in polled)))
+    progress.replace_jobs(waits.jobs())
+    return {
+        (wait.job.endpoint, wait.job.id)
+        for wait in everyone
+        if wait.job.status == "failed" and wait.last_verdict is Verdict.NOT_FOUND
+    }
+
+
+def _all_in(folder: str, files: Sequence[StoredFile]) -> bool:
+    return bool(files) and all(file.path.startswith(f"{folder.rstrip('/')}/") for file in files)
+
+
+def _are_there(files: Sequence[StoredFile]) -> bool:
+    """Whether stored files are there, as long as they were."""
+    from airflow_provider_modelslab._outputs.stores import Store  # fsspec is not for those who only parse DAGs
+
+    stores: dict[str, Store] = {}
+    for file in files:
+        folder, _, name = file.path.rpartition("/")
+        try:
+            if folder not in stores:
+                stores[folder] = Store(folder or "/")
+        except ModelsLabArgumentError:
+            return False  # A receipt may hold anything.
+        size = stores[folder].size(name)
+        if size is None or (file.size is not None and size != file.size):
+            return False
+    return True
