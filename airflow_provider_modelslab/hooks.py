@@ -106,7 +106,8 @@ class ModelsLabHook(BaseHook):
         Submit a generation job.
 
         The API has no idempotency key: it bills a request that arrives twice twice. So only a request that certainly
-        did not leave this machine is repeated, and one that ModelsLab refused because the account's queue is full.
+        did not leave this machine is repeated, and one that ModelsLab refused: because the account's queue is full, or,
+        once, because of its key, credits or plan, which is not believed before a second reply says so.
 
         :param path: the path of the generation endpoint, for example ``"v6/video/text2video"``.
         :param payload: the parameters of the generation, as the endpoint's page lists them, without ``key``. What their
@@ -127,8 +128,11 @@ class ModelsLabHook(BaseHook):
         queue = tenacity.Retrying(**self._queue_policy(queue_timeout))
         client = self.client
 
-        def send() -> Reply:
-            return _submission_counted(client.submit(submission))
+        def send() -> Reply:  # a refusal costs nothing, and a second one confirms it
+            reply = client.submit(submission)
+            if reply.verdict in ACCOUNT_VERDICTS:
+                reply = client.submit(submission)
+            return _submission_counted(reply)
 
         reply: Reply = queue(tenacity.Retrying(**_retry_policy(client.options)), send)
         return self._submitted(reply, submission.path)
@@ -139,9 +143,12 @@ class ModelsLabHook(BaseHook):
         """Submit a generation job from an event loop; see :meth:`submit`."""
         submission = self._submission(path, payload)
 
-        async def send() -> Reply:
+        async def send() -> Reply:  # see submit
             async with await self.open_async_client() as client:
-                return _submission_counted(await client.submit(submission))
+                reply = await client.submit(submission)
+                if reply.verdict in ACCOUNT_VERDICTS:
+                    reply = await client.submit(submission)
+                return _submission_counted(reply)
 
         queue = tenacity.AsyncRetrying(**self._queue_policy(queue_timeout))
         reply: Reply = await queue(tenacity.AsyncRetrying(**_retry_policy(await self.aoptions())), send)

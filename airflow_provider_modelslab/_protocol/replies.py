@@ -28,6 +28,7 @@ from airflow_provider_modelslab._protocol.phrases import (
 )
 from airflow_provider_modelslab._protocol.sanitizing import parse_json, sanitize
 from airflow_provider_modelslab._protocol.shortening import MAX_LINKS, MAX_META, fitting, shorten_fields
+from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS
 from airflow_provider_modelslab._protocol.verdicts import Verdict as Verdict
 from airflow_provider_modelslab.endpoints import (
     MODELSLAB,
@@ -137,7 +138,7 @@ def read_submission_reply(
             return _reply(Verdict.SUCCESS, replace(job, status="success", outputs=[voice_id]), received, document)
         message = f"the reply names no job that can be polled; {_fields_of(document)}"
         return _reply(Verdict.AMBIGUOUS, replace(job, message=message), received, document)
-    if verdict is Verdict.RATE_LIMITED and job.id:
+    if verdict in (Verdict.RATE_LIMITED, *ACCOUNT_VERDICTS) and job.id:
         verdict = Verdict.AMBIGUOUS  # A refusal that names a job may be none: nobody may submit that again.
     return _reply(verdict, job, received, document)
 

@@ -294,6 +294,33 @@ def test_a_host_that_cannot_be_addressed(client, monkeypatch):
         client.submit(VIDEO, PROMPT)
 
 
+REFUSALS = {
+    401: {"status": "error", "message": "Invalid API key"},
+    402: {"status": "error", "message": "Insufficient credits."},
+    403: {"status": "error", "message": "This feature requires a premium subscription"},
+}
+
+
+@both
+@pytest.mark.parametrize("status", REFUSALS)
+def test_a_refusal_of_the_account_is_not_believed_before_a_second_one(server: RawServer, client, status):
+    refused = reply(REFUSALS[status], status)
+    server.answer(refused, reply({"status": "processing", "id": 1}))
+    assert client.submit(VIDEO, PROMPT).id == "1"
+    server.answer(refused)
+    with pytest.raises((ModelsLabAuthError, ModelsLabCreditsError, ModelsLabPlanError)):
+        client.submit(VIDEO, PROMPT)
+    assert len(server.requests) == 4
+
+
+@both
+def test_a_refusal_that_names_a_job_may_be_none(server: RawServer, client):
+    server.answer(reply({"id": 7, **REFUSALS[401]}, 401))
+    with pytest.raises(ModelsLabAmbiguousSubmission, match="7"):
+        client.submit(VIDEO, PROMPT)
+    assert len(server.requests) == 1
+
+
 @both
 def test_a_submission_has_a_connection_of_its_own(server: RawServer, client):
     """One that was kept alive may die with the request half sent."""
