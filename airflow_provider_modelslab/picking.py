@@ -11,12 +11,14 @@ from urllib.parse import quote
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
-from airflow_provider_modelslab._outputs.media_types import CONTENT_TYPES, kind_of_url
+from airflow_provider_modelslab._outputs.media_types import CONTENT_TYPES, is_text, kind_of_url
 from airflow_provider_modelslab._outputs.names import is_url
+from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.outputs import as_text
 from airflow_provider_modelslab._tasks.arguments import ConstructorErrors
 from airflow_provider_modelslab._tasks.results import FILES_KEY, push_jobs
 from airflow_provider_modelslab.exceptions import argument_errors
-from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.jobs import Job, Output
 from airflow_provider_modelslab.links import ModelsLabOutputsLink
 
 if not AIRFLOW_V_3_1_PLUS:
@@ -35,6 +37,9 @@ CANDIDATES_KEY = "candidates"
 NONE = "None of these"
 
 _LABEL_LENGTH = 60
+
+_TEXT_LENGTH = 500
+"""Characters of an output that is a text or a structured result."""
 
 _TIMEOUT = (
     "response_timeout" if "response_timeout" in signature(HITLOperator.__init__).parameters else "execution_timeout"
@@ -116,7 +121,7 @@ class ModelsLabPickOperator(HITLOperator):
         self.log.info("Chosen: %d of %d outputs", len(taken), len(candidates))
         return self._hand_on(context, taken)
 
-    def _hand_on(self, context: Context, taken: Sequence[Mapping[str, Any]]) -> list[str]:
+    def _hand_on(self, context: Context, taken: Sequence[Mapping[str, Any]]) -> list[Output]:
         if self.files is not None:
             context["ti"].xcom_push(key=FILES_KEY, value=[each["file"] for each in taken])
         return [each["output"] for each in taken]
@@ -157,14 +162,16 @@ def contact_sheet(candidates: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(["| no. | prompt | output |", "|---|---|---|", *rows])
 
 
-def _row(label: str, output: str) -> str:
+def _row(label: str, output: Output) -> str:
     number, _, prompt = label.partition(". ")
     return f"| {number} | {_text(prompt)} | {_output(label, output)} |"
 
 
-def _output(label: str, output: str) -> str:
-    if not is_url(output):
+def _output(label: str, output: Output) -> str:
+    if isinstance(output, str) and not is_url(output) and not is_text(output):
         return "data"
+    if not is_url(output):
+        return _text(one_line(as_text(output))[:_TEXT_LENGTH])
     address = quote(output, safe="/:?#@!$&'*+,;=%~")
     is_picture = CONTENT_TYPES.get(kind_of_url(output) or "", "").startswith("image/")
     return f"[![{_text(label)}]({address})]({address})" if is_picture else f"[{address}]({address})"

@@ -63,6 +63,16 @@ def test_a_task_page_shows_what_came_out(open_page, site, finished):
     expect(page.get_by_role("link", name="All outputs of this run")).to_be_visible()
 
 
+def test_texts_and_structured_results_are_shown_as_text(open_page, site, tell):
+    outputs = ["A walk in the rain.", {"text": f"A walk {HOSTILE}", "words": [{"word": "A", "start": 0.1}]}]
+    run = tell(xcoms={"jobs": [job("spoken-1", endpoint="v6/whisper", prompt="speech", outputs=outputs)]})
+    page = open_page(page_url(site, "told", run, "tell"))
+    expect(cards(page)).to_have_count(2)
+    expect(cards(page).nth(0).locator("pre")).to_have_text("A walk in the rain.")
+    expect(cards(page).nth(1).locator("pre")).to_contain_text('"start": 0.1')
+    expect(cards(page).nth(1).locator("pre")).to_contain_text(HOSTILE.replace('"', '\\"'))
+
+
 def test_a_run_page_shows_our_tasks(open_page, site, airflow, draws):
     page = open_page(page_url(site, "draws", draws))
     expect(page.locator("section h2")).to_have_count(3)

@@ -45,7 +45,7 @@ def test_files_stay_with_their_outputs():
 
 def test_pictures_are_shown_and_all_else_is_linked():
     sheet = picking.contact_sheet(
-        picking.candidates_of([job("1", "https://x/a.png", "https://x/b.mp4", "iVBORw0KGgo", "javascript:alert(1)")])
+        picking.candidates_of([job("1", "https://x/a.png", "https://x/b.mp4", "iVBORw0KGgo" * 9, "javascript:alert(1)")])
     )
     assert "![1\\. a fox](https://x/a.png)" in sheet
     assert "[https://x/b.mp4](https://x/b.mp4)" in sheet
@@ -59,6 +59,14 @@ def test_foreign_text_is_no_markup():
     assert "\\]\\(javascript\\:alert\\(1\\)\\)" in sheet
     assert "\\<script\\>" in sheet
     assert "(https://x/a%28b%29c.png)" in sheet
+
+
+def test_texts_and_structured_results_are_shown_as_text():
+    outputs = ["A walk | in\nthe <rain>.", {"text": "A walk"}, "iVBORw0KGgo" * 9]
+    sheet = picking.contact_sheet([{"label": "1. a", "output": output} for output in outputs])
+    assert "| A walk \\| in the \\<rain\\>\\. |" in sheet
+    assert '| \\{"text"\\: "A walk"\\} |' in sheet
+    assert "| data |" in sheet
 
 
 @pytest.mark.parametrize("arguments", [{"default": "some"}, {"default": "all", "multiple": False}])

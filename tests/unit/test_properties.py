@@ -129,6 +129,20 @@ def test_reading_a_submission_is_total_and_what_was_accepted_can_be_polled(recei
         assert parse_endpoint(reply.job.endpoint) == reply.job.endpoint
 
 
+id_fields = st.sampled_from(
+    ["id", "request_id", "training_id", "execution_id", "voice_id", "uuid", "jobId", "status_url", "fetch_result"]
+)
+ids = st.text("abcdefXYZ0123456789-_:/.", min_size=1, max_size=40) | st.integers(0, 2**63 - 1)
+
+
+@given(st.dictionaries(id_fields, ids), st.dictionaries(st.sampled_from(["data", "execution"]), st.dictionaries(id_fields, ids)))  # fmt: skip
+def test_no_id_of_a_reply_that_was_paid_for_is_lost(at_top, nested):
+    body = json.dumps({"status": "success", "output": ["https://cdn/a.png"], **at_top, **nested}).encode()
+    job = read_submission_reply(HttpReply(200, body), "v6/video/text2video").job
+    kept = set(texts_in(job.to_dict()))
+    assert {str(value) for document in (at_top, *nested.values()) for value in document.values()} <= kept
+
+
 def believing_etas() -> DurationModel:
     durations = DurationModel()
     for eta in (1.0, 10.0, 100.0, 1000.0) * 100:

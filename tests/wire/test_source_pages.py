@@ -72,7 +72,7 @@ def test_redirects_are_not_followed(raw_server, poll, status):
 
     with RawServer() as stranger:
         raw_server.answer(reply({}, status, {"Location": f"{stranger.url}/api/v6/video/fetch/1"}))
-        with pytest.raises(ModelsLabTransientError):
+        with pytest.raises(ModelsLabTransientError, match=f"leads to {stranger.url}, .*the connection's field 'host'"):
             poll("v6/video", "1")
         assert not stranger.requests
 

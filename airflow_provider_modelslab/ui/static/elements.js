@@ -101,7 +101,8 @@ export function mediaOf(card, place, label, large) {
 
 function textOf(card, sources) {
   const box = element("pre", { tabindex: "0", "aria-label": "Text of the output" });
-  if (!webUrl(card.output) && card.output) box.textContent = card.output;
+  // A long text stands only in its file, whose path took its place.
+  if (!webUrl(card.output) && card.output && card.output !== card.path) box.textContent = card.output;
   else if (mediaServed && card.path !== null) whenNearby(box, () => load(box, sources[0]));
   else box.textContent = "A text: open it to read it.";
   return box;

@@ -19,6 +19,7 @@ const KIND_OF_ENDPOINT = [
 const list = (value) => (Array.isArray(value) ? value : []);
 const object = (value) => (value !== null && typeof value === "object" && !Array.isArray(value) ? value : {});
 const text = (value) => (typeof value === "string" ? value : typeof value === "number" ? String(value) : "");
+const shown = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value, null, 2) : text(value));
 const number = (value) => (typeof value === "number" && Number.isFinite(value) ? value : null);
 
 // Older Airflows return what JSON there is as text.
@@ -87,7 +88,7 @@ export function cardsOf({ key, taskId, mapIndex, mapLabel, started, finished, jo
     const payload = object(item.payload);
     const meta = object(job.meta);
     const ownPaths = list(item.files);
-    const own = list(job.outputs ?? item.outputs).map(text);
+    const own = list(job.outputs ?? item.outputs).map(shown);
     const from = next;
     next += own.length;
     const common = {
