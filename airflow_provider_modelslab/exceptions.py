@@ -7,6 +7,7 @@ No message carries the API key or the body of a request::
     AirflowFailException
     ├── ModelsLabArgumentError (also a ValueError)    an argument, or a field of the connection, is wrong
     ├── ModelsLabAuthError                            the key is refused
+    ├── ModelsLabBudgetExceeded                       a limit of your own on spending
     ├── ModelsLabCreditsError                         no credits or quota left
     ├── ModelsLabPlanError                            the plan does not allow it
     ├── ModelsLabRequestError                         the parameters are refused
@@ -40,6 +41,7 @@ __all__ = [
     "ModelsLabAmbiguousSubmission",
     "ModelsLabArgumentError",
     "ModelsLabAuthError",
+    "ModelsLabBudgetExceeded",
     "ModelsLabCreditsError",
     "ModelsLabJobFailed",
     "ModelsLabLedgerError",
@@ -89,6 +91,15 @@ class ModelsLabAuthError(AirflowFailException):
 
 class ModelsLabCreditsError(AirflowFailException):
     """The account has no credits left, or its quota is used up. Do: top it up, or wait for the next period."""
+
+
+class ModelsLabBudgetExceeded(AirflowFailException):
+    """
+    One more job would exceed a limit that you have set: ``max_jobs_per_day`` or ``max_spending_per_day``.
+
+    Do: raise the limit where the message says that it is set, or clear the task on the next day (UTC). Jobs that were
+    submitted before live on, and the cleared task re-attaches to them.
+    """
 
 
 class ModelsLabPlanError(AirflowFailException):

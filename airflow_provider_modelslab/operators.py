@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
-from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import (
@@ -21,18 +20,21 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_modelslab._ledger.ledger import Ledger, OnClear, Reuse
 from airflow_provider_modelslab._ledger.receipts import Receipt
+from airflow_provider_modelslab._ledger.spending import Limits, SpendingGuard
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.queue_slots import QueueSlots
 from airflow_provider_modelslab._polling.waits import JobWaits
 from airflow_provider_modelslab._protocol.arguments import (
     IfExists,
     parse_amount,
+    parse_count,
     parse_generation_endpoint,
     parse_max_in_flight,
     parse_output_path,
     parse_seconds,
 )
 from airflow_provider_modelslab._protocol.formatting import format_moment
+from airflow_provider_modelslab._protocol.prices import parse_prices
 from airflow_provider_modelslab._protocol.submissions import refuse_key
 from airflow_provider_modelslab._protocol.templates import refuse_task
 from airflow_provider_modelslab._tasks.arguments import (
@@ -52,6 +54,7 @@ from airflow_provider_modelslab._tasks.kills import judge_cancelling, stop_or_te
 from airflow_provider_modelslab._tasks.ledgers import (
     SENSOR_ADVICE,
     advise_clear,
+    guard_of,
     ledger_path_of,
     payer_of,
     store_of,
@@ -113,6 +116,9 @@ _REMEMBERED = (
     "if_exists",
     "return_files",
     "min_balance",
+    "max_jobs_per_day",
+    "max_spending_per_day",
+    "prices",
     "poke_interval",
     "cancel_on_kill",
     "durable",
@@ -122,8 +128,6 @@ _REMEMBERED = (
 The arguments that count until the try ends as the first execution was given them: Airflow renders templates, and reads
 the DAG, again when a deferred task resumes.
 """
-
-_RANDOM = Random()
 
 
 class ModelsLabGenerateOperator(BaseOperator):
@@ -180,6 +184,12 @@ class ModelsLabGenerateOperator(BaseOperator):
         them, ``"error"`` fails.
     :param return_files: return the paths of the stored files instead of the URLs, for example to ``.expand()`` over.
     :param min_balance: submit nothing when the account's balance is below this.
+    :param max_jobs_per_day: how many jobs this task, in whatever run, may submit on a UTC day: one more is not
+        submitted, and fails the task without a retry. Counted in the ledger, which must be at a ``ledger_path``. The
+        connection may limit all jobs of its account in the same way.
+    :param max_spending_per_day: the same for an amount, estimated by ``prices``.
+    :param prices: what one job costs, by endpoint or the beginning of one: ``{"v6/images": 0.005}``. Counts before the
+        connection's field ``prices``.
     :param poke_interval: a fixed number of seconds, or a timedelta, between two polls of a job; by default the moments
         suit each job.
     :param cancel_on_kill: cancel the training, or the run of a workflow, when the task is killed, marked or cleared
@@ -219,6 +229,9 @@ class ModelsLabGenerateOperator(BaseOperator):
         if_exists: IfExists = "skip",
         return_files: bool = False,
         min_balance: float | None = None,
+        max_jobs_per_day: int | None = None,
+        max_spending_per_day: float | None = None,
+        prices: Mapping[str, float] | None = None,
         poke_interval: timedelta | float | None = None,
         cancel_on_kill: bool = False,
         **kwargs: Any,
@@ -245,6 +258,13 @@ class ModelsLabGenerateOperator(BaseOperator):
             self.max_in_flight = max_in_flight
             parse_max_in_flight(max_in_flight)
             self.min_balance = None if min_balance is None else parse_amount(min_balance, "min_balance")
+            self.max_jobs_per_day = (
+                None if max_jobs_per_day is None else parse_count(max_jobs_per_day, "max_jobs_per_day")
+            )
+            self.max_spending_per_day = (
+                None if max_spending_per_day is None else parse_amount(max_spending_per_day, "max_spending_per_day")
+            )
+            self.prices = parse_prices(prices, "prices")
             self.poke_interval = None if poke_interval is None else parse_seconds(poke_interval, "poke_interval")
             self._judge()
 
@@ -319,6 +339,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         if self.output_path is not None and not self.wait_for_completion:
             raise ValueError("output_path needs wait_for_completion=True: outputs are stored when jobs are finished")
         judge_remembering(self.durable, self.ledger_path, self.on_clear, self.reuse, self.output_path, is_final)
+        if not self.durable and (self.max_jobs_per_day is not None or self.max_spending_per_day is not None):
+            raise ValueError("max_jobs_per_day and max_spending_per_day count in the ledger: durable=False keeps none")
         refuse_task(self.payload, "payload")
         refuse_task(self.payloads, "payloads")
         refuse_key(self.payload)
@@ -404,7 +426,7 @@ class ModelsLabGenerateOperator(BaseOperator):
                         self.log.info("Holding at %d jobs in flight, until one finishes: %s", in_flight, error)
                         return None
                 asked = max(error.retry_after or 0.0, schedule.backoff_delay(progress.refusals))
-                clock, pause = hook.pacing.clock, schedule.spread_pause(asked, _RANDOM)
+                clock, pause = hook.pacing.clock, schedule.spread_pause(asked, hook.pacing.random)
                 again = format_moment(clock.wall() + pause, clock.wall())
                 waiting = "Waiting"
                 if isinstance(error, ModelsLabRateLimited):
@@ -425,7 +447,10 @@ class ModelsLabGenerateOperator(BaseOperator):
         if not progress.left() or progress.unfinished():
             return None
         progress.refusals += 1  # Others use the whole queue: no submission was worth trying.
-        clock, pause = hook.pacing.clock, schedule.spread_pause(schedule.backoff_delay(progress.refusals), _RANDOM)
+        clock, pause = (
+            hook.pacing.clock,
+            schedule.spread_pause(schedule.backoff_delay(progress.refusals), hook.pacing.random),
+        )
         again = format_moment(clock.wall() + pause, clock.wall())
         self.log.info("Waiting for a queue slot, next try about %s: others use all of the account's", again)
         return clock.monotonic() + pause
@@ -464,6 +489,16 @@ class ModelsLabGenerateOperator(BaseOperator):
             told = "What became of the jobs" if job is None else f"Job {job}"
             self.log.warning("%s cannot be remembered for the next try: %s", told, error)
 
+    def _guard(self, hook: ModelsLabHook, ledger: Ledger) -> SpendingGuard | None:
+        """Return what keeps the limits of spending, those of the task and those of the connection."""
+        options, connection = hook.options, f"connection {self.modelslab_conn_id!r}"
+        limits = [
+            Limits(f"task {self.task_id!r}", False, self.max_jobs_per_day, self.max_spending_per_day),
+            Limits(connection, True, options.max_jobs_per_day, options.max_spending_per_day),
+        ]
+        prices = {**options.prices, **self.prices}
+        return guard_of(ledger, limits, prices, self.ledger_path, self.output_path)
+
     def _check_balance(self, hook: ModelsLabHook, progress: Progress) -> None:
         if self.min_balance is None or progress.ledger.jobs:
             return
@@ -497,6 +532,7 @@ class ModelsLabGenerateOperator(BaseOperator):
     def _go_on(self, context: Context, hook: ModelsLabHook, progress: Progress) -> Any:
         """Submit and wait in turns until there is something to return."""
         self._running = hook, progress
+        progress.ledger.guard = self._guard(hook, progress.ledger)
         pacing = hook.pacing
         end = pacing.monotonic_of(progress.deadline)
         while True:

@@ -45,6 +45,22 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "again: a URL such as s3://aws_default@bucket/ledger, or an absolute path that all workers share.",
         "schema": {"type": ["string", "null"]},
     },
+    "max_jobs_per_day": {
+        "label": "Jobs per day",
+        "description": "How many jobs operators may submit on a UTC day, counted in the ledger. Any number when empty.",
+        "schema": {"type": ["integer", "null"], "minimum": 0},
+    },
+    "max_spending_per_day": {
+        "label": "Spending per day (estimate)",
+        "description": "For what amount operators may submit jobs on a UTC day, estimated by the prices below. Any "
+        "amount when empty.",
+        "schema": {"type": ["number", "null"], "minimum": 0},
+    },
+    "prices": {
+        "label": "Prices",
+        "description": 'What one job costs, by endpoint, as JSON: {"v6/images": 0.005, "v6/video": 0.2}.',
+        "schema": {"type": ["string", "null"]},
+    },
 }
 
 FIELD_BEHAVIOUR: dict[str, Any] = {

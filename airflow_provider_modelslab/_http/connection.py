@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from airflow_provider_modelslab._http.addresses import Host, bare
 from airflow_provider_modelslab._protocol.arguments import parse_output_path
 from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.prices import Prices, parse_prices
 from airflow_provider_modelslab.endpoints import MODELSLAB, OFFICIAL_HOSTS, FetchEndpoint, did_you_mean
 from airflow_provider_modelslab.provider_info import CONNECTION_FIELDS
 
@@ -93,6 +94,9 @@ class ClientOptions:
     :param ca_bundle: the file of the certificate authorities to trust; ``None`` for those of the environment.
     :param output_hosts: hosts, besides the connection's own, whose outputs are downloaded from private addresses.
     :param ledger_path: the folder in which paid jobs are remembered, where a task names none.
+    :param max_jobs_per_day: how many jobs operators may submit on a UTC day; ``None`` for any number.
+    :param max_spending_per_day: for what estimated amount; ``None`` for any.
+    :param prices: what one job costs, by endpoint.
     """
 
     key: str = field(repr=False)
@@ -103,6 +107,9 @@ class ClientOptions:
     ca_bundle: str | None = None
     output_hosts: frozenset[Host] = frozenset()
     ledger_path: str | None = None
+    max_jobs_per_day: int | None = None
+    max_spending_per_day: float | None = None
+    prices: Prices = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", ApiKey(self.key))
@@ -124,6 +131,7 @@ def read_connection(connection: ConnectionFields) -> ClientOptions:
     key = _key(connection.password)
     extra = _extra(connection.extra)
     hosts = _text(extra, "output_hosts", "a text: hosts, separated by commas")
+    max_jobs = _optional_number(extra, "max_jobs_per_day")
     return ClientOptions(
         key=key,
         base_url=_base_url(connection.host, connection.port, connection.schema),
@@ -133,6 +141,9 @@ def read_connection(connection: ConnectionFields) -> ClientOptions:
         ca_bundle=_text(extra, "ca_bundle", "the path of a file") or None,
         ledger_path=_ledger_path(extra),
         output_hosts=frozenset(_listed_host(each, "output_hosts") for each in re.split(r"[,\s]+", hosts) if each),
+        max_jobs_per_day=None if max_jobs is None else int(max_jobs),
+        max_spending_per_day=_optional_number(extra, "max_spending_per_day"),
+        prices=parse_prices(extra.get("prices"), "its extra field 'prices'"),
     )
 
 
@@ -224,10 +235,15 @@ def _extra(text: str | None) -> dict[str, Any]:
 
 
 def _number(extra: Mapping[str, Any], name: str, default: float) -> float:
+    number = _optional_number(extra, name)
+    return default if number is None else number
+
+
+def _optional_number(extra: Mapping[str, Any], name: str) -> float | None:
     """Return a field of the form, which may be empty, or hold a number as a text."""
     value = extra.get(name)
     if value is None or value == "":
-        return default
+        return None
     schema = CONNECTION_FIELDS[name]["schema"]
     whole = "integer" in schema["type"]
     try:

@@ -22,6 +22,7 @@ from airflow_provider_modelslab._ledger.identity import (
     job_digest,
 )
 from airflow_provider_modelslab._ledger.receipts import Receipt, StoredFile
+from airflow_provider_modelslab._ledger.spending import SpendingGuard
 from airflow_provider_modelslab._ledger.stores import ReceiptStore, Records
 from airflow_provider_modelslab.jobs import Job
 
@@ -91,6 +92,7 @@ class Ledger:
     :param reattached: whose jobs an earlier try has submitted.
     :param files: the stored outputs of jobs, as far as they are stored.
     :param former: by the item's name, jobs for another payload, endpoint or account.
+    :param guard: what keeps the limits of spending.
     """
 
     items: Sequence[PaidItem]
@@ -103,6 +105,7 @@ class Ledger:
     reattached: set[int] = field(default_factory=set)
     files: dict[int, tuple[StoredFile, ...]] = field(default_factory=dict)
     former: Mapping[str, Receipt] = field(default_factory=dict)
+    guard: SpendingGuard | None = None
     _receipts: dict[int, Receipt] = field(default_factory=dict)
     _unkept: set[int] = field(default_factory=set)
 
@@ -172,13 +175,18 @@ class Ledger:
         Remember that an item is about to be submitted.
 
         :return: whether it may be submitted: nobody else has done so, or is about to.
+        :raises ModelsLabBudgetExceeded: it would exceed a limit of spending.
         """
+        if self.guard is not None:
+            self.guard.admit()
         if self.store is not None:
             self._keep(list(self._unkept))
             receipt = self._intent(position)
             if not self.store.create(str(self.names[position]), receipt.to_dict()):
                 return False
             self._receipts[position] = receipt
+        if self.guard is not None:
+            self.guard.count(self.names[position])
         self.orphans.add(position)
         return True
 
@@ -202,12 +210,18 @@ class Ledger:
 
     def fail(self, position: int, job: Job) -> None:
         """Remember that ModelsLab took an item and failed at once."""
-        self.accept(position, job)
-        self.settle("failed", [position])
+        self.jobs[position] = job
+        self.orphans.discard(position)
+        if self.store is not None:
+            # In one step: a job without an id that is not known to have failed could not be asked for.
+            self._receipts[position] = self._receipts[position].ended(job, self.payer.task, self.wall())
+            self._keep([position])
 
     def withdraw(self, position: int) -> None:
         """Remember that an item was not submitted after all."""
         self.orphans.discard(position)
+        if self.guard is not None:
+            self.guard.discount(self.names[position])
         if self._receipts.pop(position, None) is not None and self.store is not None:
             self.store.delete(str(self.names[position]))
 

@@ -89,15 +89,18 @@ class FolderStore:
 
     def read_folder(self, folder: str) -> Records:
         """Return all records in a folder, but not below it: one listing, and one read for each."""
+        return self.read(f"{folder}/{name}" for name in self.names(folder) if name.endswith(".json"))
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of what is in a folder, but not below it: one listing."""
         with self._errors():
             # File systems are shared within a process, and remember listings.
             self._fs.invalidate_cache()
             try:
                 found = self._fs.ls(f"{self._folder}/{folder}", detail=True)
             except (FileNotFoundError, NotADirectoryError):
-                return {}
-            names = [posixpath.basename(entry["name"]) for entry in found if entry["type"] == "file"]
-        return self.read(f"{folder}/{name}" for name in names if name.endswith(".json"))
+                return []
+            return [posixpath.basename(entry["name"]) for entry in found if entry["type"] == "file"]
 
     def read_all(self) -> Records:
         """Return all records of the ledger: for reports, never for a submission."""

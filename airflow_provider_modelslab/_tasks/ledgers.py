@@ -10,8 +10,10 @@ from airflow.providers.common.compat.version_compat import get_base_airflow_vers
 from airflow_provider_modelslab._ledger.identity import TaskTry, has_seed
 from airflow_provider_modelslab._ledger.ledger import Ledger, Payer
 from airflow_provider_modelslab._ledger.receipts import progress_of
+from airflow_provider_modelslab._ledger.spending import Limits, SpendingGuard
 from airflow_provider_modelslab._ledger.stores import BothStores, FolderStore, ReceiptStore, TaskStateStore
 from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.prices import Prices
 from airflow_provider_modelslab._tasks.batches import Item
 
 if TYPE_CHECKING:
@@ -88,6 +90,28 @@ def store_of(context: Context, ledger_path: str | None, output_path: str | None)
         folder = FolderStore(ledger_path, named=f"output_path {output_path!r:.200}" if is_beside else "")
         return BothStores(folder, state_store, progress_of) if is_beside and state_store else folder
     return state_store
+
+
+def guard_of(
+    ledger: Ledger, limits: Sequence[Limits], prices: Prices, ledger_path: str | None, output_path: str | None
+) -> SpendingGuard | None:
+    """
+    Return what keeps the limits of spending, where there are any.
+
+    A ledger beside the outputs counts for nothing: other tasks, and other runs, have others.
+
+    :param ledger: the task's ledger.
+    :param limits: those of the task and those of the connection.
+    :param prices: what one job costs, by endpoint.
+    :param ledger_path: what :func:`ledger_path_of` returned.
+    :param output_path: the folder of the outputs.
+    """
+    kept = [each for each in limits if each]
+    if not kept:
+        return None
+    payer, store = ledger.payer, ledger.store
+    common = store if isinstance(store, FolderStore) and ledger_path != _beside(output_path) else None
+    return SpendingGuard(kept, prices, common, payer.account, payer.endpoint, payer.task, ledger.wall)
 
 
 def _beside(output_path: str | None) -> str | None:

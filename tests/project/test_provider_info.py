@@ -106,6 +106,9 @@ def test_the_form_as_the_ui_gets_it():
         "ca_bundle": "CA bundle",
         "output_hosts": "Hosts of outputs",
         "ledger_path": "Ledger of paid jobs",
+        "max_jobs_per_day": "Jobs per day",
+        "max_spending_per_day": "Spending per day (estimate)",
+        "prices": "Prices",
     }
 
 

@@ -197,6 +197,26 @@ def test_downloads_may_come_from_the_own_host(host, allowed):
     assert read_connection(connection(host=host)).download_options.allowed_hosts == allowed
 
 
+def test_limits_of_spending_are_optional():
+    assert read_connection(connection(extra='{"max_jobs_per_day": ""}')) == ClientOptions("secret-key")
+    extra = {"max_jobs_per_day": "0", "max_spending_per_day": 0.5, "prices": '{"v6/images": 0.005}'}
+    options = read_connection(connection(extra=json.dumps(extra)))
+    assert (options.max_jobs_per_day, options.max_spending_per_day) == (0, 0.5)
+    assert options.prices == {"v6/images": 0.005}
+    hash(options)  # clients and fingerprints are kept by their options
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_jobs_per_day": 1.5}, {"max_jobs_per_day": -1}, {"max_spending_per_day": "much"}, {"prices": "0.005"}],
+    ids=str,
+)
+def test_wrong_limits_of_spending_are_refused_by_name(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"its extra field '{name}'"):
+        read_connection(connection(extra=json.dumps(wrong)))
+
+
 def test_the_limits_are_named():
     with pytest.raises(ValueError, match="'request_timeout' must be a number above 0 up to 86400"):
         read_connection(connection(extra='{"request_timeout": 0}'))
