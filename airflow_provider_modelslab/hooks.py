@@ -318,7 +318,9 @@ class ModelsLabHook(BaseHook):
             if remark := wait.take(reply):
                 self.log.warning("Job %s %s", wait.job, remark)
             if wait.job.finished:
-                metrics.job_finished(wait.job.endpoint, reply.verdict, wait.duration, wait.notice_delay)
+                metrics.jobs_finished(wait.job.endpoint, reply.verdict)
+                if wait.duration is not None:
+                    metrics.job_timed(wait.job.endpoint, wait.duration, wait.noticed_after)
         spans.done([wait.job for wait in waits if wait.job.finished])
 
     # --- the connection ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ server in another process. "Saturated" lets all jobs be due all the time; "calm"
 spread, where each poll also pays for waking up the process.
 
     python benchmarks/poll_cost.py [--rounds 5] [--jobs 100]
+    python benchmarks/poll_cost.py --clients ours metrics --seconds 30     what metrics add
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -173,6 +175,7 @@ def bare_asyncio(jobs: int, interval: float, url: str) -> list[Any]:
 
 CLIENTS: dict[str, tuple[str, Callable[[int, float, str], list[Any]]]] = {
     "ours": ("ours, one trigger per job", ours_single),
+    "metrics": ("ours, one trigger per job, metrics sent to StatsD", ours_single),
     "ours together": ("ours, one trigger for all", ours_together),
     "dbt cloud": ("dbt Cloud provider, DbtCloudRunJobTrigger", dbt_cloud),
     "http": ("http provider, HttpSensorTrigger", http_sensor),
@@ -217,8 +220,11 @@ async def _measured(start: Callable[[int, float, str], list[Any]], load: Load, j
     return Measured(1000 * cpu / count, count / clock)
 
 
-def in_process(client: str, load: Load, jobs: int, server: StandIn, home: str) -> Measured:
+def in_process(client: str, load: Load, jobs: int, server: StandIn, home: str, statsd: socket.socket) -> Measured:
     os.environ.update(server.environment(home, load.ceiling))
+    host, port = statsd.getsockname()
+    os.environ["AIRFLOW__METRICS__STATSD_ON"] = str(client == "metrics")
+    os.environ |= {"AIRFLOW__METRICS__STATSD_HOST": host, "AIRFLOW__METRICS__STATSD_PORT": str(port)}
     receiver, sender = PROCESSES.Pipe(duplex=False)
     process = PROCESSES.Process(target=measure, args=(client, load, jobs, _without_control(server), sender))
     process.start()
@@ -238,15 +244,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare what a poll costs.")
     parser.add_argument("--rounds", type=int, default=5, help="how often all is measured; medians are shown")
     parser.add_argument("--jobs", type=int, default=100)
+    parser.add_argument("--seconds", type=float, help="how long is measured each time, if not as long as by default")
     parser.add_argument("--clients", nargs="+", choices=CLIENTS, default=list(CLIENTS))
     options = parser.parse_args()
     results: dict[tuple[str, str], list[Measured]] = {}
-    with tempfile.TemporaryDirectory(prefix="modelslab-benchmark-home-") as home, standing_in() as server:
+    loads = {name: replace(load, seconds=options.seconds or load.seconds) for name, load in LOADS.items()}
+    with (
+        tempfile.TemporaryDirectory(prefix="modelslab-benchmark-home-") as home,
+        standing_in() as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd,  # what nobody reads costs the sender the same
+    ):
+        statsd.bind(("127.0.0.1", 0))
         # Round by round, so that whatever else the machine does meets all clients alike.
         for number in range(options.rounds):
             for client in options.clients:
-                for name, load in LOADS.items():
-                    measured = in_process(client, load, options.jobs, server, home)
+                for name, load in loads.items():
+                    measured = in_process(client, load, options.jobs, server, home, statsd)
                     results.setdefault((client, name), []).append(measured)
                     sys.stderr.write(f"round {number + 1}, {name}, {client}: {measured}\n")
     sys.stdout.write(table(results, options.clients))

@@ -283,7 +283,7 @@ class Poller:
         if not wait.job.finished:
             self._set_timer(wait, subscription)
             return
-        self._finished.append((wait.job.endpoint, reply.verdict, wait.duration, wait.notice_delay))
+        self._finished.append(FinishedJob(wait.job.endpoint, reply.verdict, wait.duration, wait.noticed_after))
         subscription.news.finished.append(wait)
         subscription.notify()
         try:

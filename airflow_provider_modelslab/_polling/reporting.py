@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from airflow_provider_modelslab._polling.statistics import PollerStatistics
 from airflow_provider_modelslab._protocol.verdicts import Verdict
@@ -19,8 +20,21 @@ from airflow_provider_modelslab._telemetry import metrics
 
 _log = logging.getLogger(__name__)
 
-FinishedJob = tuple[str, Verdict, float | None, float | None]
-"""The arguments of :func:`~airflow_provider_modelslab._telemetry.metrics.job_finished`."""
+
+class FinishedJob(NamedTuple):
+    """
+    A job that a wait has found done or failed.
+
+    :param endpoint: its family.
+    :param verdict: what the last reply said.
+    :param duration: seconds from its submission until it was ready; ``None`` where that cannot be told.
+    :param noticed_after: then: seconds from then to the poll that found it so.
+    """
+
+    endpoint: str
+    verdict: Verdict
+    duration: float | None
+    noticed_after: float
 
 
 class Reported(Protocol):
@@ -81,8 +95,12 @@ class Reporter:
         for verdict, polls in now.replies.items():
             yield partial(metrics.polled, verdict, polls - before.replies.get(verdict, 0))
         yield partial(metrics.paused, "polls", now.paused - before.paused)
-        for job in poller.take_finished():
-            yield partial(metrics.job_finished, *job)
+        finished = poller.take_finished()
+        for (endpoint, verdict), jobs in Counter((job.endpoint, job.verdict) for job in finished).items():
+            yield partial(metrics.jobs_finished, endpoint, verdict, jobs)
+        for job in finished:
+            if job.duration is not None:
+                yield partial(metrics.job_timed, job.endpoint, job.duration, job.noticed_after)
 
     def _waiting(self) -> Callable[[], None]:
         open_pollers = self._reported.values()

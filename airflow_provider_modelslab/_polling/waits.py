@@ -51,7 +51,7 @@ class JobWait:
         self.job = job
         self.first_eta = job.eta
         self.duration: float | None = None  # once it is done, and where that can be told
-        self.notice_delay: float | None = None  # likewise: from when it was ready to the poll that found it so
+        self.noticed_after = 0.0  # then: how much later than that a poll has noticed
         self.last_verdict: Verdict | None = None
         self._pacing = pacing
         self._poke_interval = poke_interval
@@ -185,9 +185,9 @@ class JobWait:
         if verdict is Verdict.PROCESSING:
             self._in_progress = now
         elif verdict is Verdict.SUCCESS and self._in_progress is not None and recent:
-            self.duration = schedule.duration_between(self._in_progress - self._submitted, now - self._submitted)
-            if self.duration is not None:
-                self.notice_delay = now - self._submitted - self.duration
+            passed = now - self._submitted
+            self.duration = schedule.duration_between(self._in_progress - self._submitted, passed)
+            self.noticed_after = passed - (self.duration or 0.0)
 
     @property
     def _is_unusable(self) -> bool:

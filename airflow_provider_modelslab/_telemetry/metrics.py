@@ -72,7 +72,7 @@ JOBS_FAILED = Metric(
     "counter",
     ("endpoint", "reason"),
     "Jobs that a wait has found failed: `failed` by ModelsLab's own word, `not_found`, `no_output` or `empty_error` "
-    "after that answer has come again and again, `refused` as malformed. Counted as above. A timeout fails no job.",
+    "after that answer has come again and again, `refused` as malformed. A timeout fails no job.",
 )
 JOBS_TIME_TO_READY = Metric(
     "modelslab.jobs.time_to_ready",
@@ -167,33 +167,37 @@ def submission_answered(endpoint: str, verdict: Verdict) -> None:
     if verdict in (Verdict.SUCCESS, Verdict.PROCESSING, Verdict.FAILED):
         _emit(JOBS_SUBMITTED, 1, _family(endpoint))
         if verdict is not Verdict.PROCESSING:
-            job_finished(endpoint, verdict)
+            jobs_finished(endpoint, verdict)
     elif verdict is Verdict.AMBIGUOUS:
         _emit(SUBMISSIONS_AMBIGUOUS, 1, _family(endpoint))
     else:
         _emit(SUBMISSIONS_REFUSED, 1, _family(endpoint), _word(verdict))
 
 
-def job_finished(
-    endpoint: str, verdict: Verdict, time_to_ready: float | None = None, time_to_notice: float | None = None
-) -> None:
+def jobs_finished(endpoint: str, verdict: Verdict, jobs: int = 1) -> None:
     """
-    Count a job that a wait has found done or failed.
+    Count jobs that a wait has found done or failed.
+
+    :param endpoint: their family.
+    :param verdict: what the last reply said.
+    :param jobs: how many.
+    """
+    if verdict is Verdict.SUCCESS:
+        _emit(JOBS_SUCCEEDED, jobs, _family(endpoint))
+    else:
+        _emit(JOBS_FAILED, jobs, _family(endpoint), _word(verdict))
+
+
+def job_timed(endpoint: str, time_to_ready: float, time_to_notice: float) -> None:
+    """
+    Tell how long a job took.
 
     :param endpoint: its family.
-    :param verdict: what the last reply said.
-    :param time_to_ready: seconds from its submission until it was ready, where that can be told.
-    :param time_to_notice: seconds from then to the poll that found it so, where that can be told.
+    :param time_to_ready: seconds from its submission until it was ready.
+    :param time_to_notice: seconds from then to the poll that found it so.
     """
-    family = _family(endpoint)
-    if verdict is Verdict.SUCCESS:
-        _emit(JOBS_SUCCEEDED, 1, family)
-    else:
-        _emit(JOBS_FAILED, 1, family, _word(verdict))
-    if time_to_ready is not None:
-        _emit(JOBS_TIME_TO_READY, time_to_ready, family)
-    if time_to_notice is not None:
-        _emit(JOBS_TIME_TO_NOTICE, time_to_notice, family)
+    _emit(JOBS_TIME_TO_READY, time_to_ready, _family(endpoint))
+    _emit(JOBS_TIME_TO_NOTICE, time_to_notice, _family(endpoint))
 
 
 def polled(verdict: Verdict, polls: int = 1) -> None:
