@@ -54,6 +54,9 @@ from airflow_provider_modelslab._tasks.kills import judge_cancelling, stop_or_te
 from airflow_provider_modelslab._tasks.ledgers import (
     SENSOR_ADVICE,
     advise_clear,
+    advise_in_doubt,
+    advise_on_data,
+    advise_storing,
     guard_of,
     ledger_path_of,
     payer_of,
@@ -394,15 +397,10 @@ class ModelsLabGenerateOperator(BaseOperator):
         """Take up the jobs that are paid for, and mark those as failed whose submission was ambiguous."""
         tell_former_jobs(progress.ledger, self.log)
         reattach(hook, progress, self.log, self.output_path if self.if_exists == "skip" else None)
+        advice = advise_in_doubt(progress.ledger.store)
         for position in sorted(progress.ledger.orphans):
-            self._fail(
-                progress,
-                position,
-                ModelsLabAmbiguousSubmission(
-                    "Look into the account's history, then clear the task to submit again: this may have been billed, "
-                    "an earlier try ended during a submission"
-                ),
-            )
+            told = f"{advice}: this may have been billed, an earlier try ended during a submission"
+            self._fail(progress, position, ModelsLabAmbiguousSubmission(told))
 
     def _submit_what_fits(self, context: Context, hook: ModelsLabHook, progress: Progress) -> float | None:
         """Fill the queue slots; return when to try again, on the monotonic clock, where ModelsLab refuses for now."""
@@ -440,6 +438,8 @@ class ModelsLabGenerateOperator(BaseOperator):
                 push_jobs(context, progress.jobs())
                 with self._paid_for():
                     ledger.withdraw(position)
+                if ledger.jobs and not ledger.survives_clear:
+                    self.log.warning("%s, for the jobs that were submitted", advise_clear(ledger.store, ""))
                 raise
             else:
                 progress.refusals = 0
@@ -473,8 +473,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         """Wait for the job that somebody else has just submitted."""
         if found.known_job() is None or found.state == "in_doubt":
             raise ModelsLabAmbiguousSubmission(
-                "This may have been billed: another try has begun to submit it, and there is no job yet. Look into the "
-                "account's history, and clear the task to submit it again"
+                f"{advise_in_doubt(ledger.store)}: this may have been billed, another try has begun to submit it, and "
+                "there is no job yet"
             )
         self.log.info("Item %s was submitted by another try: job %s", ledger.items[position].name, found.job)
         if found.state == "succeeded" and found.job is not None and found.job.id:
@@ -626,6 +626,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             fail_on_partial_error=self.fail_on_partial_error,
             log=self.log,
             names=progress.names(),
+            data_advice=advise_on_data(ledger.store),
         )
 
     def _store(self, context: Context, hook: ModelsLabHook, progress: Progress) -> list[str] | None:
@@ -640,6 +641,7 @@ class ModelsLabGenerateOperator(BaseOperator):
                 if_exists=self.if_exists,
                 options=hook.options if self.output_path else None,
                 log=self.log,
+                advice=advise_storing(ledger.store, self.output_path),
                 stored={index: ledger.files[p] for index, p in enumerate(positions) if p in ledger.files},
             )
         except (ModelsLabSaveError, ModelsLabTransientError) as error:
@@ -650,16 +652,13 @@ class ModelsLabGenerateOperator(BaseOperator):
             with self._paid_for():
                 ledger.settle("failed", forgotten)
             if forgotten:
+                advice = advise_clear(ledger.store, f" to generate {len(forgotten)} jobs again")
                 raise AirflowFailException(
-                    f"Clear the task to generate {len(forgotten)} jobs again: an earlier try has paid for them, and "
-                    f"their outputs are gone. {error}"
+                    f"{advice}: an earlier try has paid for them, and their outputs are gone. {error}"
                 ) from error
             if ledger.survives_retry:
                 raise
-            raise AirflowFailException(
-                "Store the outputs with ModelsLabJobSensor(jobs=<the XCom 'jobs' of this task>, output_path=...); this "
-                f"task is not retried, because another try would generate, and pay, again: {error}"
-            ) from error
+            raise AirflowFailException(str(error)) from error
         if files is None:
             return None
         ledger.files.update(zip(positions, map(tuple, files), strict=True))

@@ -220,7 +220,7 @@ class ModelsLabJobTrigger(BaseTrigger):
         if unknown and self.fingerprint is not None and self.fingerprint["key"] != poller.fingerprint.key:
             wait.job = wait.job.failed(
                 f"{wait.job.message}. The key of connection {self.modelslab_conn_id!r} has changed since the wait "
-                "began: if it is that of another account, put the former key back and clear the task"
+                "began: if it is that of another account, put the former key back, and wait for the job again"
             )
 
 

@@ -54,7 +54,7 @@ def claims_of(
                 moved.remove(stem)
         claims.append(Claim(latest[stem], found[latest[stem]]) if stem in latest else Claim(name))
     if regenerate and _was_finished(claims, found, task):
-        return [_renewed(claim) if not _same_series(claim, task) else claim for claim in claims]
+        return [claim if _is_retried(claim, task) else _renewed(claim) for claim in claims]
     return [_renewed(claim) if _is_spent(claim, task) else claim for claim in claims]
 
 
@@ -83,14 +83,14 @@ def _renewed(claim: Claim) -> Claim:
     return claim if claim.receipt is None else Claim(claim.name.next())
 
 
-def _same_series(claim: Claim, task: TaskTry) -> bool:
-    return claim.receipt is not None and claim.receipt.same_series(task)
+def _is_retried(claim: Claim, task: TaskTry) -> bool:
+    return claim.receipt is not None and claim.receipt.is_retried_by(task)
 
 
 def _is_spent(claim: Claim, task: TaskTry) -> bool:
     """Whether a clear submits an item again: it failed, or the user knows that it may have been billed."""
     receipt = claim.receipt
-    if receipt is None or receipt.same_series(task):
+    if receipt is None or receipt.is_retried_by(task):
         return False
     return receipt.state == "failed" or (receipt.state == "in_doubt" and receipt.known_job() is None)
 
@@ -100,7 +100,7 @@ def _was_finished(claims: Sequence[Claim], found: Mapping[ReceiptName, Receipt],
     stems = {claim.name.stem for claim in claims}
     former: dict[str, Receipt] = {}
     for name in sorted(found, key=lambda name: name.number):
-        if name.stem in stems and not found[name].same_series(task):
+        if name.stem in stems and not found[name].is_retried_by(task):
             former[name.stem] = found[name]
     return all(_is_done(receipt) for receipt in former.values())
 

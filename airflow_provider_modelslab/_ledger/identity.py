@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 WITHOUT_EFFECT = frozenset({"key", "webhook", "track_id"})
@@ -46,13 +46,26 @@ class TaskTry:
         mapped = f"+{self.map_index}" if self.map_index >= 0 else ""
         return f"{_part(self.dag_id)}/{_part(self.run_id)}/{_part(self.task_id)}{mapped}"
 
-    def same_task(self, other: TaskTry) -> bool:
-        """Whether both are tries of the same task instance."""
-        return self.folder == other.folder
+    def is_retry_of(self, earlier: TaskTry) -> bool:
+        """
+        Whether this is a later try of the same task instance, without a clear in between.
 
-    def same_series(self, other: TaskTry) -> bool:
-        """Whether both are tries of the same task instance, without a clear in between."""
-        return self.same_task(other) and self.max_tries == other.max_tries
+        The same try once more is none: so a run looks that was removed and made again, as ``dag.test()`` does.
+        """
+        is_same_series = (self.folder, self.max_tries) == (earlier.folder, earlier.max_tries)
+        return is_same_series and self.try_number > earlier.try_number
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> TaskTry:
+        """Return the try of a record, whatever it holds: what is missing or wrong gets its default."""
+        known: dict[str, Any] = {
+            each.name: record.get(each.name) for each in fields(cls) if _is_like(record.get(each.name), each.default)
+        }
+        return cls(**known)
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    return isinstance(value, type(default)) and not isinstance(value, bool)
 
 
 def payload_digest(payload: Mapping[str, Any]) -> str:

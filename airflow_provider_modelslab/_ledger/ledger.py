@@ -166,7 +166,7 @@ class Ledger:
         receipt = self._receipts[position]
         if receipt.state == "intended":
             return False  # Not before the user knows that it may have been billed.
-        return (forgotten and receipt.state != "in_doubt") or not receipt.same_series(self.payer.task)
+        return (forgotten and receipt.state != "in_doubt") or not receipt.is_retried_by(self.payer.task)
 
     # --- submitting ---------------------------------------------------------------------------------------
 
@@ -261,7 +261,7 @@ class Ledger:
             files = self.files.get(position, ())
             after = receipt.doubted(job.message, task, now) if is_doubtful else receipt.ended(job, task, now, files)
             # What other tasks may take up, too, stays as the first one has left it.
-            is_new = receipt.state != after.state or (not self.is_shared and not receipt.same_series(task))
+            is_new = receipt.state != after.state or (not self.is_shared and receipt.settled_by != task)
             if is_new or receipt.files != after.files:
                 self._receipts[position] = after
                 changed.append(position)

@@ -148,9 +148,9 @@ class Receipt:
         """Return the receipt of a job that the task does not wait for, once the task has returned it."""
         return replace(self, settled_by=task, ended_at=now)
 
-    def same_series(self, task: TaskTry) -> bool:
-        """Whether the task instance of a try has not been cleared since it submitted or settled this."""
-        return (self.settled_by or self.task).same_series(task)
+    def is_retried_by(self, task: TaskTry) -> bool:
+        """Whether a try goes on with this, without that the user has cleared the task in between."""
+        return task.is_retry_of(self.settled_by or self.task)
 
     def known_job(self) -> Job | None:
         """Return the job as far as the receipt knows it: finished, where its result was taken."""
@@ -207,11 +207,11 @@ class Receipt:
             payload_digest=_text(record.get("payload_digest")),
             has_seed=record.get("has_seed") is True,
             item=_text(record.get("item")),
-            task=_task(record),
+            task=TaskTry.read(record),
             nonce=_text(record.get("nonce")),
             submitted_at=_moment(record.get("submitted_at")),
             ended_at=_moment(record.get("ended_at")),
-            settled_by=_task(settled_by) if isinstance(settled_by, Mapping) else None,
+            settled_by=TaskTry.read(settled_by) if isinstance(settled_by, Mapping) else None,
             job=_job(record.get("job")),
             outputs=tuple(filter(_is_output, sanitize(outputs, ""))) if isinstance(outputs, list) else (),
             files=tuple(_stored_file(each) for each in files) if isinstance(files, list) else (),
@@ -224,17 +224,6 @@ def progress_of(record: Any) -> tuple[bool, int]:
     """Return how far a stored record has come, to be compared."""
     receipt = Receipt.from_dict(record)
     return receipt.job is not None, STATES.index(receipt.state)
-
-
-def _task(record: Mapping[str, Any]) -> TaskTry:
-    return TaskTry(
-        dag_id=_text(record.get("dag_id")),
-        run_id=_text(record.get("run_id")),
-        task_id=_text(record.get("task_id")),
-        map_index=_whole(record.get("map_index"), -1),
-        try_number=_whole(record.get("try_number"), 1),
-        max_tries=_whole(record.get("max_tries"), 0),
-    )
 
 
 def _fetchable(job: Job) -> Job:
@@ -286,10 +275,6 @@ def _moment(value: Any) -> float | None:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _whole(value: Any, default: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
 
 
 def _number(value: Any) -> float | None:

@@ -271,7 +271,7 @@ def _save_error(failures: Sequence[Failure], total: int) -> ModelsLabSaveError:
     listed = "; ".join(map(str, failures[:_LISTED_FAILURES]))
     more = f"; and {len(failures) - _LISTED_FAILURES} more" if len(failures) > _LISTED_FAILURES else ""
     return ModelsLabSaveError(
-        f"Retry or clear the task soon, which stores what is missing: {len(failures)} of {total} outputs could not be "
-        f"stored: {listed}{more}. The generation is done and paid for; output URLs may expire",
+        f"{len(failures)} of {total} outputs could not be stored: {listed}{more}. The generation is done and paid for; "
+        "output URLs may expire",
         without_files=[failure.job_files.job for failure in failures if failure.is_final],
     )

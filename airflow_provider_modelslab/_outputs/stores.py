@@ -180,6 +180,6 @@ def _store_errors(where: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise ModelsLabSaveError(
-            f"{where} cannot be used: {type(error).__name__}: {str(error)[:500]}. The generation is done and paid for: "
-            "correct what the store complains of and clear the task soon, since output URLs may expire"
+            f"{where} cannot be used: {type(error).__name__}: {str(error)[:500]}. The generation is done and paid for; "
+            "output URLs may expire"
         ) from error

@@ -53,7 +53,7 @@ class ConnectionMoved(ModelsLabArgumentError):
     def __init__(self, conn_id: str, before: Fingerprint, now: Fingerprint) -> None:
         hosts = [fingerprint.host or "the official hosts" for fingerprint in (before, now)]
         super().__init__(
-            f"Put the host back into connection {conn_id!r} and clear the task, or submit its jobs again: they were "
+            f"Put the host back into connection {conn_id!r}, and wait for the jobs again: they were "
             f"submitted to {hosts[0]}, and the connection now leads to {hosts[1]}, where they are not known"
         )
 

@@ -91,7 +91,9 @@ def read_event(event: Mapping[str, Any] | None) -> WaitEvent:
         state = event.get("state") or {}
         message, permanent = str(event.get("message") or ""), bool(event.get("permanent"))
         return WaitEvent(event["status"], jobs, state, event.get("verdict"), message, permanent)
-    raise AirflowException("Clear the task to wait for its jobs again: the trigger's event is not understood")
+    raise AirflowException(
+        "Wait for the jobs of the XCom 'jobs' with a ModelsLabJobSensor: the trigger's event is not understood"
+    )
 
 
 def job_records(jobs: Sequence[Job]) -> list[dict[str, Any]]:

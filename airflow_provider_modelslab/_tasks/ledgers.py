@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
@@ -15,6 +16,7 @@ from airflow_provider_modelslab._ledger.stores import BothStores, FolderStore, R
 from airflow_provider_modelslab._protocol.formatting import one_line
 from airflow_provider_modelslab._protocol.prices import Prices
 from airflow_provider_modelslab._tasks.batches import Item
+from airflow_provider_modelslab._tasks.results import DATA_ADVICE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -39,15 +41,7 @@ STATE_IS_EMPTIED_BY_A_CLEAR = get_base_airflow_version_tuple() >= (3, 4, 0)
 
 def task_try(context: Context) -> TaskTry:
     """Return which try of which task instance runs."""
-    ti: Any = context["ti"]
-    return TaskTry(
-        dag_id=ti.dag_id,
-        run_id=ti.run_id,
-        task_id=ti.task_id,
-        map_index=ti.map_index,
-        try_number=ti.try_number,
-        max_tries=ti.max_tries,
-    )
+    return TaskTry.read({each.name: getattr(context["ti"], each.name, None) for each in fields(TaskTry)})
 
 
 def payer_of(context: Context, endpoint: str, fingerprint: Fingerprint) -> Payer:
@@ -128,6 +122,45 @@ def advise_clear(store: ReceiptStore | None, purpose: str) -> str:
     if store is None:
         return SENSOR_ADVICE
     return f"Clear the task{'' if store.survives_clear else KEEPING_STATE}{purpose}"
+
+
+def advise_in_doubt(store: ReceiptStore | None) -> str:
+    """Return what to do about a submission that may have been billed."""
+    advice = advise_clear(store, " to submit it again")
+    return f"Look into the account's history, then {advice[0].lower()}{advice[1:]}"
+
+
+def advise_storing(store: ReceiptStore | None, output_path: str | None) -> str:
+    """
+    Return what to do where outputs could not be stored.
+
+    :param store: where the task's receipts are kept.
+    :param output_path: the folder of the outputs.
+    """
+    if store is None:
+        return (
+            "Store the outputs with ModelsLabJobSensor(jobs=<the XCom 'jobs' of this task>, output_path=...), since "
+            "another try of this task would generate, and pay, again"
+        )
+    same = " with the same output_path" if _is_lost_with(output_path, store) else ""
+    return advise_clear(store, f"{same} soon, or let it be retried, which stores what is missing")
+
+
+def advise_on_data(store: ReceiptStore | None) -> str:
+    """Return what to do about outputs that must be stored, where no ``output_path`` was given."""
+    if store is None:
+        return DATA_ADVICE
+    keeping = "" if store.survives_clear else KEEPING_STATE
+    return (
+        f"Pass an output_path, to this task before you clear it{keeping}, or to a ModelsLabJobSensor on its XCom 'jobs'"
+    )
+
+
+def _is_lost_with(output_path: str | None, store: ReceiptStore) -> bool:
+    """Whether a task with another ``output_path`` would know nothing of its jobs."""
+    if isinstance(store, BothStores):
+        return STATE_IS_EMPTIED_BY_A_CLEAR
+    return isinstance(store, FolderStore) and store.path == _beside(output_path)
 
 
 def tell_protection(store: ReceiptStore | None, ledger_path: str | None, log: Any) -> None:

@@ -35,6 +35,7 @@ from airflow_provider_modelslab._telemetry import lineage
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
     ModelsLabJobFailed,
+    ModelsLabSaveError,
     ModelsLabTimeout,
     ModelsLabTransientError,
 )
@@ -48,6 +49,11 @@ JOBS_KEY = "jobs"
 
 FILES_KEY = "files"
 """The XCom key of the stored files' paths."""
+
+STORING_ADVICE = "Retry or clear the task soon, which stores what is missing"
+
+DATA_ADVICE = "Pass an output_path to a ModelsLabJobSensor on the XCom 'jobs' of this task"
+"""Of outputs that are too long for Airflow's database, and were not stored."""
 
 MAX_RETURNED = 64 * 2**10
 """Characters of an output that is data, not a URL, up to which the ``return_value`` has it."""
@@ -127,6 +133,7 @@ def store(
     if_exists: IfExists,
     options: ClientOptions | None,
     log: Any,
+    advice: str = STORING_ADVICE,
     stored: Mapping[int, Sequence[StoredFile]] | None = None,
 ) -> list[Sequence[StoredFile]] | None:
     """
@@ -138,6 +145,7 @@ def store(
     :param if_exists: what happens to files that are there.
     :param options: what the connection says; not needed where nothing is stored.
     :param log: the task's log.
+    :param advice: what to do where something could not be stored.
     :param stored: by position, the files of jobs whose outputs are stored already.
     :raises ModelsLabSaveError: some outputs could not be stored; repeating the task repeats only that.
     """
@@ -149,7 +157,10 @@ def store(
     download_options = None if options is None else options.download_options
     stored = stored or {}
     left = [job for position, job in enumerate(jobs) if position not in stored]
-    saved = iter(save_outputs(left, output_path, if_exists=if_exists, download_options=download_options, log=log))
+    try:
+        saved = iter(save_outputs(left, output_path, if_exists=if_exists, download_options=download_options, log=log))
+    except ModelsLabSaveError as error:
+        raise ModelsLabSaveError(f"{advice}: {error}", error.without_files) from error
     files = [
         stored[position] if position in stored else [StoredFile(*next(saved)) for _ in _succeeded_outputs(job)]
         for position, job in enumerate(jobs)
@@ -178,6 +189,7 @@ def push_results(
     fail_on_partial_error: bool,
     log: Any,
     names: Sequence[str] = (),
+    data_advice: str = DATA_ADVICE,
 ) -> list[Output]:
     """
     Push the records of finished jobs, tell outlets and log of them, and return the ``return_value``.
@@ -189,6 +201,7 @@ def push_results(
     :param fail_on_partial_error: whether one failed job fails the task.
     :param log: the task's log.
     :param names: what the user calls the jobs, if anything.
+    :param data_advice: what to do about outputs that are too long.
     :raises ModelsLabArgumentError: an output is data too long for Airflow's database, and was not stored.
     :raises ModelsLabJobFailed: jobs failed, and that is not to be tolerated.
     """
@@ -209,7 +222,7 @@ def push_results(
         if fail_on_partial_error:
             raise ModelsLabJobFailed(f"Generate again, or from other input: {message}", jobs=failed)
         log.warning("%s", message)
-    _refuse_long_data(jobs)
+    _refuse_long_data(jobs, data_advice)
     urls = [*map(shorten_output, outputs)]
     _tell_outlets(context, log, {"urls": urls} | ({} if files is None else {"files": list(files)}))
     return list(files or ()) if return_files else outputs
@@ -235,13 +248,12 @@ def with_paths_for_data(jobs: Sequence[Job], files: Sequence[str]) -> list[Job]:
     return kept
 
 
-def _refuse_long_data(jobs: Sequence[Job]) -> None:
+def _refuse_long_data(jobs: Sequence[Job], advice: str) -> None:
     for job in jobs:
         for index, output in enumerate(job.outputs):
             if (length := len(as_text(output))) > MAX_RETURNED:
                 raise ModelsLabArgumentError(
-                    "Pass an output_path, to this task before you clear it, or to a ModelsLabJobSensor on its XCom "
-                    f"'jobs': output {index} of job {job} is data of {length} characters, and an XCom takes only "
+                    f"{advice}: output {index} of job {job} is data of {length} characters, and an XCom takes only "
                     f"{MAX_RETURNED}"
                 )
 

@@ -20,6 +20,7 @@ class RecordingTaskInstance:
     Stands where Airflow's task instance does, and keeps the XComs that are pushed.
 
     :param clears: how often the task has been cleared: each clear lets it be tried once more.
+    :param retries: how often it has been tried again since.
     """
 
     dag_id = "dag"
@@ -27,9 +28,9 @@ class RecordingTaskInstance:
     task_id = "task"
     map_index = -1
 
-    def __init__(self, clears: int = 0) -> None:
-        self.try_number = 1 + clears
-        self.max_tries = clears
+    def __init__(self, clears: int = 0, retries: int = 0) -> None:
+        self.try_number = 1 + 2 * clears + retries
+        self.max_tries = 2 * clears + 1
         self.xcoms: dict[str, Any] = {}
         self.start_date = datetime.now(timezone.utc)
 

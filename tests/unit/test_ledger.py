@@ -19,6 +19,7 @@ PATH = "v6/images/text2img"
 FIRST = TaskTry("dag", "run", "task", try_number=1, max_tries=1)
 RETRY = TaskTry("dag", "run", "task", try_number=2, max_tries=1)
 CLEARED = TaskTry("dag", "run", "task", try_number=3, max_tries=3)
+RETRIED = TaskTry("dag", "run", "task", try_number=4, max_tries=3)
 OTHER = TaskTry("other", "run", "task")
 
 
@@ -91,8 +92,8 @@ def test_an_intent_without_a_job_is_in_doubt_until_the_user_has_cleared_the_task
     assert cleared.orphans == {1}
     cleared.jobs[1] = Job("", "v6/images", "failed", message="This may have been billed")
     cleared.settle("failed")
-    assert ledger(store, "ab", CLEARED).orphans == {1}
-    after = ledger(store, "ab", TaskTry("dag", "run", "task", try_number=4, max_tries=4))
+    assert ledger(store, "ab", RETRIED).orphans == {1}
+    after = ledger(store, "ab", TaskTry("dag", "run", "task", try_number=5, max_tries=5))
     assert (after.jobs, after.orphans) == ({}, set())
     assert str(after.names[1]).endswith(".2.json")
 
@@ -138,7 +139,7 @@ def test_a_finished_task_that_is_cleared_generates_again_where_the_user_wants_th
     cleared = ledger(store, "ab", CLEARED, on_clear="regenerate")
     assert cleared.jobs == {}
     submit(cleared, job(3))  # and the worker dies
-    retried = ledger(store, "ab", CLEARED, on_clear="regenerate")
+    retried = ledger(store, "ab", RETRIED, on_clear="regenerate")
     assert {position: found.id for position, found in retried.jobs.items()} == {0: "3"}
     assert len(store.read_all()) == 3  # the old receipts are left
 
@@ -149,7 +150,7 @@ def test_a_retry_of_a_cleared_task_generates_nothing_again(store):
     assert cleared.intend(1)
     cleared.accept(1, done(3))
     cleared.settle("success")  # and the worker dies
-    retried = ledger(store, "ab", CLEARED, on_clear="regenerate")
+    retried = ledger(store, "ab", RETRIED, on_clear="regenerate")
     assert {position: found.id for position, found in retried.jobs.items()} == {0: "1", 1: "3"}
 
 
@@ -177,7 +178,7 @@ def test_a_new_order_is_followed(store):
     moved = ledger(store, ["new", "b", "a", "a"], CLEARED)
     assert {position: found.id for position, found in moved.jobs.items()} == {1: "2", 2: "3", 3: "1"}
     submit(moved, job(4))
-    again = ledger(store, ["new", "b", "a", "a"], CLEARED)
+    again = ledger(store, ["new", "b", "a", "a"], RETRIED)
     assert {position: found.id for position, found in again.jobs.items()} == {0: "4", 1: "2", 2: "3", 3: "1"}
 
 
@@ -300,3 +301,14 @@ def test_a_batch_costs_three_writes_per_job_and_no_more_reads_than_it_has_receip
 
     finish(ledger(CountingStore(str(tmp_path)), [str(n) for n in range(100)]), *map(done, range(100)))
     assert counts == {"read_folder": 1, "read": 0, "create": 100, "write": 200}
+
+
+def test_the_same_try_once_more_counts_as_cleared(store):
+    """As with ``dag.test()``, which makes the run anew."""
+    finish(ledger(store, "ab"), done(1), job(2, status="failed"))
+    again = ledger(store, "ab")
+    assert set(again.jobs) == {0}
+    assert again.intend(1)
+    again.accept(1, done(3))
+    again.settle("success")
+    assert ledger(store, "ab", on_clear="regenerate").jobs == {}

@@ -207,7 +207,7 @@ def test_a_misspelt_field_of_the_extra(monkeypatch: pytest.MonkeyPatch, caplog: 
 
 
 def test_a_wait_says_when_its_jobs_are_expected_and_nothing_twice(sandbox: Sandbox, log: pytest.LogCaptureFixture):
-    run(operator(payload=FOX), {"ti": RecordingTaskInstance()}, lambda deferrals: sandbox.finish_all())
+    run(operator(payload=FOX, durable=False), {"ti": RecordingTaskInstance()}, lambda deferrals: sandbox.finish_all())
     lines = lines_of(log)
     assert lines[:4] == [
         f"Submitted to {PATH}: job v6/images:<id>, processing, expected about <time>",
@@ -225,7 +225,7 @@ def test_a_full_queue_is_waited_for_in_so_many_words(
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
     full = {"status": "error", "message": "Rate limit exceeded. Maximum 5 queued requests allowed.", "retry_after": 1}
     raw_server.answer(reply(full, 429), reply({"status": "success", "id": 1, "output": ["https://cdn/a.png"]}))
-    run(operator(payload=FOX, deferrable=deferrable), {"ti": RecordingTaskInstance()})
+    run(operator(payload=FOX, deferrable=deferrable, durable=False), {"ti": RecordingTaskInstance()})
     lines = lines_of(log)
     assert lines[0].startswith("Waiting for a queue slot, next try about <time>: ")
     assert ("Waiting in the triggerer for a queue slot, next try about <time>" in lines) == deferrable
