@@ -106,6 +106,16 @@ def test_picture_to_video(quick_sandbox: Sandbox):
     assert requests.get(finished.xcom("animate")[0], timeout=10).content[4:8] == b"ftyp"
 
 
+def test_stored_picture(tmp_path: Path, quick_sandbox: Sandbox):
+    finished = run("modelslab_stored_picture", {"folder": f"file://{tmp_path}"})
+    assert finished.state == "success", finished.states
+    _, video = quick_sandbox.jobs.values()
+    (file,) = finished.xcom("draw")
+    uploaded = requests.get(video.request.meta["init_image"], timeout=10)
+    assert uploaded.content == Path(file.removeprefix("file://")).read_bytes()
+    assert requests.get(finished.xcom("animate")[0], timeout=10).content[4:8] == b"ftyp"
+
+
 def test_batch(quick_sandbox: Sandbox):
     finished = run("modelslab_batch", {"animals": ["fox", "owl"]})
     assert finished.state == "success", finished.states
