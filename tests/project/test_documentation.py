@@ -18,6 +18,7 @@ import reference
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.support.dag_runs import DAGS_FOLDER, Run, load_dags
+from tests.support.pacing import set_policy
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,6 +75,7 @@ def bash_block(start: str) -> str:
 def quick_sandbox(monkeypatch):
     with Sandbox(duration=1.0) as quick:
         monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", quick.connection)
+        set_policy(monkeypatch, min_long_delay=1.0)  # trainings take a second here
         yield quick
 
 
