@@ -8,8 +8,9 @@ import shlex
 import signal
 import sys
 from threading import Event
+from typing import get_args
 
-from airflow_provider_modelslab.sandbox.faults import FAULTS, parse_probabilities
+from airflow_provider_modelslab.sandbox.faults import FAULTS, QueueReply, parse_probabilities
 from airflow_provider_modelslab.sandbox.sandbox import DEFAULT_KEY, Sandbox
 
 
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="requests a second, beyond which all clients together get HTTP 429; 0: no limit",
     )
+    add("--queue-reply", choices=get_args(QueueReply), default="limit", help="what a full queue names in its refusal")
     add("--faults", type=_probabilities, default="", metavar="NAME=P,...", help="faults and their probabilities")
     add("--webhooks-anywhere", action="store_true", help="call webhooks on other machines, too")
     add("--seed", type=int, default=0, metavar="N", help="seed of all random choices")
@@ -89,6 +91,7 @@ def _sandbox(options: argparse.Namespace) -> Sandbox:
         eta_sigma=None if options.no_eta else options.eta_sigma,
         instant=options.instant,
         queue_limit=options.queue_limit or None,
+        queue_reply=options.queue_reply,
         requests_per_second=options.requests_per_second or None,
         faults=options.faults,
         webhooks_anywhere=options.webhooks_anywhere,

@@ -266,6 +266,16 @@ class Api:
         self._authenticated(request, match[0])
         return replies.request_count(self.ledger.account(STANDARD))
 
+    def _answer_assets(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
+        parameters = self._authenticated(request, match[0])
+        kinds = _KINDS_OF_ASSETS.get(str(parameters.get("type")))
+        per_page, page = _whole(parameters.get("per_page"), 10), _whole(parameters.get("page"), 1)
+        if kinds is None or not 1 <= per_page <= _MAX_PER_PAGE or page < 1:
+            return replies.error({"type": ["The type, per_page or page is invalid."]})
+        jobs = reversed(self.ledger.jobs.values())
+        made = [job for job in jobs if job.status == "success" and job.request.kind in kinds]
+        return replies.assets_generated(made[(page - 1) * per_page :][:per_page], base_url)
+
     def _answer_file(self, request: ReceivedRequest, match: re.Match[str], base_url: str) -> Reply:
         job = self.ledger.find_by_token(match["token"])
         # Clients get the links with the submission; the files exist once the job is done.
@@ -295,6 +305,8 @@ class Api:
         if wrong := _wrong_parameters(path, parameters):
             raise _Refused(replies.error(wrong))
         if account.queue_limit is not None and account.in_flight >= account.queue_limit:
+            if self._fault_settings.queue_reply == "current_queue":
+                raise _Refused(replies.queue_full(account.in_flight))
             raise _Refused(replies.rate_limited(account.queue_limit, self._fault_settings.retry_after))
         if account.balance < PRICE:
             raise _Refused(replies.insufficient_credits())
@@ -309,6 +321,21 @@ class Api:
         if job.status == "processing":
             return replies.still_processing("messege" if family == "v6/images" else "message")
         return replies.success(job, base_url, full=False)
+
+
+_MAX_PER_PAGE = 30
+
+_KINDS_OF_ASSETS = {
+    "image": ("png", "jpg"),
+    "video": ("mp4", "gif"),
+    "voice": ("wav", "txt"),
+    "3d": ("glb",),
+}
+"""The kinds of files, by the ``type`` that ``assets_generated`` takes."""
+
+
+def _whole(value: object, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
 
 
 def is_generation(path: str) -> bool:
@@ -401,6 +428,7 @@ _ROUTES = [
         ("file", rf"/files/\w+/{_FILE}", ("GET", "HEAD"), Api._answer_file),
         ("account", r"/api/wallet_balance", ("POST",), Api._answer_wallet_balance),
         ("account", r"/api/v6/processing/request_count", ("POST",), Api._answer_request_count),
+        ("account", r"/api/(?:v6/)?assets_generated", ("POST",), Api._answer_assets),
         ("upload", r"/api/v6/base64_to_url", ("POST",), Api._answer_upload),
         ("file", r"/files/(?P<name>uploads/[\w.-]+)", ("GET", "HEAD"), Api._answer_uploaded),
         ("fetch", r"/api/(?P<endpoint>v6/trainer)/status/(?P<id>[^/]+)", ("POST",), Api._answer_state),

@@ -12,18 +12,22 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from airflow_provider_modelslab.sandbox import replies
+from airflow_provider_modelslab.endpoints import MODELSLAB
+from airflow_provider_modelslab.sandbox import replies, shapes
 from airflow_provider_modelslab.sandbox.http import Reply, json_reply
 
 RequestKind = Literal["fetch", "submit"]
+
+QueueReply = Literal["limit", "current_queue"]
 
 _FETCH: tuple[RequestKind, ...] = ("fetch",)
 _SUBMIT: tuple[RequestKind, ...] = ("submit",)
 _BOTH: tuple[RequestKind, ...] = ("fetch", "submit")
 
 _PROXY_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+_TOO_MANY_ATTEMPTS = Reply(status=429, body=b"Too Many Attempts.", content_type="text/plain")
 _LANDING_PAGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body></body></html>"
 
 
@@ -34,10 +38,12 @@ class FaultSettings:
 
     :param retry_after: seconds that a rate limit asks for.
     :param slow_seconds: how long a slow reply takes.
+    :param queue_reply: what a full queue answers: its ``limit`` with HTTP 429, or ``current_queue`` inside HTTP 200.
     """
 
     retry_after: int = 30
     slow_seconds: float = 2.0
+    queue_reply: QueueReply = "limit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,25 @@ def _without_output(due: Reply) -> Reply:
     return json_reply({"status": "success", "id": json.loads(due.body).get("id", ""), "output": []})
 
 
+def _pause_in_minutes(seconds: int) -> str:
+    return f"Try again in {max(1, round(seconds / 60))} minutes."
+
+
+def _as_error(due: Reply) -> Reply:
+    body = json.loads(due.body or b"{}")
+    return json_reply({**body, "status": "error"}) if body.get("status") == "processing" else due
+
+
+def _result(shape: Callable[[shapes.Body, list[str]], Mapping[str, Any]]) -> Fault:
+    change = shapes.of_result(shape)
+    return Fault(reply=lambda due, _: change(due), accepted=True)
+
+
+def _id(shape: Callable[[shapes.Body], Mapping[str, Any]]) -> Fault:
+    change = shapes.of_id(shape)
+    return Fault(reply=lambda due, _: change(due), on=_SUBMIT, accepted=True)
+
+
 FAULTS: Mapping[str, Fault] = {
     # The generation fails: that of the job submitted, or that of the job asked for if it is still running.
     "failed": Fault(fails_job=True, accepted=True),
@@ -85,9 +110,33 @@ FAULTS: Mapping[str, Fault] = {
             "Rate limit exceeded", tips=f"Please wait for {settings.retry_after} seconds before the next request."
         )
     ),
+    # What public clients met besides.
+    "pause_in_minutes": Fault(reply=lambda due, settings: replies.error(_pause_in_minutes(settings.retry_after))),
+    "current_queue": Fault(reply=_instead(replies.queue_full(16))),
+    "too_many_attempts": Fault(reply=_instead(_TOO_MANY_ATTEMPTS)),
+    "out_of_credits": Fault(reply=_instead(replies.error("You are out of credits, please fund your wallet"))),
+    "server_error_200": Fault(reply=_instead(replies.error("Internal server error. Please try again."))),
+    "plain_validation": Fault(reply=_instead(replies.error("The prompt field is required.")), on=_SUBMIT),
+    "processing_error": Fault(reply=lambda due, _: _as_error(due), accepted=True),
+    # The same results in other shapes.
+    "output_in_proxy_links": _result(lambda body, urls: {"output": [], "proxy_links": urls}),
+    "output_in_links": _result(lambda body, urls: {"links": urls}),
+    "output_url": _result(lambda body, urls: {"output_url": urls[0]}),
+    "output_objects": _result(lambda body, urls: {"output": [{"url": url, "seed": 7} for url in urls]}),
+    "output_nested": _result(lambda body, urls: {"output": {"output": urls, "status": "success"}}),
+    "output_text": _result(lambda body, urls: {"output": shapes.TEXT}),
+    "output_transcript": _result(lambda body, urls: {"output": shapes.TRANSCRIPT}),
+    "output_in_meta": _result(lambda body, urls: {"meta": {"transcription": shapes.TRANSCRIPT}}),
+    # The id of an accepted submission in other shapes.
+    "id_as_request_id": _id(lambda body: {"request_id": body["id"]}),
+    "id_in_fetch_result": _id(lambda body: {"fetch_result": body["fetch_result"]}),
+    "id_elsewhere": _id(lambda body: {"order_id": body["id"]}),
+    "official_fetch_result": _id(lambda body: shapes.on_host(body, MODELSLAB)),
+    "foreign_fetch_result": _id(lambda body: shapes.on_host(body, "elsewhere.example")),
     # The servers and the proxies before them.
     "http_500": Fault(reply=_instead(replies.error("Internal server error. Please contact support.", 500))),
     "http_502": Fault(reply=_instead(Reply(status=502, body=_PROXY_PAGE, content_type="text/html"))),
+    "http_524": Fault(reply=_instead(Reply(status=524, body=_PROXY_PAGE, content_type="text/html")), accepted=True),
     "http_503": Fault(reply=_instead(replies.error("Service temporarily unavailable. Please retry.", 503))),
     "html": Fault(reply=_instead(Reply(body=_LANDING_PAGE, content_type="text/html"))),
     # The network. A submission whose reply is lost has been accepted; only "drop_unaccepted" strikes before that.

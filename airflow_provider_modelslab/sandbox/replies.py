@@ -6,7 +6,7 @@ Pure: a job or the parts of an answer go in, a reply comes out. Which reply is d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow_provider_modelslab.endpoints import route_of
@@ -114,6 +114,15 @@ def too_many_requests(retry_after: int) -> Reply:
     return error("Too Many Attempts.", 429, retry_after=retry_after)
 
 
+def queue_full(in_queue: int) -> Reply:
+    """
+    Return the other answer to a submission for which the account's queue has no room: inside HTTP 200.
+
+    :param in_queue: how many jobs it holds.
+    """
+    return error("Rate limit exceeded", current_queue=in_queue, tips="You are sending too many requests.")
+
+
 def insufficient_credits() -> Reply:
     """Return the answer to a submission that the account cannot pay for."""
     return error("Insufficient credits. Please top up your wallet.", 402)
@@ -158,6 +167,12 @@ def request_count(account: Account) -> Reply:
     """Return how many requests of an account are in flight."""
     message = "Current processing request count retrieved successfully"
     return json_reply({"status": "success", "processing_count": account.in_flight, "message": message})
+
+
+def assets_generated(jobs: Iterable[Job], base_url: str) -> Reply:
+    """Return a page of the outputs of an account."""
+    data = [{"id": job.id, "output": output_urls(job, base_url)} for job in jobs]
+    return json_reply({"status": "success", "data": data})
 
 
 def webhook_body(job: Job) -> dict[str, Any]:

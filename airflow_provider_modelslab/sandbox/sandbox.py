@@ -21,7 +21,7 @@ from airflow_provider_modelslab.endpoints import parse_submission_path
 from airflow_provider_modelslab.sandbox import replies, webhooks
 from airflow_provider_modelslab.sandbox.api import ENTERPRISE, STANDARD, Api, ProcessingReplies, is_generation
 from airflow_provider_modelslab.sandbox.control_api import PREFIX, ControlApi
-from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings, RequestLimit
+from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings, QueueReply, RequestLimit
 from airflow_provider_modelslab.sandbox.http import ReceivedRequest, Reply
 from airflow_provider_modelslab.sandbox.page import page
 from airflow_provider_modelslab.sandbox.request_log import RequestLog
@@ -63,6 +63,8 @@ class Sandbox:
         reply to the submission, ``"by_family"`` whichever the family is known for.
     :param faults: faults by name with their probabilities, see :meth:`set_faults`.
     :param slow_seconds: how long the fault ``slow`` delays a reply.
+    :param queue_reply: what a full queue answers: its ``"limit"`` with HTTP 429, or, as ``"current_queue"``, how many
+        jobs it holds, inside HTTP 200.
     :param webhooks_anywhere: call webhooks on any host; otherwise only on this machine.
     :param first_id: the id of the first job: one sandbox after another, with jobs that must not be mistaken.
     :param seed: seed of all random choices.
@@ -87,6 +89,7 @@ class Sandbox:
         processing_replies: ProcessingReplies = "by_family",
         faults: Mapping[str, float] | None = None,
         slow_seconds: float = 2.0,
+        queue_reply: QueueReply = "limit",
         webhooks_anywhere: bool = False,
         first_id: int = FIRST_JOB_ID,
         seed: int = 0,
@@ -102,7 +105,9 @@ class Sandbox:
             instant=instant,
             seed=seed,
         )
-        self._fault_settings = FaultSettings(retry_after=retry_after, slow_seconds=slow_seconds)
+        self._fault_settings = FaultSettings(
+            retry_after=retry_after, slow_seconds=slow_seconds, queue_reply=queue_reply
+        )
         self._processing_replies = processing_replies
         self._requests_per_second = requests_per_second
         self._initial_faults = dict(faults or {})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,18 @@ from tests.sandbox.conftest import PROMPT, Post, Poster
 SUBMISSION = "v6/video/text2video"
 
 NO_REPLY = (0, "")
+
+# In other fields, once the job is done.
+RESULTS: dict[str, object] = {
+    "output_in_proxy_links": ("proxy_links",),
+    "output_in_links": ("links",),
+    "output_url": ("output_url",),
+    "output_objects": ("output", 0, "url"),
+    "output_nested": ("output", "output"),
+    "output_text": ("output",),
+    "output_transcript": ("output", "timestamps"),
+    "output_in_meta": ("meta", "transcription"),
+}
 
 # What a client gets: HTTP status and a part of the text. ``None``: what it would have got without the fault.
 SEEN: dict[str, tuple[int, str] | None] = {
@@ -34,9 +47,25 @@ SEEN: dict[str, tuple[int, str] | None] = {
     "drop_midway": NO_REPLY,
     "truncated": (200, '{"status": "processing", "tip"'),
     "slow": None,
+    "pause_in_minutes": (200, '"message": "Try again in 1 minutes."'),
+    "current_queue": (200, '"current_queue": 16'),
+    "too_many_attempts": (429, "Too Many Attempts."),
+    "out_of_credits": (200, "You are out of credits"),
+    "server_error_200": (200, "Internal server error."),
+    "plain_validation": (200, '"message": "The prompt field is required."'),
+    "processing_error": (200, '"status": "error"'),
+    "http_524": (524, "<html>"),
+    **dict.fromkeys(RESULTS),
+    "id_as_request_id": (200, '"request_id": 3'),
+    "id_in_fetch_result": (200, '"fetch_result": "http://127.0.0.1:'),
+    "id_elsewhere": (200, '"order_id": 3'),
+    "official_fetch_result": (200, '"fetch_result": "https://modelslab.com/api/v6/video/fetch/3'),
+    "foreign_fetch_result": (200, '"fetch_result": "https://elsewhere.example/api/v6/video/fetch/3'),
 }
 
-ACCEPTED = {"failed", "empty_output", "drop", "drop_midway", "truncated", "slow"}
+IDS = {"id_as_request_id", "id_in_fetch_result", "id_elsewhere", "official_fetch_result", "foreign_fetch_result"}
+ACCEPTED = {"failed", "empty_output", "drop", "drop_midway", "truncated", "slow", "processing_error", "http_524"}
+ACCEPTED |= {*RESULTS, *IDS}
 
 
 @pytest.fixture
@@ -54,11 +83,14 @@ def assert_seen(fault: str, post: Post, path: str) -> None:
     status, text = SEEN[fault] or (200, '{"status": ')
     assert reply.status_code == status
     assert text in reply.text
-    assert reply.headers["Content-Type"].startswith("text/html" if "<html>" in text else "application/json")
+    expected = {"<": "text/html", "{": "application/json"}.get(reply.text.lstrip()[0], "text/plain")
+    assert reply.headers["Content-Type"].startswith(expected)
 
 
-def test_every_fault_is_tested() -> None:
+def test_every_fault_is_tested_and_documented() -> None:
     assert SEEN.keys() == FAULTS.keys()
+    page = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text()
+    assert [name for name in FAULTS if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("fault", [name for name in FAULTS if "fetch" in FAULTS[name].on])
@@ -106,6 +138,25 @@ def test_empty_output_keeps_the_id(sandbox: Sandbox, post: Post) -> None:
     job_id = sandbox.submit(SUBMISSION, PROMPT)["id"]
     sandbox.script("fetch", ["empty_output"])
     assert post(f"v6/video/fetch/{job_id}").json() == {"status": "success", "id": job_id, "output": []}
+
+
+@pytest.mark.parametrize(("fault", "place"), RESULTS.items())
+def test_results_stand_in_other_places(sandbox: Sandbox, post: Post, fault: str, place: tuple[Any, ...]) -> None:
+    job_id = sandbox.submit(SUBMISSION, PROMPT)["id"]
+    sandbox.finish_all()
+    sandbox.script("fetch", [fault])
+    reply = value = post(f"v6/video/fetch/{job_id}").json()
+    for name in place:
+        value = value[name]
+    assert value
+    assert (reply["status"], reply["id"]) == ("success", job_id)
+
+
+def test_a_full_queue_may_tell_how_many_it_holds(poster: Poster) -> None:
+    with Sandbox(queue_limit=1, queue_reply="current_queue", duration=float("inf")) as sandbox:
+        sandbox.submit(SUBMISSION, PROMPT)
+        reply = poster(sandbox)(SUBMISSION, **PROMPT)
+        assert (reply.status_code, reply.json()["status"], reply.json()["current_queue"]) == (200, "error", 1)
 
 
 def test_a_script_is_followed_in_turn_and_then_over(sandbox: Sandbox, post: Post) -> None:

@@ -27,6 +27,7 @@ from airflow_provider_modelslab.exceptions import (
 from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sandbox import Sandbox
+from airflow_provider_modelslab.sandbox.shapes import TEXT, TRANSCRIPT
 from tests.support.pacing import SimulatedClock, set_policy, simulated
 from tests.support.raw_server import RESET, RawServer, reply
 from tests.support.waiting import wait_until
@@ -86,6 +87,57 @@ def test_a_failed_job_is_a_job(sandbox: Sandbox, client):
     sandbox.fail(job.id, "No GPU left")
     failed = client.fetch(job.id, job.endpoint)
     assert (failed.status, failed.message, failed.outputs) == ("failed", "No GPU left", [])
+
+
+@both
+@pytest.mark.parametrize(
+    "shape", ["output_in_proxy_links", "output_in_links", "output_url", "output_objects", "output_nested"]
+)
+def test_urls_are_found_wherever_they_stand(sandbox: Sandbox, client, shape):
+    job = client.submit(VIDEO, PROMPT)
+    sandbox.finish(job.id)
+    sandbox.script("fetch", [shape])
+    (url,) = client.fetch(job.id, job.endpoint).outputs
+    assert str(url).startswith(f"{sandbox.url}/files/")
+
+
+@both
+@pytest.mark.parametrize(
+    ("shape", "output"),
+    [("output_text", TEXT), ("output_transcript", TRANSCRIPT), ("output_in_meta", TRANSCRIPT)],
+)
+def test_texts_and_structured_results_are_outputs(sandbox: Sandbox, client, shape, output):
+    job = client.submit(VIDEO, PROMPT)
+    sandbox.finish(job.id)
+    sandbox.script("fetch", [shape])
+    assert client.fetch(job.id, job.endpoint).outputs == [output]
+
+
+@both
+@pytest.mark.parametrize(
+    ("shape", "host"),
+    [
+        ("id_as_request_id", ""),
+        ("id_in_fetch_result", ""),
+        ("processing_error", ""),
+        ("foreign_fetch_result", ""),
+        ("official_fetch_result", "modelslab.com"),
+    ],
+)
+def test_a_job_is_polled_whatever_its_reply_calls_the_id(sandbox: Sandbox, client, shape, host):
+    sandbox.script("submit", [shape])
+    job = client.submit(VIDEO, PROMPT)
+    sandbox.finish_all()
+    assert (int(job.id), job.host) == (*sandbox.jobs, host)
+    assert client.fetch(job).status == "success"
+
+
+@both
+def test_an_unusable_reply_names_every_id_that_it_has(sandbox: Sandbox, client):
+    sandbox.script("submit", ["id_elsewhere"])
+    with pytest.raises(ModelsLabAmbiguousSubmission, match="names order_id '3") as raised:
+        client.submit(VIDEO, PROMPT)
+    assert raised.value.ids == {"order_id": str(*sandbox.jobs)}
 
 
 @both
