@@ -167,7 +167,8 @@ def store(
     ]
     paths = paths_of(files)
     context["ti"].xcom_push(key=FILES_KEY, value=paths)
-    lineage.report_files(jobs, paths, output_path, None if options is None else options.base_url)
+    paths_by_job = [(job, paths_of([files_of_job])) for job, files_of_job in zip(jobs, files, strict=True)]
+    lineage.report_files(paths_by_job, output_path, None if options is None else options.base_url)
     return files
 
 

@@ -8,7 +8,7 @@ prompt. Airflow's collector keeps up to 100 assets of a task, and only where a p
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -48,12 +48,11 @@ def file_uri(path: str) -> str:
     return f"{scheme}://{place.rpartition('@')[2]}{slash}{name}"
 
 
-def report_files(jobs: Sequence[Job], files: Sequence[str], output_path: str, base_url: str | None) -> None:
+def report_files(files: Iterable[tuple[Job, Sequence[str]]], output_path: str, base_url: str | None) -> None:
     """
     Report stored files to Airflow's lineage collector, each with its job as its source.
 
-    :param jobs: the jobs.
-    :param files: where their outputs were stored, in the order of the jobs and their outputs.
+    :param files: the jobs, each with the paths of its files.
     :param output_path: the folder.
     :param base_url: the connection's own host, where it has one.
     """
@@ -63,12 +62,11 @@ def report_files(jobs: Sequence[Job], files: Sequence[str], output_path: str, ba
     try:
         collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
         folder = ObjectStoragePath(output_path)
-        paths = iter(files)
-        for job in jobs:
+        for job, paths in files:
             source = job_uri(job, base_url)
-            if job.outputs:
+            if paths:
                 collector.add_input_asset(folder, uri=source)
-            for _, path in zip(job.outputs, paths, strict=False):
+            for path in paths:
                 collector.add_output_asset(folder, uri=file_uri(path), asset_extra={SOURCE: source})
     except Exception as error:  # the files are there, whatever becomes of their lineage
         _log.warning("The lineage of the stored files was not reported (%s)", type(error).__name__)

@@ -16,6 +16,10 @@ from tests.system.steps import PATIENCE, check_run
 DAG = "metered"
 
 
+def polls(sandbox: Sandbox) -> int:
+    return sum("/fetch/" in request.path for request in sandbox.requests)
+
+
 @pytest.mark.selection
 def test_every_documented_metric_arrives_and_nothing_else(
     airflow: AirflowInstance, statsd: StatsdServer, connected_sandbox: Callable[..., Sandbox], tmp_path: Path
@@ -33,10 +37,9 @@ def test_every_documented_metric_arrives_and_nothing_else(
         airflow.trigger(DAG, {**conf, "connection": "modelslab_failing", "endpoint": "v9/future/make"}),
         airflow.trigger(DAG, {**conf, "connection": "modelslab_losing"}),
     ]
-    polled = "/api/v6/images/fetch/"
-    airflow.wait_until(
-        lambda: sum(request.path.startswith(polled) for request in good.requests) > 1, PATIENCE, "the job is not polled"
-    )
+    airflow.wait_for_state(DAG, well, "generate", "deferred", timeout=PATIENCE)
+    before = polls(good)
+    airflow.wait_until(lambda: polls(good) > before + 1, PATIENCE, "the triggerer does not poll")
     good.finish_all()
     check_run(airflow, DAG, well)
     assert [airflow.wait_for_run(DAG, run_id, PATIENCE) for run_id in bad] == ["failed", "failed"]
