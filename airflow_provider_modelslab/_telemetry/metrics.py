@@ -17,17 +17,19 @@ from typing import Literal
 
 from airflow.providers.common.compat.sdk import Stats
 
+from airflow_provider_modelslab._protocol.kinds import KINDS, kind_of
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab.endpoints import FetchEndpoint
 
 OTHER = "other"
-"""The endpoint of all families that :class:`FetchEndpoint` does not name."""
+"""The endpoint of all families that are not known."""
 
 _FAMILIES = frozenset(member.value for member in FetchEndpoint)
+_KINDS = {kind: kind.endpoint.removesuffix("/[^/]+") for kind in KINDS}  # all workflows together
 _VERDICTS = frozenset(verdict.name.lower() for verdict in Verdict)
 
 TAGS: Mapping[str, frozenset[str] | None] = {
-    "endpoint": _FAMILIES | {OTHER},
+    "endpoint": _FAMILIES | set(_KINDS.values()) | {OTHER},
     "reason": _VERDICTS,
     "verdict": _VERDICTS,
     "paused": frozenset({"polls", "submissions"}),
@@ -225,7 +227,10 @@ def file_stored(size: int) -> None:
 
 
 def _family(endpoint: str) -> str:
-    return endpoint if endpoint in _FAMILIES else OTHER
+    if endpoint in _FAMILIES:
+        return endpoint
+    kind = kind_of(endpoint)
+    return OTHER if kind is None else _KINDS[kind]
 
 
 def _word(verdict: Verdict) -> str:

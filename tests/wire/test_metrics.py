@@ -102,10 +102,16 @@ def test_each_try_and_each_pause_of_a_submission_counts(server: RawServer, stats
     assert stats.totals("paused_seconds")[("submissions",)] >= 4
 
 
-def test_a_job_of_a_family_that_is_not_known_is_one_of_the_others(server: RawServer, stats: RecordedStats):
-    server.answer(reply(ACCEPTED))
-    ModelsLabHook().submit("v9/future/make", {"prompt": "a fox"})
-    assert stats.totals("jobs.submitted") == {("other",): 1}
+@pytest.mark.parametrize(
+    ("path", "endpoint"),
+    [("v9/future/make", "other"), ("v6/trainer/train", "v6/trainer"), ("v1/workflows/my-own/run", "v1/workflows")],
+)
+def test_no_endpoint_has_a_name_of_its_own_that_users_or_modelslab_may_make_up(
+    server: RawServer, stats: RecordedStats, path, endpoint
+):
+    server.answer(reply({**ACCEPTED, "execution_id": "e1", "training_id": "t1"}))
+    ModelsLabHook().submit(path, {"prompt": "a fox"})
+    assert stats.totals("jobs.submitted") == {(endpoint,): 1}
 
 
 # --- waits on a worker ---
