@@ -25,7 +25,7 @@ No message carries the API key or the body of a request::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -118,12 +118,14 @@ class ModelsLabAmbiguousSubmission(AirflowFailException):
     because the API has no idempotency key: a second submission is a second job.
 
     :param message: what happened.
-    :param ids: whatever looks like an id in the reply, by the names of its fields.
+    :param job: what the reply names of a job: an id, where it has one that can be polled, and whatever else looks like
+        an id in it. ``ids`` are all of these, by the names of their fields.
     """
 
-    def __init__(self, message: str, ids: Mapping[str, str] | None = None) -> None:
+    def __init__(self, message: str, job: Job | None = None) -> None:
         super().__init__(message)
-        self.ids = dict(ids or {})
+        self.job = job
+        self.ids: dict[str, str] = {} if job is None else ({"id": job.id} if job.id else {}) | job.ids
 
 
 class ModelsLabTransientError(AirflowException):
@@ -236,7 +238,7 @@ def exception_for(
     retry_after: float | None = None,
     *,
     queue_slots: int | None = None,
-    ids: Mapping[str, str] | None = None,
+    job: Job | None = None,
 ) -> AirflowException:
     """
     Return the exception of a verdict that is not about a job: what to do, and what happened.
@@ -246,7 +248,7 @@ def exception_for(
     :param conn_id: the connection that was used.
     :param retry_after: seconds to pause, where ModelsLab named them.
     :param queue_slots: of a rate limit, how many jobs the account's queue holds, where that is known.
-    :param ids: of an ambiguous submission, what its reply names.
+    :param job: of an ambiguous submission, what its reply names of a job.
     """
     kind, template = _BY_VERDICT.get(verdict, _BY_VERDICT[Verdict.TRANSIENT])
     text = template.format(message=message.rstrip(". "), conn_id=conn_id, pause=format_duration(retry_after or 0.0))
@@ -254,4 +256,4 @@ def exception_for(
         return kind(text, retry_after, queue_slots)
     if issubclass(kind, ModelsLabTransientError):
         return kind(text, retry_after)
-    return kind(text, ids) if issubclass(kind, ModelsLabAmbiguousSubmission) else kind(text)
+    return kind(text, job) if issubclass(kind, ModelsLabAmbiguousSubmission) else kind(text)

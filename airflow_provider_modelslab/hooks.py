@@ -501,10 +501,9 @@ class ModelsLabHook(BaseHook):
         message = f"submission to {path}: {reply.job.message or 'an error without a reason'}"
         if reply.verdict is Verdict.REFUSED:
             message += did_you_mean(path, GENERATION_ENDPOINTS)
-        ids = ({"id": reply.job.id} if reply.job.id else {}) | reply.job.ids
-        if ids:
-            told = [f"job {reply.job}"] if reply.job.id else []
-            told += [f"{name} {text!r}" for name, text in reply.job.ids.items()]
+        told = [f"job {reply.job}"] if reply.job.id else []
+        told += [f"{name} {text!r}" for name, text in reply.job.ids.items()]
+        if told:
             message += f" (the reply names {', '.join(told)})"
         raise exception_for(
             reply.verdict,
@@ -512,7 +511,7 @@ class ModelsLabHook(BaseHook):
             self.modelslab_conn_id,
             reply.retry_after,
             queue_slots=reply.queue_slots,
-            ids=ids,
+            job=reply.job if told else None,
         )
 
     def _cancelled(self, reply: Reply, job: Job) -> None:

@@ -44,7 +44,7 @@ def first_address(records: Any) -> str:
 
     :param records: what stands in the XCom, of any shape: a task may push what it likes.
     """
-    addresses = [*_texts(records, "outputs"), *_texts(records, "proxy_links")]
+    addresses = [address for field in ("outputs", "proxy_links", "future_links") for address in _texts(records, field)]
     return next(filter(_may_be_opened, addresses), "")
 
 

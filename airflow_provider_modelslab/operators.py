@@ -515,7 +515,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         job = Job(id="", endpoint=endpoint_of_submission(self.endpoint), status="failed", message=str(error))
         with self._paid_for():
             if isinstance(error, ModelsLabAmbiguousSubmission):
-                ledger.doubt(position, _named_job(error, self.endpoint))
+                ledger.doubt(position, error.job)
             elif isinstance(error, ModelsLabJobFailed):
                 ledger.fail(position, job)
             else:
@@ -672,12 +672,6 @@ class ModelsLabGenerateOperator(BaseOperator):
             progress.ledger.hand_over()
         records = xcom_records(jobs)
         return records if progress.batch else records[0]
-
-
-def _named_job(error: ModelsLabAmbiguousSubmission, endpoint: str) -> Job | None:
-    """Return the job that an unusable reply to a submission has named, with whatever looks like an id in it."""
-    ids = dict(error.ids)
-    return Job(ids.pop("id", ""), endpoint_of_submission(endpoint), ids=ids) if error.ids else None
 
 
 def _probe(output_path: str) -> None:

@@ -35,7 +35,8 @@ def job_uri(job: Job, base_url: str | None) -> str:
     :param job: the job.
     :param base_url: the connection's own host, where it has one: its jobs are known there only.
     """
-    host = urlsplit(base_url).netloc.rpartition("@")[2] if base_url else route_of(job.endpoint).host
+    official = job.host or route_of(job.endpoint).host
+    host = urlsplit(base_url).netloc.rpartition("@")[2] if base_url else official
     return f"{SCHEME}://{host}/{job.endpoint}/{quote(job.id, safe='')}"
 
 

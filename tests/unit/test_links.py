@@ -20,6 +20,8 @@ def test_it_leads_to_the_first_output(address):
 
 def test_while_there_is_no_output_it_leads_to_where_one_is_announced():
     assert first_address([{"outputs": [], "proxy_links": ["https://cdn.example/soon.png"]}]).endswith("soon.png")
+    assert first_address([{"outputs": [], "future_links": ["https://cdn.example/soon.png"]}]).endswith("soon.png")
+    assert first_address([{"outputs": [{"text": "A walk"}, "A walk", GOOD]}]) == GOOD
     assert first_address([{"outputs": [], "proxy_links": ["https://cdn.example/x"]}, *records(GOOD)]) == GOOD
 
 

@@ -602,6 +602,41 @@ def test_outputs_that_are_data_go_into_files_and_not_into_the_database(
     assert sum(path_of(request) == f"/api/{PATH}" for request in raw_server.requests) == 1
 
 
+def transcript(words: int) -> dict[str, Any]:
+    return {
+        "text": "a walk",
+        "timestamps": [{"word": "walk", "start": n / 2, "end": n / 2 + 0.4} for n in range(words)],
+    }
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("words", [3, 500, 3000], ids=["short", "long", "too long for an XCom"])
+def test_a_transcript_is_returned_and_stored_whole(
+    raw_server: RawServer, monkeypatch, context, deferrable, words, tmp_path
+):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    output = transcript(words)
+    queued = reply({"status": "processing", "id": 7, "eta": 0.1})
+    done = reply({"status": "success", "id": 7, "output": output})
+    raw_server.answer_to = lambda request: queued if path_of(request) == f"/api/{PATH}" else done
+    arguments = {"payload": None, "payloads": {"a": {"prompt": "a"}}, "deferrable": deferrable, "poke_interval": 0.1}
+    if words == 3000:
+        with pytest.raises(ModelsLabArgumentError, match="Pass an output_path"):
+            run(operator(**arguments), context)
+    else:
+        assert run(operator(**arguments), context) == [output]
+        (shown,) = context["ti"].xcoms["jobs"][0]["outputs"]
+        (item,) = context["ti"].xcoms["manifest"]["items"]
+        assert item["outputs"] == [shown]
+        assert shown == output if words == 3 else str(shown).endswith(")")
+    (returned,) = run(operator(output_path=tmp_path, **arguments), context)
+    (path,) = context["ti"].xcoms["files"]
+    assert returned == (output if words == 3 else path)
+    assert json.loads(Path(path).read_text()) == output
+    assert Path(path).suffix == ".json"
+    assert len(json.dumps(context["ti"].xcoms)) < 10_000
+
+
 def test_a_skipped_upstream_is_left_out(quick_sandbox: Sandbox, context, log):
     task: Any = operator(payloads="{{ x }}")
     task.payloads = {"owl": {"prompt": "owl"}, "hare": None}
