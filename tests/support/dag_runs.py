@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +53,17 @@ class Run:
 
     :param dag: the DAG.
     :param conf: the run's ``conf``, whose values replace the DAG's params.
+    :param moment: the logical date: of the same one, it is the same run again.
     """
 
-    def __init__(self, dag: DAG, conf: dict[str, Any] | None = None) -> None:
+    def __init__(self, dag: DAG, conf: dict[str, Any] | None = None, moment: datetime | None = None) -> None:
         if AIRFLOW_3_0:
             activate_outlets(dag)
-        run = dag.test(run_conf=conf)
+        if not AIRFLOW_V_3_0_PLUS:
+            # Before it runs again, the run is deleted with its notes, which refer to users.
+            import_module("airflow.providers.fab.auth_manager.models")
+        names = ("logical_date", "run_after") if AIRFLOW_V_3_0_PLUS else ("execution_date",)
+        run = dag.test(run_conf=conf, **({} if moment is None else dict.fromkeys(names, moment)))
         self.state = str(getattr(run.state, "value", run.state))
         self._instances = {(each.task_id, each.map_index): each for each in run.get_task_instances()}
 
