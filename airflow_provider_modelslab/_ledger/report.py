@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_provider_modelslab._ledger.receipts import STATES, Receipt, State
+from airflow_provider_modelslab._ledger.receipts import STATES, Receipt
 from airflow_provider_modelslab._protocol.formatting import one_line
 from airflow_provider_modelslab._protocol.prices import Prices, price_of
 
@@ -74,7 +74,7 @@ class Sum:
 
     day: str
     endpoint: str
-    states: Mapping[State, int]
+    states: dict[str, int]
     estimate: float | None
 
     @property

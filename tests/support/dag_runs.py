@@ -63,7 +63,8 @@ class Run:
             # Before it runs again, the run is deleted with its notes, which refer to users.
             import_module("airflow.providers.fab.auth_manager.models")
         names = ("logical_date", "run_after") if AIRFLOW_V_3_0_PLUS else ("execution_date",)
-        run = dag.test(run_conf=conf, **({} if moment is None else dict.fromkeys(names, moment)))
+        dates: dict[str, Any] = {} if moment is None else dict.fromkeys(names, moment)
+        run = dag.test(run_conf=conf, **dates)
         self.state = str(getattr(run.state, "value", run.state))
         self._instances = {(each.task_id, each.map_index): each for each in run.get_task_instances()}
 
