@@ -126,6 +126,7 @@ _REMEMBERED = (
     "cancel_on_kill",
     "durable",
     "ledger_path",
+    "retry_failed",
 )
 """
 The arguments that count until the try ends as the first execution was given them: Airflow renders templates, and reads
@@ -179,6 +180,9 @@ class ModelsLabGenerateOperator(BaseOperator):
     :param reuse: who may take up a finished or unfinished job: ``"task"``, this task in this run; ``"always"``, every
         task with the same ledger, account, endpoint and payload. That needs stored outputs, and their paths are those
         of the first time.
+    :param retry_failed: how often an item is generated once more after ModelsLab has said that its generation failed
+        ("Failed, Try Again"), over all tries of the task: the ledger counts. Each is another job, and may be billed. A
+        submission that may have been accepted is never repeated.
     :param output_path: a folder to store the outputs in, for example ``"s3://aws_default@bucket/{{ run_id }}/"``: a URL
         that Airflow's ``ObjectStoragePath`` takes, an absolute path, or a path object. The XCom ``files`` then has the
         paths of the files, in the order of the URLs. That it can be written to is tried before the first submission.
@@ -228,6 +232,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         ledger_path: str | os.PathLike[str] | ObjectStoragePath | None = None,
         on_clear: OnClear = "reuse",
         reuse: Reuse = "task",
+        retry_failed: int = 0,
         output_path: str | os.PathLike[str] | ObjectStoragePath | None = None,
         if_exists: IfExists = "skip",
         return_files: bool = False,
@@ -269,6 +274,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             )
             self.prices = parse_prices(prices, "prices")
             self.poke_interval = None if poke_interval is None else parse_seconds(poke_interval, "poke_interval")
+            self.retry_failed = 0 if retry_failed == 0 else parse_count(retry_failed, "retry_failed")
             self._judge()
 
     def execute(self, context: Context) -> Any:
@@ -286,6 +292,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             deadline_of(context, self, self.timeout, started),
             batch=self.payloads is not None,
             slots=QueueSlots(1 if self.payloads is None else parse_max_in_flight(self.max_in_flight)),
+            retry_failed=self.retry_failed,
         )
         self._reattach(hook, progress)
         if self.output_path is not None and progress.left():
@@ -307,6 +314,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         hook.keep_to(taken.state.get("fingerprint"))
         payer = payer_of(context, self.endpoint, hook.fingerprint)
         progress = Progress.from_state(taken.state, records, taken.jobs, payer, store, hook.pacing.clock.wall)
+        progress.retry_failed = self.retry_failed
         if taken.status == "error":
             push_jobs(context, progress.jobs())
             error = taken.error(self.modelslab_conn_id)
@@ -408,7 +416,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         slots.begin_turn(len(progress.unfinished()), hook.requests_in_flight() if slots.wants_count and left else None)
         # What was refused goes to the end: ModelsLab may have refused that item, and not the others.
         turn = progress.refusals % max(1, len(left))
-        for position in left[turn:] + left[:turn]:
+        order = left[turn:] + left[:turn]
+        for position in order:
             in_flight = len(progress.unfinished())
             if not slots.has_room(in_flight):
                 break
@@ -434,6 +443,7 @@ class ModelsLabGenerateOperator(BaseOperator):
                 return clock.monotonic() + pause
             except (ModelsLabRequestError, ModelsLabJobFailed, ModelsLabAmbiguousSubmission) as error:
                 self._fail(progress, position, error)
+                order += [position] if position in progress.left() else []
             except AirflowException:
                 push_jobs(context, progress.jobs())
                 with self._paid_for():
@@ -521,11 +531,21 @@ class ModelsLabGenerateOperator(BaseOperator):
             else:
                 ledger.withdraw(position)
         ledger.jobs[position] = job
+        if isinstance(error, ModelsLabJobFailed) and progress.may_retry(position):
+            self._once_more(progress, position)
+            return
         if not progress.batch:
             with self._paid_for():
                 ledger.settle("failed")
             raise error
         self.log.warning("Item %s: %s", progress.items[position].name, error)
+
+    def _once_more(self, progress: Progress, position: int) -> None:
+        """Let an item be submitted again whose generation has failed."""
+        with self._paid_for():
+            former = progress.renew(position)
+            told = "Submitting item %s once more: job %s has failed (%s)"
+            self.log.warning(told, progress.items[position].name, former, former.message)
 
     # --- waiting ----------------------------------------------------------------------------------------
 
@@ -537,6 +557,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         end = pacing.monotonic_of(progress.deadline)
         while True:
             is_over = pacing.clock.monotonic() >= end
+            for position in () if is_over else progress.failed():
+                self._once_more(progress, position)
             submit_again = None if is_over else self._submit_what_fits(context, hook, progress)
             unfinished = progress.unfinished()
             if not progress.left():

@@ -29,6 +29,14 @@ INCONCLUSIVE = {
 """Verdicts that ModelsLab gives of jobs, too, that succeed later; they count only when they persist."""
 
 
+_PERSISTED = "ModelsLab answered "
+
+
+def is_inferred(job: Job) -> bool:
+    """Whether a job counts as failed because an inconclusive answer has persisted: ModelsLab has not said so."""
+    return job.message.startswith(_PERSISTED)
+
+
 class JobWait:
     """
     The wait for one job.
@@ -219,8 +227,7 @@ class JobWait:
         if lasted < policy.inconclusive_grace or self._inconclusive_replies < limit:
             return ""
         reason = (
-            f"ModelsLab answered {INCONCLUSIVE[verdict]!r} {self._inconclusive_replies} times in a row, over "
-            f"{lasted:.0f} s"
+            f"{_PERSISTED}{INCONCLUSIVE[verdict]!r} {self._inconclusive_replies} times in a row, over {lasted:.0f} s"
         )
         if verdict is Verdict.NO_OUTPUT:
             reason += f": {self.job.message}"

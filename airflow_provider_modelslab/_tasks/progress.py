@@ -17,6 +17,7 @@ from airflow_provider_modelslab._ledger.ledger import Ledger, Payer
 from airflow_provider_modelslab._ledger.receipts import StoredFile
 from airflow_provider_modelslab._ledger.stores import ReceiptStore
 from airflow_provider_modelslab._polling.queue_slots import QueueSlots
+from airflow_provider_modelslab._polling.waits import is_inferred
 from airflow_provider_modelslab._protocol.shortening import is_long_output
 from airflow_provider_modelslab._tasks.batches import Item
 from airflow_provider_modelslab._tasks.inputs import Uploads
@@ -36,6 +37,7 @@ class Progress:
     :param refusals: how many times in a row ModelsLab has taken nothing.
     :param resumed: whether the items stand in an XCom already.
     :param uploads: the files that were uploaded for the items.
+    :param retry_failed: how often an item is generated again whose generation has failed.
     """
 
     items: Sequence[Item]
@@ -46,10 +48,28 @@ class Progress:
     refusals: int = 0
     resumed: bool = False
     uploads: Uploads = field(default_factory=Uploads)
+    retry_failed: int = 0
 
     def left(self) -> list[int]:
         """Return the positions of the items that are not submitted yet."""
         return [position for position in range(len(self.items)) if position not in self.ledger.jobs]
+
+    def may_retry(self, position: int) -> bool:
+        """Whether an item may be generated once more, should its generation fail: the ledger counts them."""
+        return self.ledger.names[position].number <= self.retry_failed
+
+    def failed(self) -> list[int]:
+        """Return the positions of the items whose generation has failed, as ModelsLab says, and may be repeated."""
+        failed = [position for position, job in self.ledger.jobs.items() if job.status == "failed" and job.id]
+        return [each for each in failed if self.may_retry(each) and not is_inferred(self.ledger.jobs[each])]
+
+    def renew(self, position: int) -> Job:
+        """Let an item be submitted once more, and return its former job."""
+        former = self.ledger.jobs[position]
+        self.ledger.settle("failed", [position])
+        self.ledger.renew(position)
+        self.resumed = False  # Its receipt has another name now.
+        return former
 
     def unfinished(self) -> list[Job]:
         """Return the jobs in progress."""
@@ -69,17 +89,23 @@ class Progress:
 
     def may_travel(self) -> bool:
         """Whether all that the task still needs may stand in Airflow's database."""
-        payloads_fit = all(self.items[position].may_travel for position in self.left())
+        payloads_fit = all(self.items[position].may_travel for position in self._to_submit())
         # The output of a job without an id cannot be had again.
         outputs_fit = not any(is_long_output(output) for job in self.jobs() if not job.id for output in job.outputs)
         return payloads_fit and outputs_fit
 
+    def _to_submit(self) -> set[int]:
+        """Return the positions of the items whose payloads are, or may be, still needed."""
+        jobs = self.ledger.jobs
+        running = {each for each, job in jobs.items() if job.status != "success" and self.may_retry(each)}
+        return running | set(self.left())
+
     def item_records(self) -> list[dict[str, Any]]:
         """Return the items as an XCom keeps them: the payloads of those already submitted are shortened."""
-        left, ledger = set(self.left()), self.ledger
+        to_submit, ledger = self._to_submit(), self.ledger
         records = []
         for position, item in enumerate(self.items):
-            record = item.to_record(whole=position in left)
+            record = item.to_record(whole=position in to_submit)
             record["receipt"] = str(ledger.names[position])
             if files := ledger.files.get(position):
                 record["stored"] = [[file.path, file.size] for file in files]

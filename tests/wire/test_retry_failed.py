@@ -1,0 +1,137 @@
+"""``retry_failed``: a failed generation is submitted once more, counted, and never one that may have been accepted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_modelslab.exceptions import (
+    ModelsLabAmbiguousSubmission,
+    ModelsLabArgumentError,
+    ModelsLabJobFailed,
+    ModelsLabRequestError,
+)
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+from airflow_provider_modelslab.sandbox import Sandbox
+from tests.support.pacing import FAST, set_policy
+from tests.support.raw_server import RawServer, reply
+from tests.support.tasks import RecordingTaskInstance, StateStore, run
+
+PATH = "v6/images/text2img"
+FOX, OWL = {"prompt": "a fox", "style": "x" * 20_000}, {"prompt": "an owl"}
+AGAIN = {"status": "failed", "message": "Failed, Try Again", "id": "", "output": ""}
+BOTH_WAYS = pytest.mark.parametrize("deferrable", [True, False])
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_policy(monkeypatch, **FAST)
+
+
+@pytest.fixture
+def quick_sandbox(monkeypatch: pytest.MonkeyPatch):
+    with Sandbox(duration=0.3, queue_limit=None) as quick:
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", quick.connection)
+        yield quick
+
+
+def generate(context: Any = None, **kwargs: Any) -> Any:
+    task = ModelsLabGenerateOperator(
+        **{"task_id": "task", "endpoint": PATH, "timeout": 60, "retry_failed": 1, **kwargs}
+    )
+    return run(task, context or {"ti": RecordingTaskInstance(), "task_state_store": StateStore()})
+
+
+def prompts_of(sandbox: Sandbox) -> list[str]:
+    return [request.json["prompt"] for request in sandbox.requests if request.path == f"/api/{PATH}"]
+
+
+@BOTH_WAYS
+def test_a_failed_generation_is_submitted_once_more(quick_sandbox, tmp_path: Path, deferrable):
+    quick_sandbox.script("submit", ["failed"])
+    ledger = tmp_path / "ledger"
+    outputs = generate(payload=FOX, deferrable=deferrable, ledger_path=str(ledger))
+    assert len(outputs) == 1
+    first, second = (request.json for request in quick_sandbox.requests if request.path == f"/api/{PATH}")
+    assert first == second  # The payload has not lost anything on its way through Airflow's database.
+    receipts = sorted(ledger.rglob("*.json"), key=lambda file: file.name)
+    states = {file.name.split(".")[-2]: json.loads(file.read_text())["state"] for file in receipts}
+    assert states == {"1": "failed", "2": "succeeded"}
+
+
+@BOTH_WAYS
+def test_no_more_often_than_that(quick_sandbox, deferrable):
+    quick_sandbox.set_faults({"failed": 1.0})
+    with pytest.raises(ModelsLabJobFailed, match="Failed, Try Again"):
+        generate(payload=OWL, deferrable=deferrable, retry_failed=2)
+    assert len(prompts_of(quick_sandbox)) == 3
+
+
+def test_by_default_never(quick_sandbox):
+    quick_sandbox.script("submit", ["failed"])
+    with pytest.raises(ModelsLabJobFailed):
+        generate(payload=OWL, retry_failed=0)
+    assert len(prompts_of(quick_sandbox)) == 1
+
+
+@BOTH_WAYS
+def test_of_a_batch_only_what_has_failed(quick_sandbox, deferrable):
+    quick_sandbox.script("submit", ["failed"])
+    context: Any = {"ti": RecordingTaskInstance(), "task_state_store": StateStore()}
+    assert len(generate(context, payloads={"fox": FOX, "owl": OWL}, deferrable=deferrable)) == 2
+    assert prompts_of(quick_sandbox) == ["a fox", "an owl", "a fox"]
+    assert [item["status"] for item in context["ti"].xcoms["manifest"]["items"]] == ["success", "success"]
+
+
+def test_a_later_try_of_the_task_goes_on_counting(quick_sandbox):
+    store = StateStore()
+    quick_sandbox.set_faults({"failed": 1.0})
+    for _ in range(2):
+        with pytest.raises(ModelsLabJobFailed):
+            generate({"ti": RecordingTaskInstance(), "task_state_store": store}, payload=OWL)
+    assert len(prompts_of(quick_sandbox)) <= 3
+
+
+@BOTH_WAYS
+def test_a_submission_that_fails_at_once_is_repeated(raw_server: RawServer, monkeypatch, deferrable):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    raw_server.answer(reply(AGAIN), reply({"status": "success", "id": 7, "output": ["https://cdn.example/a.png"]}))
+    assert generate(payload=OWL, deferrable=deferrable) == ["https://cdn.example/a.png"]
+    assert len(raw_server.requests) == 2
+
+
+def test_what_may_have_been_accepted_is_not(raw_server: RawServer, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    raw_server.answer(b"")
+    with pytest.raises(ModelsLabAmbiguousSubmission):
+        generate(payload=OWL)
+    assert len(raw_server.requests) == 1
+
+
+def test_what_is_refused_is_not(raw_server: RawServer, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    raw_server.answer(reply({"status": "error", "message": {"prompt": ["The prompt field is required."]}}))
+    with pytest.raises(ModelsLabRequestError):
+        generate(payload=OWL)
+    assert len(raw_server.requests) == 1
+
+
+def test_a_job_that_modelslab_does_not_know_is_not(raw_server: RawServer, monkeypatch):
+    """It may be in progress all the same."""
+    set_policy(monkeypatch, **FAST, inconclusive_grace=0.2)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    unknown = {"status": "failed", "message": "Request not found", "id": "", "output": ""}
+    raw_server.answer(reply({"status": "processing", "id": 7, "eta": 0.1}), reply(unknown))
+    with pytest.raises(ModelsLabJobFailed, match="Request not found"):
+        generate(payload=OWL)
+    submissions = [request for request in raw_server.requests if request.startswith(f"POST /api/{PATH}".encode())]
+    assert len(submissions) == 1
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "1", True])
+def test_it_is_a_number(value):
+    with pytest.raises(ModelsLabArgumentError, match="retry_failed must be a whole number"):
+        ModelsLabGenerateOperator(task_id="task", endpoint=PATH, payload=OWL, retry_failed=value)
