@@ -25,7 +25,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from airflow_provider_modelslab._ledger.stores import FolderStore
 from airflow_provider_modelslab._protocol.replies import Reply
@@ -480,8 +480,10 @@ class _Lines(logging.Handler):
 
 LIMITS = settings(max_examples=settings().max_examples // 4, stateful_step_count=10, deadline=None)
 
-TestWithALedger = PayingOnce.TestCase
-TestWithALedger.settings = LIMITS
 
-TestWithTaskState = PayingOnceWithTaskState.TestCase
-TestWithTaskState.settings = LIMITS
+def test_with_a_ledger_nothing_is_paid_for_that_the_table_does_not_allow():
+    run_state_machine_as_test(PayingOnce, settings=LIMITS)
+
+
+def test_with_task_states_nothing_is_paid_for_that_the_table_does_not_allow():
+    run_state_machine_as_test(PayingOnceWithTaskState, settings=LIMITS)
