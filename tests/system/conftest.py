@@ -28,7 +28,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def place(item: pytest.Item) -> int:
         selection = item.get_closest_marker("selection")
-        return 2 if selection is None else int(selection.kwargs.get("last", False))
+        if selection is None or selection.kwargs.get("provokes_errors"):
+            return 2
+        return int(selection.kwargs.get("last", False))
 
     items.sort(key=place)
 

@@ -25,7 +25,7 @@ TASKS = ("finished", "timed_out", "failed_item")
 PROMPTS = ("finished", "timed out", "good", "bad")
 
 
-@pytest.mark.selection
+@pytest.mark.selection(provokes_errors=True)
 def test_a_clear_generates_only_what_failed_or_is_forgotten(
     airflow: AirflowInstance, connected_sandbox: Callable[..., Sandbox], memories: list[Memory]
 ):

@@ -18,7 +18,7 @@ TASKS = ("waiting", "submitting", "between")
 FOREVER = float("inf")
 
 
-@pytest.mark.selection
+@pytest.mark.selection(provokes_errors=True)
 def test_no_retry_after_a_killed_worker_pays_twice(
     airflow: AirflowInstance, connected_sandbox: Callable[..., Sandbox], memories: list[Memory]
 ):

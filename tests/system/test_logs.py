@@ -13,6 +13,7 @@ EXPECTED = {
         r"Using Connection\.(get_connection_from_secrets|from_json) from `airflow\.models`"
         r"|The `airflow\.operators\.branch\.BranchMixIn` attribute is deprecated"
     ),
+    "Airflow before 3.3, which remembers no paid jobs by itself": r"nothing remembers the jobs of this task",
     "tasks that end by their limit of time": r"1 of 1 jobs were not done within",
     "the metrics of what goes wrong": r"1 of 1 jobs failed: v9/future|no usable reply to a submission",
 }
