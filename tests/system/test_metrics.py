@@ -50,6 +50,7 @@ def test_every_documented_metric_arrives_and_nothing_else(
     airflow.wait_until(lambda: len(missing()) == 0, PATIENCE, "not all metrics have come")
     samples = statsd.samples
     assert undocumented(samples) == []
+    assert len({sample.tags["hostname"] for sample in samples if "hostname" in sample.tags}) == 1
     assert {sample.tags.get("endpoint") for sample in samples} >= {"v6/images", "other"}
     assert any(sample.name == "modelslab.jobs.failed" and sample.tags["reason"] == "failed" for sample in samples)
     (size,) = (file.stat().st_size for file in tmp_path.glob("*.png"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +68,17 @@ def test_what_a_trigger_has_found_done_stands_on_its_own_span(server: RawServer)
     assert {name for name, _ in events} == {"modelslab.done"}
     assert sum(attributes["modelslab.succeeded"] for _, attributes in events) == 1
     assert sum(attributes["modelslab.failed"] for _, attributes in events) == 1
+
+
+def test_without_opentelemetry_nothing_happens():
+    code = """
+import sys
+sys.modules["opentelemetry"] = sys.modules["opentelemetry.trace"] = None  # as where it is not installed
+from airflow_provider_modelslab._telemetry import spans
+from airflow_provider_modelslab.jobs import Job
+spans.submitted(Job("147", "v6/video"))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_without_a_span_nothing_happens(server: RawServer):
