@@ -15,7 +15,6 @@ EXPECTED = {
     ),
     "Airflow before 3.3, which remembers no paid jobs by itself": r"nothing remembers the jobs of this task",
     "tasks that end by their limit of time": r"1 of 1 jobs were not done within",
-    "the metrics of what goes wrong": r"1 of 1 jobs failed: v9/future|no usable reply to a submission",
 }
 """What the tests of the selection provoke."""
 

@@ -20,7 +20,7 @@ def polls(sandbox: Sandbox) -> int:
     return sum("/fetch/" in request.path for request in sandbox.requests)
 
 
-@pytest.mark.selection
+@pytest.mark.selection(provokes_errors=True)
 def test_every_documented_metric_arrives_and_nothing_else(
     airflow: AirflowInstance, statsd: StatsdServer, connected_sandbox: Callable[..., Sandbox], tmp_path: Path
 ):
