@@ -201,14 +201,14 @@ def _sums(jobs: Iterable[PaidJob], prices: Prices) -> list[Sum]:
     sums = []
     for (day, endpoint), members in sorted(grouped.items()):
         price = price_of(endpoint, prices)
-        states = {state: sum(job.receipt.state == state for job in members) for state in STATES}
+        states: dict[str, int] = {state: sum(job.receipt.state == state for job in members) for state in STATES}
         sums.append(Sum(day, one_line(endpoint), states, None if price is None else price * len(members)))
     return sums
 
 
 def _total(sums: Sequence[Sum]) -> Sum:
     estimates = [each.estimate for each in sums if each.estimate is not None]
-    states = {state: sum(each.states[state] for each in sums) for state in STATES}
+    states: dict[str, int] = {state: sum(each.states[state] for each in sums) for state in STATES}
     return Sum("all", "", states, sum(estimates) if estimates else None)
 
 
