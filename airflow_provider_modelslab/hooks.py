@@ -24,6 +24,7 @@ from airflow_provider_modelslab._http.connection import ClientOptions, read_conn
 from airflow_provider_modelslab._http.fingerprint import Fingerprint, fingerprint_of
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
+from airflow_provider_modelslab._polling.pace import WorkerSession
 from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.poller import ConnectionMoved
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
@@ -36,7 +37,13 @@ from airflow_provider_modelslab._protocol.submissions import Submission
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
 from airflow_provider_modelslab._tasks.inputs import check_size, data_url, read_input
 from airflow_provider_modelslab._telemetry import metrics, spans
-from airflow_provider_modelslab.endpoints import GENERATION_ENDPOINTS, MODELSLAB, did_you_mean, parse_job_id
+from airflow_provider_modelslab.endpoints import (
+    GENERATION_ENDPOINTS,
+    MODELSLAB,
+    did_you_mean,
+    endpoint_of_submission,
+    parse_job_id,
+)
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
     ModelsLabJobFailed,
@@ -127,6 +134,7 @@ class ModelsLabHook(BaseHook):
             mask_secret(secret)
         queue = tenacity.Retrying(**self._queue_policy(queue_timeout))
         client = self.client
+        unknown = Job(id="", endpoint=endpoint_of_submission(submission.path))
 
         def send() -> Reply:  # a refusal costs nothing, and a second one confirms it
             reply = client.submit(submission)
@@ -134,7 +142,8 @@ class ModelsLabHook(BaseHook):
                 reply = client.submit(submission)
             return _submission_counted(reply)
 
-        reply: Reply = queue(tenacity.Retrying(**_retry_policy(client.options)), send)
+        retrying = tenacity.Retrying(**_retry_policy(client.options))
+        reply: Reply = queue(retrying, lambda: self._session.send(send, unknown))
         return self._submitted(reply, submission.path)
 
     async def asubmit(
@@ -287,10 +296,15 @@ class ModelsLabHook(BaseHook):
             moments |= {wait: now + wait.delay(end) for wait in due if not wait.job.finished}
 
     def poll_many(self, jobs: Sequence[Job]) -> list[Reply]:
-        """Ask for many jobs, several at a time, and return their replies in the order of the jobs."""
+        """
+        Ask for many jobs, several at a time, and return their replies in the order of the jobs.
+
+        After a rate limit the rest of the jobs is not asked for: the reply to each of them is that rate limit.
+        """
         client = self.client  # looked up before there are threads: only one may speak to Airflow's supervisor
+        session = self._session
         with ThreadPoolExecutor(max_workers=POLLS_AT_A_TIME) as pool:
-            replies = list(pool.map(client.poll, jobs))
+            replies = list(pool.map(lambda job: session.send(lambda: client.poll(job), job), jobs))
         return list(map(_poll_counted, replies))
 
     def poll_waits(self, waits: JobWaits, due: Sequence[JobWait]) -> None:
@@ -360,6 +374,11 @@ class ModelsLabHook(BaseHook):
         self._refuse_other_host(self.options)
         with argument_errors(self._unusable):
             return Client(self.options)
+
+    @cached_property
+    def _session(self) -> WorkerSession:
+        """What keeps the requests of this worker to the pace that the account allows."""
+        return WorkerSession(self.options.requests_per_second, self.pacing.clock)
 
     async def open_async_client(self) -> AsyncClient:
         """Return a client of the connection for an event loop, which the caller closes."""
@@ -559,7 +578,8 @@ def _submission_counted(reply: Reply) -> Reply:
 
 
 def _poll_counted(reply: Reply) -> Reply:
-    metrics.polled(reply.verdict)
+    if reply.verdict is not Verdict.RATE_LIMITED or reply.http_status is not None:  # else it was not sent
+        metrics.polled(reply.verdict)
     return reply
 
 

@@ -258,6 +258,33 @@ def test_a_lost_reply_after_the_wait_for_a_queue_slot_is_not_repeated(full_sandb
     assert full_sandbox.state()["submissions"] == {"accepted": 1, "rejected": 1}
 
 
+def test_after_a_rate_limit_a_worker_asks_for_none_of_its_other_jobs(server: RawServer):
+    server.answer(reply({"status": "error", "message": "Too Many Attempts.", "retry_after": 30}, 429))
+    jobs = [Job(id=str(number), endpoint="v6/video") for number in range(200)]
+    replies = ModelsLabHook().poll_many(jobs)
+    assert [each.verdict for each in replies] == [Verdict.RATE_LIMITED] * 200
+    assert all(20 < each.retry_after <= 30 for each in replies)
+    assert [each.job.id for each in replies] == [job.id for job in jobs]
+    assert len(server.requests) <= POLLS_AT_A_TIME
+
+
+def test_after_a_rate_limit_a_worker_submits_nothing_until_the_pause_is_over(server: RawServer, monkeypatch):
+    clock = SimulatedClock()
+    monkeypatch.setattr(ModelsLabHook, "pacing", simulated(clock))
+    server.answer(
+        reply({"status": "error", "message": "Too Many Attempts.", "retry_after": 30}, 429),
+        reply({"status": "processing", "id": 1, "eta": 5}),
+    )
+    hook = ModelsLabHook()
+    for _ in range(2):
+        with pytest.raises(ModelsLabRateLimited) as refused:
+            hook.submit(VIDEO, PROMPT, queue_timeout=0)
+        assert refused.value.retry_after == 30
+    assert len(server.requests) == 1
+    clock.move(30)
+    assert hook.submit(VIDEO, PROMPT, queue_timeout=0).id == "1"
+
+
 @both
 def test_25_submissions_at_once_pass_5_queue_slots(full_sandbox: Sandbox, client):
     prompts = [f"prompt {number}" for number in range(25)]
