@@ -6,6 +6,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 OLDEST_VENV := .venv-airflow-2.11
 NEWEST_VENV := .venv-airflow-3.4
+DISTRIBUTED_VENV := .venv-distributed
 LOCK_VENV := .venv-lock
 DOCS_VENV := .venv-docs
 # What no other Airflow can change, or what starts the Airflow of .venv.
@@ -24,8 +25,8 @@ ON_ANOTHER_AIRFLOW := $(PARALLEL) $(VERSION_INDEPENDENT:%=--ignore=tests/%)
 # Airflow's many processes start several seconds later each where Python may not keep compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help docs demo test lint types unit system ui pictures system-oldest system-newest oldest matrix matrix-system airflow sandbox \
-  lock clean
+.PHONY: help docs distributed demo test lint types unit system ui pictures system-oldest system-newest oldest matrix matrix-system \
+  airflow sandbox lock clean
 
 help:
 	@echo "make demo      run an example DAG on a real Airflow against the sandbox; FAULTS=failed=1 shows it failing"
@@ -42,6 +43,9 @@ help:
 	@echo "make matrix-system"
 	@echo "               all tests with a real scheduler and triggerer on every supported Airflow; ONLY='--airflow 3.0',"
 	@echo "               SYSTEM_PYTHON=3.11, SYSTEM_TESTS='tests/system -m selection'"
+	@echo "make distributed"
+	@echo "               thousands of jobs on CeleryExecutor, in an environment of its own; needs redis-server (apt);"
+	@echo "               ARGUMENTS='--scale 0.1 one_sensor'"
 	@echo "make lock      pin the development environment again"
 	@echo "make clean     remove what these targets have made"
 
@@ -117,6 +121,16 @@ $(NEWEST_VENV)/installed: INTERPRETER = $(NEWEST_PYTHON)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+distributed: $(DISTRIBUTED_VENV)/installed
+	$(DISTRIBUTED_VENV)/bin/python benchmarks/distributed.py $(ARGUMENTS)
+
+$(DISTRIBUTED_VENV)/installed: pyproject.toml dev/requirements/distributed.txt
+	@$(NEWEST_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	$(NEWEST_PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r dev/requirements/distributed.txt
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
 $(LOCK_VENV)/bin/uv:
 	$(PYTHON) -m venv --clear $(LOCK_VENV)
 	$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
@@ -134,6 +148,8 @@ lock: $(LOCK_VENV)/bin/uv
 	$(COMPILE) --group airflow-3-0 -o dev/requirements/airflow-3.0.txt --exclude-newer 2025-09-05 $(NEWER)
 	$(COMPILE) --group oldest -o dev/requirements/airflow-2.11.txt
 	$(COMPILE) --python-version 3.11 --group airflow-3-4 -o dev/requirements/airflow-3.4.txt
+	$(COMPILE) --python-version 3.11 --group distributed -c dev/requirements/airflow-3.3.txt -o dev/requirements/distributed.txt
 
 clean:
-	rm -rf $(VENV) $(OLDEST_VENV) $(NEWEST_VENV) $(LOCK_VENV) $(DOCS_VENV) site .venv-matrix .airflow .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(NEWEST_VENV) $(DISTRIBUTED_VENV) $(LOCK_VENV) $(DOCS_VENV) site .venv-matrix .airflow .coverage \
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -81,6 +81,10 @@ class SandboxProcess:
         seen: list[Submitted] = self._ask("seen")
         return seen
 
+    def polls(self) -> int:
+        """Return how many polls have come since the jobs were submitted."""
+        return int(self._ask("state")["requests"]["fetch"])
+
     def finish_all(self) -> None:
         """End all jobs now."""
         self._ask("finish_all")
@@ -105,7 +109,7 @@ def _serve(pipe: Connection, options: dict[str, Any]) -> None:
                     sandbox.submit(PATH, {"prompt": "a lighthouse at dusk"})
             elif command == "finish_all":
                 sandbox.finish_all()
-            pipe.send(_seen(sandbox))
+            pipe.send(sandbox.state() if command == "state" else _seen(sandbox))
 
 
 def _seen(sandbox: Sandbox) -> list[Submitted]:
