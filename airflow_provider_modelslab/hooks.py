@@ -295,6 +295,19 @@ class ModelsLabHook(BaseHook):
                 del moments[wait]
             moments |= {wait: now + wait.delay(end) for wait in due if not wait.job.finished}
 
+    def wait_briefly(self, waits: JobWaits, end: float, max_pending: int | None = 0) -> None:
+        """
+        Block for a few seconds where enough jobs may be finished by then: a deferral would cost more.
+
+        :param waits: the waits; afterwards they tell how the jobs stand.
+        :param end: when to stop at the latest, on the monotonic clock.
+        :param max_pending: as of :meth:`wait_for`.
+        :raises AirflowException: the account is refused: key, credits or plan.
+        """
+        now, most = self.pacing.clock.monotonic(), self.pacing.policy.brief_wait
+        if (end - now if max_pending is None else waits.likely_left(max_pending)) <= most:
+            self.wait_for(waits, min(end, now + most), max_pending)
+
     def poll_many(self, jobs: Sequence[Job]) -> list[Reply]:
         """
         Ask for many jobs, several at a time, and return their replies in the order of the jobs.

@@ -23,7 +23,7 @@ from airflow_provider_modelslab._ledger.receipts import Receipt
 from airflow_provider_modelslab._ledger.spending import Limits, SpendingGuard
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.queue_slots import QueueSlots
-from airflow_provider_modelslab._polling.waits import JobWaits
+from airflow_provider_modelslab._polling.waits import JobWaits, enough
 from airflow_provider_modelslab._protocol.arguments import (
     IfExists,
     parse_amount,
@@ -573,10 +573,13 @@ class ModelsLabGenerateOperator(BaseOperator):
             max_pending = few_enough if progress.left() else 0
             until = end if submit_again is None else min(end, submit_again)
             push_jobs(context, progress.jobs())
-            if self.deferrable and progress.may_travel():
+            if not (self.deferrable and progress.may_travel()):
+                self._wait_here(context, hook, progress, max_pending, until, briefly=False)
+                continue
+            self._wait_here(context, hook, progress, max_pending, until, briefly=True)
+            if pacing.clock.monotonic() < until and not enough(len(progress.unfinished()), max_pending):
                 progress.deadline = pacing.wall_of(end)  # The wall clock may have been set.
                 self._defer(context, hook, progress, max_pending, pacing.wall_of(until))
-            self._wait_here(context, hook, progress, max_pending, until)
 
     def _defer(
         self, context: Context, hook: ModelsLabHook, progress: Progress, max_pending: int | None, deadline: float
@@ -591,6 +594,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             modelslab_conn_id=self.modelslab_conn_id,
             jobs=job_records(jobs),
             started=hook.pacing.clock.wall(),
+            deferred=hook.pacing.clock.wall(),
             deadline=deadline,
             fingerprint=fingerprint,
             poke_interval=self.poke_interval,
@@ -605,13 +609,20 @@ class ModelsLabGenerateOperator(BaseOperator):
         defer(self, trigger, deadline)
 
     def _wait_here(
-        self, context: Context, hook: ModelsLabHook, progress: Progress, max_pending: int | None, until: float
+        self,
+        context: Context,
+        hook: ModelsLabHook,
+        progress: Progress,
+        max_pending: int | None,
+        until: float,
+        briefly: bool,
     ) -> None:
         waits = JobWaits(list(progress.ledger.jobs.values()), hook.pacing, self.poke_interval)
-        if waits.jobs():
+        if waits.jobs() and not briefly:
             self.log.info("Waiting for jobs: %s", waits.summary())
+        wait = hook.wait_briefly if briefly else hook.wait_for
         try:
-            hook.wait_for(waits, until, max_pending)
+            wait(waits, until, max_pending)
         finally:
             progress.replace_jobs(waits.jobs())
             push_jobs(context, progress.jobs())

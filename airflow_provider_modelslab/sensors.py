@@ -165,6 +165,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
             return self._wait_here(context, hook, waits)
         with self._failures_skipped():
             self._poll_until_one_is_unfinished(context, hook, waits)
+            if not self.paced_by_user:
+                self._poll_on(context, hook, waits, began)
             if not waits.unfinished():
                 return self._finish(context, hook, waits.jobs())
             # By the wall clock as the trigger will read it: it may have been set since the task began.
@@ -181,6 +183,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
             started=started,
             deadline=deadline,
             fingerprint=fingerprint,
+            deferred=clock.wall(),
             poke_interval=self.poke_interval if self.paced_by_user else None,
             state={"arguments": {name: getattr(self, name) for name in _REMEMBERED}, "fingerprint": fingerprint},
         )
@@ -210,6 +213,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
             return PokeReturnValue(is_done=True, xcom_value=self._finish(context, hook, waits.jobs()))
         if len(waits.unfinished()) < unfinished:
             self.log.info("Still waiting: %s", waits.summary())
+            push_jobs(context, waits.jobs())
         if self.mode == "reschedule":
             push_jobs(context, waits.jobs())  # Airflow evaluates the links of a task whenever its process ends.
             self._keep(context, hook, waits)
@@ -292,6 +296,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
     def _wait_here(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> Any:
         """Wait in this worker process, or in a chain of them, as ``BaseSensorOperator`` does."""
         self._running = hook, waits
+        push_jobs(context, waits.jobs())  # The page "Outputs" shows what is awaited.
         if not context.get("task_reschedule_count"):
             self.log.info("Waiting for jobs: %s", waits.summary())
         try:
@@ -310,6 +315,14 @@ class ModelsLabJobSensor(BaseSensorOperator):
         """Poll the jobs of some waits once, as far as they may be polled now."""
         try:
             hook.poll_waits(waits, [wait for wait in at if wait.may_poll()])
+        except AirflowException:
+            push_jobs(context, waits.jobs())
+            raise
+
+    def _poll_on(self, context: Context, hook: ModelsLabHook, waits: JobWaits, began: float) -> None:
+        """Poll on for a few seconds, where the jobs are likely to be done by then."""
+        try:
+            hook.wait_briefly(waits, began + self.timeout)
         except AirflowException:
             push_jobs(context, waits.jobs())
             raise

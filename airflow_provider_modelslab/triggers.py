@@ -53,6 +53,8 @@ class ModelsLabJobTrigger(BaseTrigger):
         triggerer does not prolong it. A trigger that starts later polls once more.
     :param fingerprint: what the connection was when the wait began: the fields of its :class:`Fingerprint`. The
         wait goes on with another key or other options of the same host, but never on another host.
+    :param deferred: when the task deferred, in seconds since the epoch; the event comes no sooner than
+        ``pacing.policy.settling`` seconds after that. ``None`` where it does not matter.
     :param poke_interval: a fixed number of seconds between two polls at a job; ``None`` lets the schedule decide.
     :param max_pending: the wait is over (``"partial"``) when no more than so many jobs are unfinished: an
         operator then has queue slots to fill. ``None`` waits for the deadline, whatever finishes.
@@ -70,6 +72,7 @@ class ModelsLabJobTrigger(BaseTrigger):
         started: float,
         deadline: float,
         fingerprint: Mapping[str, str] | None = None,
+        deferred: float | None = None,
         poke_interval: float | None = None,
         max_pending: int | None = 0,
         state: Mapping[str, Any] | None = None,
@@ -81,6 +84,7 @@ class ModelsLabJobTrigger(BaseTrigger):
         self.started = started
         self.deadline = deadline
         self.fingerprint = None if fingerprint is None else dict(fingerprint)
+        self.deferred = deferred
         self.poke_interval = poke_interval
         self.max_pending = max_pending
         self.state = dict(state or {})
@@ -97,6 +101,7 @@ class ModelsLabJobTrigger(BaseTrigger):
                 "started": self.started,
                 "deadline": self.deadline,
                 "fingerprint": self.fingerprint,
+                "deferred": self.deferred,
                 "poke_interval": self.poke_interval,
                 "max_pending": self.max_pending,
                 "state": self.state,
@@ -116,6 +121,7 @@ class ModelsLabJobTrigger(BaseTrigger):
             # A defect of this provider: the details go to the triggerer's log, where the key is masked.
             self.log.exception("The wait broke off")
             event = write_error("The wait broke off inside the triggerer; its log says why", self.jobs, self.state)
+        await self._settle()
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
@@ -133,6 +139,12 @@ class ModelsLabJobTrigger(BaseTrigger):
                     self.log.warning("Job %s was not cancelled: %s", job, error)
             if told:
                 self.log.warning("%s", told)
+
+    async def _settle(self) -> None:
+        """Wait until the scheduler has heard of the deferral, however the wall clock was set since."""
+        if self.deferred is not None:
+            settling = self.pacing.policy.settling
+            await asyncio.sleep(min(self.deferred + settling - self.pacing.clock.wall(), settling))
 
     async def _event(self) -> dict[str, Any]:
         """Join the poller, follow the jobs, and return the event."""

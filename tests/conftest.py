@@ -51,6 +51,15 @@ def no_key_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tasks in this process defer at once, and triggers tell at once, unless a test says otherwise."""
+    if "airflow_provider_modelslab.triggers" in sys.modules:  # the sandbox's own tests need no Airflow
+        from tests.support.pacing import set_policy
+
+        set_policy(monkeypatch)
+
+
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """

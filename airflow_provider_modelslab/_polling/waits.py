@@ -8,6 +8,7 @@ name says otherwise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -94,6 +95,17 @@ class JobWait:
         """When ModelsLab expects to finish the job, in seconds since the epoch; ``None`` where it gave no ETA."""
         clock = self._pacing.clock
         return None if self.first_eta is None else clock.wall() + self._submitted + self.first_eta - clock.monotonic()
+
+    @property
+    def likely_left(self) -> float:
+        """
+        The seconds after which a poll has a fair chance to find the job done.
+
+        By a spread before the expected moment, one job in six is done. A job that is late may be as late again.
+        """
+        median, spread = self._durations.expected_duration(self.first_eta)
+        moment = self._submitted + median * math.exp(-spread)
+        return max(abs(moment - self._pacing.clock.monotonic()), self.delay())
 
     def may_poll(self) -> bool:
         """Whether a caller that keeps its own pace may poll now: not while ModelsLab asks for a pause."""
@@ -311,6 +323,11 @@ class JobWaits:
     def unfinished(self) -> list[JobWait]:
         """Return the waits that go on, each once."""
         return list(dict.fromkeys(wait for wait in self._waits if not wait.job.finished))
+
+    def likely_left(self, max_pending: int = 0) -> float:
+        """Return the seconds after which there is a fair chance that no more jobs than these are unfinished."""
+        left = sorted(wait.likely_left for wait in self.unfinished())
+        return left[-1 - max_pending] if len(left) > max_pending else 0.0
 
     def account_refusal(self) -> Reply | None:
         """

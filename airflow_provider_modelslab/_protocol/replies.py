@@ -415,7 +415,7 @@ def _reply(verdict: Verdict, job: Job, received: HttpReply, document: dict[str, 
     words = " ".join(_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS))) if document else _plain_text(received)
     if pause is None:
         pause = pause_in(words)
-    pause = RATE_LIMIT_PAUSE if pause is None else min(pause, LONGEST_PAUSE)
+    pause = min(RATE_LIMIT_PAUSE if pause is None else pause, LONGEST_PAUSE)
     slots = slots_in(words) or int(_number(document.get("current_queue"), _MOST_SLOTS) or 0)
     return Reply(verdict, job, pause, received.status, slots or None)
 

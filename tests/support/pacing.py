@@ -13,12 +13,15 @@ from airflow_provider_modelslab._polling.policy import DEFAULT_POLICY, Pacing
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
 
+AT_ONCE = {"brief_wait": 0.0, "settling": 0.0}
+"""Tasks defer at once, and triggers tell at once; tests of that say otherwise."""
+
 FAST = {"min_delay": 0.01, "max_backoff": 0.01}
 
 
 def set_policy(monkeypatch: pytest.MonkeyPatch, **numbers: Any) -> None:
     """Let hooks and triggers wait by these numbers, and the usual ones besides."""
-    pacing = replace(DEFAULT_PACING, policy=replace(DEFAULT_POLICY, **numbers))
+    pacing = replace(DEFAULT_PACING, policy=replace(DEFAULT_POLICY, **{**AT_ONCE, **numbers}))
     for waiting in (ModelsLabHook, ModelsLabJobTrigger):
         monkeypatch.setattr(waiting, "pacing", pacing)
 
@@ -48,4 +51,6 @@ class SimulatedClock:
 
 def simulated(clock: SimulatedClock | None = None, **numbers: Any) -> Pacing:
     """Return a pacing on a simulated clock, without jitter unless it is asked for."""
-    return Pacing(replace(DEFAULT_POLICY, **{"jitter": 0.0, **numbers}), clock or SimulatedClock(), Random(1))
+    return Pacing(
+        replace(DEFAULT_POLICY, **{"jitter": 0.0, **AT_ONCE, **numbers}), clock or SimulatedClock(), Random(1)
+    )

@@ -12,15 +12,24 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from airflow_provider_modelslab._http import async_transport
+from airflow_provider_modelslab._http.connection import DownloadOptions
+from airflow_provider_modelslab._outputs.downloads import RetryPolicy
+from airflow_provider_modelslab._outputs.saving import save_outputs
 from airflow_provider_modelslab._protocol.replies import Verdict
+from airflow_provider_modelslab.exceptions import ModelsLabSaveError
+from airflow_provider_modelslab.jobs import Job, Output
 from tests.support.pacing import FAST, set_policy
-from tests.support.raw_server import Answer, RawServer, reply
+from tests.support.raw_server import RESET, Answer, RawServer, dripping, path_of, reply
 from tests.support.reply_table import QUOTED, REPLIES
+from tests.support.storing import PNG, picture
 from tests.support.transport_faults import TRANSPORT_FAULTS, job_id_of
 from tests.support.triggers import aevent_of, make_trigger
 
@@ -52,6 +61,12 @@ FAULTS: dict[str, Answer] = {
     "backslashes": reply({"status": "processing", "message": "\\" * 60_000}),
 }
 
+REFUSALS: dict[str, Answer] = {
+    "key": reply({"status": "error", "message": "Invalid API key"}, 401),
+    "credits": reply({"status": "error", "message": "Insufficient credits."}, 402),
+    "plan": reply(b"<html>Forbidden</html>", 403),
+}
+
 # Rarer, since each of these takes a timeout, some of them a busy one.
 WEIGHTS = [0.4 if name in TRANSPORT_FAULTS and TRANSPORT_FAULTS[name].slow else 1.0 for name in FAULTS]
 
@@ -64,6 +79,9 @@ class Jobs:
         self.faults: Counter[str] = Counter()
         self.polls: Counter[str] = Counter()
         self.scripts = {job_id: list(self._script(job_id)) for job_id in self.ids}
+        # Of each wait, ModelsLab refuses the account once, and of no other job when it is asked again.
+        for job_id, refusal in zip(("1", "251", "301", "351", "401", "451"), cycle(REFUSALS.values()), strict=False):
+            self.scripts[job_id].insert(0, refusal)
 
     def fails(self, job_id: str) -> bool:
         return Random(f"{SEED}/end/{job_id}").random() < FAILING
@@ -153,3 +171,92 @@ def test_every_job_ends_in_its_true_state(server: RawServer, monkeypatch: pytest
     assert [session.client.closed for session in sessions] == [True]
     assert complaints == []
     assert [str(warning.message) for warning in warned if issubclass(warning.category, ResourceWarning)] == []
+
+
+SLOW = dripping(picture(PNG + bytes(200_000))[:300])
+PASSING_DOWNLOADS: dict[str, Answer] = {
+    "not there yet": reply(b"", 404),
+    "a page": reply(b"<!doctype html><html>Just a moment</html>"),
+    "trouble": reply(b"", 503),
+    "reset": RESET,
+    "nothing": b"",
+    "cut": picture()[:-10],
+    "compressed": picture(Content_Encoding="br"),
+}
+INNER = (
+    "http://169.254.169.254/a.png",
+    "http://[::ffff:10.0.0.1]/a.png",
+    "http://2130706433:9/a.png",
+    "//0x7f.1:9/a.png",
+)
+
+
+class Outputs:
+    """A hundred outputs, of which most pass through faults, and some cannot be had: what the server says of them."""
+
+    def __init__(self, url: str, inner: str) -> None:
+        self.inner = (*INNER, f"{inner}/a.png")
+        self.faults: Counter[str] = Counter()
+        self.scripts = {f"/{number}.png": list(self._script(number)) for number in range(100)}
+        self.copies = {f"/{number}.copy.png": picture() for number in range(0, 100, 2)}
+        jobs = [Job(str(number), "v6/images", "success", self._addresses(url, number)) for number in range(100)]
+        self.jobs = [
+            replace(job, proxy_links=[f"{url}/{job.id}.copy.png"]) if int(job.id) % 2 == 0 else job for job in jobs
+        ]
+
+    def kind(self, number: int) -> str:
+        (kind,) = Random(f"{SEED}/output/{number}").choices(
+            ["good", "inner", "redirected", "trickling"], [0.82, 0.06, 0.06, 0.06]
+        )
+        return kind
+
+    def can_be_had(self, number: int) -> bool:
+        return self.kind(number) == "good" or number % 2 == 0  # every other one has a copy
+
+    def answer_to(self, request: bytes) -> Answer:
+        path = path_of(request)
+        if path in self.copies:
+            return self.copies[path]
+        script = self.scripts[path]
+        return script.pop(0) if len(script) > 1 else script[0]
+
+    def _addresses(self, url: str, number: int) -> list[Output]:
+        inner = self.inner[number % len(self.inner)]
+        return (
+            [f"http:{inner}" if inner.startswith("//") else inner]
+            if self.kind(number) == "inner"
+            else [f"{url}/{number}.png"]
+        )
+
+    def _script(self, number: int) -> Iterator[Answer]:
+        random, kind = Random(f"{SEED}/downloads/{number}"), self.kind(number)
+        self.faults[kind] += 1
+        if kind == "redirected":
+            yield reply(b"", 302, {"Location": self.inner[number % len(self.inner)]})
+            return
+        if kind == "trickling":
+            yield SLOW
+            return
+        while random.random() < FAULTY * 2:
+            name = random.choice(list(PASSING_DOWNLOADS))
+            self.faults[name] += 1
+            yield PASSING_DOWNLOADS[name]
+        yield picture()
+
+
+def test_every_output_is_stored_or_named(raw_server: RawServer, tmp_path: Path):
+    with RawServer() as inner:
+        outputs = Outputs(raw_server.url, inner.url)
+        assert set(outputs.faults) == {"good", "inner", "redirected", "trickling", *PASSING_DOWNLOADS}
+        raw_server.answer_to = outputs.answer_to
+        policy = RetryPolicy(absent=60, faults=60, pause=0.001, longest_pause=0.01, silence=2.0, slow_after=0.5)
+        allowed = DownloadOptions(allowed_hosts=frozenset({("127.0.0.1", raw_server.port)}))
+        with pytest.raises(ModelsLabSaveError) as caught:
+            save_outputs(outputs.jobs, str(tmp_path), retry_policy=policy, download_options=allowed)
+        assert inner.connections == 0 or not inner.requests
+    stored = {path.name for path in tmp_path.glob("*.png")}
+    missing = [number for number in range(100) if not outputs.can_be_had(number)]
+    assert stored == {f"v6.images.{number}-0.png" for number in range(100) if number not in missing}
+    assert all(path.read_bytes() == PNG for path in tmp_path.glob("*.png"))
+    assert f"{len(missing)} of 100 outputs could not be stored" in str(caught.value)
+    assert all(f"v6/images:{number}" in str(caught.value) for number in missing[:10])
