@@ -37,8 +37,8 @@ class PollingPolicy:
     :param changes_gap: between two log lines about finished jobs, at the least: each costs the triggerer a round.
     :param update_gap: between two updates of a deferred task's XCom, at the least.
     :param update_spacing: between two such updates of all tasks together, at the least.
-    :param brief_wait: seconds for which a task goes on polling on its worker, at the most, where its jobs may be done by
-        then. A deferral holds a worker for as long, and starts two processes: so a wait never costs twice as much.
+    :param brief_wait: seconds for which a task goes on polling on its worker, at the most, where its jobs may be done
+        by then. A deferral holds a worker for as long, and starts two processes: a wait never costs twice as much.
     :param settling: seconds after a deferral before which no event comes: a scheduler that has not yet read that the
         worker's process has ended would take the task that resumes for one that was killed (in all Airflows up to 3.4).
     :param connection_attempts: how often a missing connection is looked up, over half a minute, until that counts.
