@@ -91,10 +91,11 @@ def _commands(url: str) -> Iterable[str]:
         ("fail", {"id": 30000001, "message": "No GPU left"}),
         ("faults", {"http_502": 0.2}),
         ("script", {"kind": "fetch", "faults": ["http_502", "drop"]}),
+        ("skip", {"seconds": 3600}),
         ("reset", {}),
     ):
         if name == "faults":
-            yield "# let faults strike by chance; say what the next replies meet; forget everything"
+            yield "# let faults strike by chance; say what the next replies meet; move the clock; forget everything"
         yield f"curl -X POST {url}/sandbox/{name}" + (f" -d '{json.dumps(arguments)}'" if arguments else "")
     yield "# the counters"
     yield f"curl {url}/sandbox/state"

@@ -15,6 +15,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import reference
+import requests
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.support.dag_runs import DAGS_FOLDER, Run, load_dags
@@ -175,6 +176,18 @@ def test_the_sandbox_on_the_command_line():
     process.send_signal(signal.SIGTERM)
     process.communicate()
     assert process.returncode == 0
+
+
+def test_the_commands_of_the_sandbox_over_http():
+    text = (ROOT / "docs" / "sandbox.md").read_text()
+    rows = re.findall(r"^\| `(GET|POST) (/\S*)` \| (?:.*?`(\{.*\})`)?.* \|", text, re.MULTILINE)
+    assert len(rows) > 6
+    with Sandbox(duration=float("inf")) as sandbox:
+        for method, path, body in rows:
+            sandbox.reset()
+            sandbox.submit("v6/images/text2img", {"prompt": "a fox"})
+            reply = requests.request(method, f"{sandbox.url}{path}", data=body or None, timeout=10)
+            assert reply.status_code == 200, (path, reply.text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

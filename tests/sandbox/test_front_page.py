@@ -59,7 +59,7 @@ def test_its_commands_work(sandbox: Sandbox) -> None:
     refused = [command for command, reply in replies.items() if '"status": "error"' in reply]
     # The first command has ended the job already.
     assert [command for command in refused if "/sandbox/fail" not in command] == []
-    assert len(replies) == 7
+    assert len(replies) == 8
 
 
 @pytest.mark.parametrize("headers", [{"Host": "rebound.example"}, {"Origin": "https://page.example"}])
