@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_provider_modelslab._http.connection import ClientOptions
+from airflow_provider_modelslab._protocol.assets import Asset, assets_request, read_assets_reply
 from airflow_provider_modelslab._protocol.http_request import HttpRequest
 from airflow_provider_modelslab._protocol.kinds import ask_request, cancel_request
 from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
@@ -104,6 +105,10 @@ class Client:
     def count(self) -> int | None:
         """Ask how many of the account's requests are in flight; ``None`` where ModelsLab does not tell."""
         return self._send(_count(self.options))
+
+    def assets(self, path: str) -> list[Asset] | None:
+        """Ask for the account's newest outputs of an endpoint's kind; ``None`` where ModelsLab does not tell."""
+        return self._send(_assets(path, self.options))
 
     def _send_apart(self, call: _Call[_Read]) -> _Read:
         with self._transport.open_session(self._ssl_context) as session:
@@ -221,6 +226,11 @@ def _balance(options: ClientOptions) -> _Call[Balance]:
     url = api_url("wallet_balance", base_url=options.base_url)
     request = HttpRequest(url, {"key": options.key})
     return _Call(request, lambda received: read_balance_reply(received, options.key))
+
+
+def _assets(path: str, options: ClientOptions) -> _Call[list[Asset] | None]:
+    request = assets_request(path, options.key, options.base_url)
+    return _Call(request, lambda received: read_assets_reply(received, options.key))
 
 
 def _count(options: ClientOptions) -> _Call[int | None]:

@@ -48,6 +48,7 @@ from airflow_provider_modelslab._tasks.arguments import (
 )
 from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest, refuse_keys
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of
+from airflow_provider_modelslab._tasks.doubts import describe_candidates
 from airflow_provider_modelslab._tasks.events import job_records, read_event
 from airflow_provider_modelslab._tasks.inputs import read_input
 from airflow_provider_modelslab._tasks.kills import judge_cancelling, stop_or_tell
@@ -408,6 +409,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         advice = advise_in_doubt(progress.ledger.store)
         for position in sorted(progress.ledger.orphans):
             told = f"{advice}: this may have been billed, an earlier try ended during a submission"
+            told += describe_candidates(progress.ledger, position, hook.client.assets)
             self._fail(progress, position, ModelsLabAmbiguousSubmission(told))
 
     def _submit_what_fits(self, context: Context, hook: ModelsLabHook, progress: Progress) -> float | None:

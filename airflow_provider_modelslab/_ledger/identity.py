@@ -41,10 +41,15 @@ class TaskTry:
     max_tries: int = 0
 
     @property
+    def run_folder(self) -> str:
+        """The folder of the receipts of the whole run, relative to the ledger."""
+        return f"{_part(self.dag_id)}/{_part(self.run_id)}"
+
+    @property
     def folder(self) -> str:
         """The folder of the task instance's receipts, relative to the ledger."""
         mapped = f"+{self.map_index}" if self.map_index >= 0 else ""
-        return f"{_part(self.dag_id)}/{_part(self.run_id)}/{_part(self.task_id)}{mapped}"
+        return f"{self.run_folder}/{_part(self.task_id)}{mapped}"
 
     def is_retry_of(self, earlier: TaskTry) -> bool:
         """

@@ -157,6 +157,11 @@ class Ledger:
         """Return what is written of an item, as far as this process has read or written it."""
         return self._receipts.get(position)
 
+    def receipts_of_run(self) -> list[Receipt]:
+        """Return the receipts of all tasks of the run, as far as they are in the same ledger."""
+        records = {} if self.store is None else self.store.read_all(self.payer.task.run_folder)
+        return [*map(Receipt.from_dict, records.values()), *self._receipts.values()]
+
     def may_renew(self, position: int, *, forgotten: bool) -> bool:
         """
         Whether this try may submit an item again whose job has come to no good end.

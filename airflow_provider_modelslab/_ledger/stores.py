@@ -42,6 +42,9 @@ class ReceiptStore(Protocol):
     def read_folder(self, folder: str) -> Records:
         """Return all records in a folder, but not below it."""
 
+    def read_all(self, folder: str = "") -> Records:
+        """Return all records below a folder, or of the whole ledger: for reports, never for a submission."""
+
     def read(self, names: Iterable[str]) -> Records:
         """Return those of some records that are there."""
 
@@ -102,11 +105,11 @@ class FolderStore:
                 return []
             return [posixpath.basename(entry["name"]) for entry in found if entry["type"] == "file"]
 
-    def read_all(self) -> Records:
-        """Return all records of the ledger: for reports, never for a submission."""
+    def read_all(self, folder: str = "") -> Records:
+        """Return all records below a folder, or of the whole ledger: for reports, never for a submission."""
         with self._errors():
             self._fs.invalidate_cache()
-            found = self._fs.find(self._folder)
+            found = self._fs.find(f"{self._folder}/{folder}".rstrip("/"))
         return self.read(path[len(self._folder) + 1 :] for path in found if path.endswith(".json"))
 
     def read(self, names: Iterable[str]) -> Records:
@@ -224,6 +227,10 @@ class TaskStateStore:
         """Return all records: there is one folder only."""
         return {name: record for part in self._loaded() for name, record in part.items()}
 
+    def read_all(self, folder: str = "") -> Records:
+        """Return all records."""
+        return self.read_folder(folder)
+
     def read(self, names: Iterable[str]) -> Records:
         """Return those of some records that are there."""
         kept = self.read_folder("")
@@ -287,6 +294,10 @@ class BothStores:
     def read_folder(self, folder: str) -> Records:
         """Return all records in a folder, but not below it."""
         return self._merged(self._folder.read_folder(folder), self._state.read_folder(folder))
+
+    def read_all(self, folder: str = "") -> Records:
+        """Return all records below a folder."""
+        return self._merged(self._folder.read_all(folder), self._state.read_all(folder))
 
     def read(self, names: Iterable[str]) -> Records:
         """Return those of some records that are there."""
