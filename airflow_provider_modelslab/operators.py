@@ -631,6 +631,7 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _time_out(self, context: Context, progress: Progress) -> NoReturn:
         push_jobs(context, progress.jobs())
+        stop_or_tell(progress.jobs(), self.modelslab_conn_id, self.log)
         waiting = Job(id="", endpoint=endpoint_of_submission(self.endpoint), message="not submitted yet")
         limit = limit_of(self, self.timeout)
         advice = advise_clear(progress.ledger.store, f", with a longer {limit.argument}, to wait again")

@@ -361,6 +361,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
 
     def _time_out(self, context: Context, jobs: Sequence[Job]) -> NoReturn:
         push_jobs(context, jobs)
+        stop_or_tell(jobs, self.modelslab_conn_id, self.log)
         limit = limit_of(self, self.timeout)
         raise timeout_error(jobs, limit, f"Clear the task, with a longer {limit.argument}, to wait again")
 

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from airflow_provider_modelslab._protocol.kinds import kind_of, kind_started_by, read_by_others
+from airflow_provider_modelslab._protocol.kinds import endpoint_of_address, kind_of, kind_started_by, read_by_others
 from airflow_provider_modelslab._protocol.replies import job_of_reply
 from airflow_provider_modelslab._protocol.sanitizing import sanitize
 from airflow_provider_modelslab._protocol.templates import parse_literal, refuse_task
@@ -99,8 +99,8 @@ def parse_family(value: Any) -> str:
     """
     family = parse_endpoint(value)
     parent, _, action = family.rpartition("/")
-    if (kind := kind_started_by(family)) and not kind_of(family):
-        raise ValueError(f"endpoint {family!r} starts a {kind.name}; it is asked for under {parent!r}: pass that")
+    if not kind_of(family) and (meant := endpoint_of_address(family)):
+        raise ValueError(f"endpoint {family!r} is one address of several for the same work: pass {meant!r}")
     has_families_below = any(known.startswith(f"{parent}/") for known in FAMILIES)
     if family not in FAMILIES and parent in FAMILIES and (action in _GENERATIONS or not has_families_below):
         raise ValueError(

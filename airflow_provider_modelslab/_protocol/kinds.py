@@ -75,6 +75,12 @@ class Kind:
     costs: str = "is paid for"
 
 
+def endpoint_of_address(path: str) -> str | None:
+    """Return the endpoint of the work that an address is about, such as ``v6/trainer/status``; ``None`` for others."""
+    parents = (path.rsplit("/", cut)[0] for cut in range(1, path.count("/") + 1))
+    return next((parent for parent in parents if kind_of(parent)), None)
+
+
 @lru_cache(maxsize=256)
 def kind_of(endpoint: str) -> Kind | None:
     """Return the kind of work that has this endpoint; ``None`` for a family of generations."""

@@ -1,4 +1,4 @@
-"""What becomes of trainings and runs whose task is killed or cleared: they go on, and cost, unless it cancels them."""
+"""What becomes of trainings and runs whose task ends before them: they go on, and cost, unless it cancels them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def told_of(job: Job, conn_id: str) -> str:
 
 def stop_or_tell(jobs: Iterable[Job], conn_id: str, log: Any, cancel: Callable[[Job], None] | None = None) -> None:
     """
-    Cancel the trainings and runs of a task that is killed, or say that they go on.
+    Cancel the trainings and runs of a task that ends before them, or say that they go on.
 
     :param jobs: the jobs of the task.
     :param conn_id: the connection that they were started with.

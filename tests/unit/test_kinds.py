@@ -260,6 +260,20 @@ def test_the_two_addresses_of_a_kind_are_told_apart(endpoint, meant):
         parse_generation_endpoint(family)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "meant"),
+    [
+        ("v6/trainer/status", "v6/trainer"),
+        ("https://modelslab.com/api/v6/trainer/stop", "v6/trainer"),
+        ("v1/workflows/6a-b7/runs", "v1/workflows/6a-b7"),
+        ("v1/workflows/6a-b7/runs/5/cancel", "v1/workflows/6a-b7"),
+    ],
+)
+def test_an_address_of_the_same_work_names_the_endpoint_that_is_meant(endpoint, meant):
+    with pytest.raises(ValueError, match=f"pass '{meant}'"):
+        parse_family(endpoint)
+
+
 # --- waits ---
 
 

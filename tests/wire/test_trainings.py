@@ -15,6 +15,7 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabAuthError,
     ModelsLabJobFailed,
     ModelsLabRequestError,
+    ModelsLabTimeout,
 )
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
@@ -294,6 +295,40 @@ def test_output_path_is_refused_where_there_are_no_files(sandbox: Sandbox, conte
     job = ModelsLabHook().submit("v3/lora_fine_tune", {}).to_dict()
     with pytest.raises(ModelsLabArgumentError, match="output_path has no effect on a training"):
         ModelsLabJobSensor(task_id="wait", jobs=job, output_path=folder).execute(context)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_outputs_of_a_run_are_stored(sandbox: Sandbox, context, tmp_path):
+    operator = ModelsLabGenerateOperator(
+        task_id="run", endpoint="v1/workflows/w-1/run", payload={}, output_path=str(tmp_path), deferrable=True
+    )
+    run(operator, context, lambda deferrals: sandbox.finish_all())
+    (work,) = sandbox.jobs.values()
+    assert (tmp_path / f"v1.workflows.w-1.{work.id}-0.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_training_that_outlasts_its_task_goes_on_and_the_log_says_how_to_stop_it(
+    sandbox: Sandbox, context, log, deferrable
+):
+    tasks = [
+        ModelsLabGenerateOperator(
+            task_id="t", endpoint="v6/trainer/train", payload={}, timeout=0.5, deferrable=deferrable
+        ),
+        ModelsLabJobSensor(
+            task_id="w",
+            jobs=ModelsLabHook().submit("v6/trainer/train", {}).to_dict(),
+            timeout=0.5,
+            poke_interval=0.1,
+            deferrable=deferrable,
+        ),
+    ]
+    for task in tasks:
+        log.clear()
+        with pytest.raises(ModelsLabTimeout):
+            run(task, context)
+        assert "goes on, and is billed by the hour. To stop it, call ModelsLabHook" in log.text
 
 
 TOKEN = f"hf_{'x1Y2z3' * 6}"
