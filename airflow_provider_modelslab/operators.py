@@ -430,7 +430,7 @@ class ModelsLabGenerateOperator(BaseOperator):
                     ledger.withdraw(position)
                 progress.refusals += 1
                 if isinstance(error, ModelsLabRateLimited):
-                    slots.refuse(in_flight, error.queue_slots)
+                    slots.refuse(in_flight, error.queue_slots, error.retry_after or 0.0)
                     if slots.fixed is None and error.queue_slots and in_flight:
                         self.log.info("Holding at %d jobs in flight, until one finishes: %s", in_flight, error)
                         return None
@@ -571,8 +571,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             if is_over:
                 self._time_out(context, progress)
             # A slot is free when one job fewer is in progress; with none in progress, only time passes.
-            few_enough = progress.slots.next_turn(len(unfinished)) if unfinished else None
-            max_pending = few_enough if progress.left() else 0
+            max_pending = progress.slots.next_turn(len(unfinished)) if progress.left() else 0
             until = end if submit_again is None else min(end, submit_again)
             push_jobs(context, progress.jobs())
             if not (self.deferrable and progress.may_travel()):

@@ -19,6 +19,10 @@ MOST_PATIENCE = 8
 """Turns between two trials of one more job, where ModelsLab's count does not help: they double with each refusal."""
 
 
+LONG_PAUSE = 60.0
+"""Seconds of a pause that is no matter of queue slots: a job that finishes does not shorten it."""
+
+
 @dataclass(slots=True)
 class QueueSlots:
     """
@@ -44,6 +48,7 @@ class QueueSlots:
     is_counted: bool = True
     _target: int = 0
     _by_count: bool = False
+    _is_paused: bool = False
 
     @property
     def wants_count(self) -> bool:
@@ -57,6 +62,7 @@ class QueueSlots:
         :param in_flight: how many jobs of the batch are.
         :param counted: how many requests of the account are, by ModelsLab's count, if that was asked for and is known.
         """
+        self._is_paused = False
         if self.fixed is not None:
             self._target = self.fixed
             return
@@ -90,13 +96,15 @@ class QueueSlots:
         if self._is_trial() and not self._by_count:  # there may be room for others, too
             self._target = min(in_flight + 1, self.account or sys.maxsize)
 
-    def refuse(self, in_flight: int, account: int | None = None) -> None:
+    def refuse(self, in_flight: int, account: int | None = None, pause: float = 0.0) -> None:
         """
         Note that a job was refused, which ends the turn.
 
         :param in_flight: how many jobs of the batch are in flight.
         :param account: how many slots the account has, where the refusal names a number.
+        :param pause: seconds to pause, where it names them.
         """
+        self._is_paused = account is None and pause > LONG_PAUSE
         if self.fixed is not None:
             return
         self.account = account or self.account
@@ -109,9 +117,9 @@ class QueueSlots:
         self.turns = 0
         self._target = in_flight
 
-    def next_turn(self, in_flight: int) -> int:
-        """Return how few jobs of the batch must be in flight for a further turn to be worth its while."""
-        return max(0, min(in_flight, self._target) - 1)
+    def next_turn(self, in_flight: int) -> int | None:
+        """Return how few jobs must be in flight for a further turn to be of use; ``None`` where only time helps."""
+        return None if self._is_paused or in_flight == 0 else max(0, min(in_flight, self._target) - 1)
 
     def to_record(self) -> dict[str, Any]:
         """Return what another process must know: plain data."""

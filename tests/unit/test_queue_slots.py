@@ -74,8 +74,10 @@ def run(account: Account, slots: QueueSlots | None) -> float:
                 left -= 1
                 slots.accept(len(account.ends))
         in_flight = len(account.ends)
-        few_enough = slots.next_turn(in_flight) if slots and left else in_flight - 1
-        now = sorted(account.ends)[in_flight - few_enough - 1] if account.ends else now + PAUSE
+        few_enough = slots.next_turn(in_flight) if slots and left else max(0, in_flight - 1)
+        now = (
+            now + PAUSE if few_enough is None or not account.ends else sorted(account.ends)[in_flight - few_enough - 1]
+        )
     return now
 
 
@@ -118,6 +120,17 @@ def test_where_modelslab_tells_less_a_batch_finds_out_by_trials(account_slots, f
     refused, slowdown = refusals_and_slowdown(account_slots, foreign, names_slots=names_slots, counts=counts)
     assert refused <= 12
     assert slowdown <= 1.2
+
+
+@pytest.mark.parametrize("fixed", [None, 5])
+def test_a_pause_of_minutes_is_no_matter_of_queue_slots(fixed):
+    slots = QueueSlots(fixed)
+    slots.begin_turn(0)
+    slots.refuse(2, pause=1800)
+    assert slots.next_turn(2) is None
+    slots.begin_turn(2)
+    slots.refuse(2, account=5, pause=1800)
+    assert slots.next_turn(2) == 1
 
 
 def test_a_fixed_number_stays_as_it_is():
