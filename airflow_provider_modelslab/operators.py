@@ -488,7 +488,7 @@ class ModelsLabGenerateOperator(BaseOperator):
                 f"{advise_in_doubt(ledger.store)}: this may have been billed, another try has begun to submit it, and "
                 "there is no job yet"
             )
-        self.log.info("Item %s was submitted by another try: job %s", ledger.items[position].name, found.job)
+        self.log.info("Item %s was submitted by another try: job %s", ledger.items[position], found.job)
         if found.state == "succeeded" and found.job is not None and found.job.id:
             ledger.jobs[position] = found.job  # Its outputs are asked for again: URLs die.
 
@@ -540,14 +540,14 @@ class ModelsLabGenerateOperator(BaseOperator):
             with self._paid_for():
                 ledger.settle("failed")
             raise error
-        self.log.warning("Item %s: %s", progress.items[position].name, error)
+        self.log.warning("Item %s: %s", progress.items[position], error)
 
     def _once_more(self, progress: Progress, position: int) -> None:
         """Let an item be submitted again whose generation has failed."""
         with self._paid_for():
             former = progress.renew(position)
             told = "Submitting item %s once more: job %s has failed (%s)"
-            self.log.warning(told, progress.items[position].name, former, former.message)
+            self.log.warning(told, progress.items[position], former, former.message)
 
     # --- waiting ----------------------------------------------------------------------------------------
 

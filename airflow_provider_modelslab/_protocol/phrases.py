@@ -53,7 +53,8 @@ _NOT_ACCEPTED = frozenset(
 
 
 def _beginning_with(phrase: str) -> re.Pattern[str]:
-    return re.compile(rf"(?:(?:error|sorry|oops)\b)?\W*(?:{phrase})", re.IGNORECASE)
+    # No quotation marks or brackets: behind these, a message repeats what it was sent.
+    return re.compile(rf"(?:(?:error|sorry|oops)\b)?[\s:;,.!–—-]*(?:{phrase})", re.IGNORECASE)
 
 
 _VERDICTS = tuple((_beginning_with(phrase), verdict) for phrase, verdict in _PHRASES)

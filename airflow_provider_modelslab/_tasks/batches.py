@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_modelslab._ledger.identity import payload_digest
+from airflow_provider_modelslab._protocol.formatting import one_line
 from airflow_provider_modelslab._protocol.masking import secrets_in
 from airflow_provider_modelslab._protocol.shortening import MAX_FIELDS, shorten_fields, shorten_output
 from airflow_provider_modelslab._protocol.submissions import parse_parameters, refuse_key
@@ -38,6 +39,9 @@ class Item:
     digest: str
     may_travel: bool = True
     files: tuple[InputFile, ...] = ()
+
+    def __str__(self) -> str:
+        return one_line(self.name)
 
     @classmethod
     def of(cls, name: str, payload: Mapping[str, Any], files: Sequence[InputFile] = ()) -> Item:

@@ -81,7 +81,7 @@ class Progress:
 
     def names(self) -> list[str]:
         """Return what the user calls the items of a batch; nothing for a single one."""
-        return [f"item {item.name}" for item in self.items] if self.batch else []
+        return [f"item {item}" for item in self.items] if self.batch else []
 
     def replace_jobs(self, jobs: Sequence[Job]) -> None:
         """Take the jobs as they stand now, in the order of ``ledger.jobs``."""

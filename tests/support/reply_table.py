@@ -146,6 +146,10 @@ REPLIES = {
         f"quoted in an error: {words}": (200, {"status": "error", "message": f"The prompt {words!r} is not allowed"}, "FAILED", "failed", [], f"The prompt {words!r} is not allowed")
         for words in QUOTED
     },
+    **{
+        f"quoted at the beginning of an error: {words}": (200, {"status": "error", "message": f"{words!r} is not allowed in prompts"}, "FAILED", "failed", [], f"{words!r} is not allowed in prompts")
+        for words in QUOTED
+    },
     "failed at its beginning": (200, {"status": "failed", "message": "Rate limit exceeded"}, "FAILED", "failed", [], "Rate limit exceeded"),
     "nothing": (200, b"", "TRANSIENT", "processing", [], "HTTP 200 with nothing"),
     "cut": (200, b'{"status": "succ', "TRANSIENT", "processing", [], "HTTP 200 with something that is not JSON"),

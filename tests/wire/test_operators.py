@@ -461,6 +461,16 @@ def test_refused_items_do_not_stop_the_others(sandbox: Sandbox, context):
     assert "may have been billed" in context["ti"].xcoms["manifest"]["items"][2]["message"]
 
 
+def test_names_of_items_are_one_line_for_people_and_stay_as_they_are_for_tasks(sandbox: Sandbox, context, log):
+    name = "a\n::group::b\x1b[31m"
+    sandbox.script("submit", ["dict_message"])
+    with pytest.raises(ModelsLabJobFailed) as caught:
+        run(operator(payloads={name: {"prompt": "a"}}), context)
+    assert "item a (group)b [31m" in str(caught.value)
+    assert [record.getMessage() for record in log.records if name in record.getMessage()] == []
+    assert context["ti"].xcoms["manifest"]["items"][0]["name"] == name
+
+
 def test_an_account_that_runs_dry_stops_a_batch_and_loses_nothing(monkeypatch):
     store = StateStore()
     with Sandbox(duration=float("inf"), balance=1.5 * PRICE) as poor:
