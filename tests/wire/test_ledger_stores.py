@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,14 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_modelslab._ledger.stores import RECORDS_PER_KEY, FolderStore, ReceiptStore, TaskStateStore
+from airflow_provider_modelslab._ledger.receipts import progress_of
+from airflow_provider_modelslab._ledger.stores import (
+    RECORDS_PER_KEY,
+    BothStores,
+    FolderStore,
+    ReceiptStore,
+    TaskStateStore,
+)
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabLedgerError
 from tests.support.s3 import Bucket, serve_bucket
 from tests.support.tasks import StateStore
@@ -115,6 +123,51 @@ def test_a_folder_that_does_not_work_is_named(tmp_path: Path):
         FolderStore("relative")
     with pytest.raises(ModelsLabArgumentError, match="ledger_path 'nope://x' cannot be used"):
         FolderStore("nope://x")
+
+
+class WithoutConditions(MemoryFileSystem):  # type: ignore[misc]
+    """Answers as a server that speaks S3 and knows no conditional writes."""
+
+    cachable = False
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        if mode == "create":
+            raise OSError(errno.ENOSYS, "A header you provided implies functionality that is not implemented")
+        super().pipe_file(path, value, mode, **kwargs)
+
+
+def test_a_store_without_conditional_writes_is_looked_at_before_and_after():
+    memory = WithoutConditions()
+    attach("memory", fs=memory)
+    store = FolderStore("memory:///ledger")
+    assert store.create(NAME, {"nonce": "a"})
+    assert not store.create(NAME, {"nonce": "b"})
+    assert store.read([NAME]) == {NAME: {"nonce": "a"}}
+    memory.rm("/", recursive=True)
+
+
+class Unwritable(StateStore):
+    def set(self, key: str, value: object) -> None:
+        raise OSError("no route to the API server")
+
+
+def test_of_two_stores_both_keep_an_intent_or_none(tmp_path: Path):
+    folder = FolderStore(str(tmp_path))
+    both = BothStores(folder, TaskStateStore(Unwritable(), survives_clear=True), progress_of)
+    with pytest.raises(ModelsLabLedgerError):
+        both.create(NAME, {"nonce": "a"})
+    assert folder.read_all() == {}
+
+
+def test_of_two_stores_the_one_that_is_further_counts(tmp_path: Path):
+    folder, state = FolderStore(str(tmp_path)), TaskStateStore(StateStore(), survives_clear=True)
+    both = BothStores(folder, state, progress_of)
+    job = {"id": "7", "endpoint": "v6/images"}
+    assert both.create(NAME, {"state": "intended"})
+    state.write({NAME: {"state": "submitted", "job": job}})
+    assert both.read([NAME])[NAME]["state"] == "submitted"
+    folder.write({NAME: {"state": "succeeded", "job": job}})
+    assert both.read_folder("dag/run/task")[NAME]["state"] == "succeeded"
 
 
 def test_task_states_stay_short_values():
