@@ -132,13 +132,15 @@ class ModelsLabTransientError(AirflowException):
     """
     ModelsLab could not be asked: network, server or proxy trouble that passes. Do: try again later.
 
-    :param message: what happened.
+    :param message: what to do, and what happened.
     :param retry_after: seconds to pause, where ModelsLab named them.
+    :ivar reason: what happened alone, for those who know what to do.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.reason = message
 
 
 class ModelsLabRateLimited(ModelsLabTransientError):
@@ -252,8 +254,11 @@ def exception_for(
     """
     kind, template = _BY_VERDICT.get(verdict, _BY_VERDICT[Verdict.TRANSIENT])
     text = template.format(message=message.rstrip(". "), conn_id=conn_id, pause=format_duration(retry_after or 0.0))
-    if issubclass(kind, ModelsLabRateLimited):
-        return kind(text, retry_after, queue_slots)
-    if issubclass(kind, ModelsLabTransientError):
-        return kind(text, retry_after)
-    return kind(text, job) if issubclass(kind, ModelsLabAmbiguousSubmission) else kind(text)
+    if issubclass(kind, ModelsLabAmbiguousSubmission):
+        return kind(text, job)
+    error = kind(text)
+    if isinstance(error, ModelsLabTransientError):
+        error.retry_after, error.reason = retry_after, message
+    if isinstance(error, ModelsLabRateLimited):
+        error.queue_slots = queue_slots
+    return error

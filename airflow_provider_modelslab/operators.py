@@ -432,7 +432,7 @@ class ModelsLabGenerateOperator(BaseOperator):
                 if isinstance(error, ModelsLabRateLimited):
                     slots.refuse(in_flight, error.queue_slots, error.retry_after or 0.0)
                     if slots.fixed is None and error.queue_slots and in_flight:
-                        self.log.info("Holding at %d jobs in flight, until one finishes: %s", in_flight, error)
+                        self.log.info("Holding at %d jobs in flight, until one finishes: %s", in_flight, error.reason)
                         return None
                 asked = max(error.retry_after or 0.0, schedule.backoff_delay(progress.refusals))
                 clock, pause = hook.pacing.clock, schedule.spread_pause(asked, hook.pacing.random)
@@ -441,7 +441,7 @@ class ModelsLabGenerateOperator(BaseOperator):
                 if isinstance(error, ModelsLabRateLimited):
                     waiting = "Waiting for a queue slot"
                     metrics.paused("submissions", pause)
-                self.log.info("%s, next try about %s: %s", waiting, again, error)
+                self.log.info("%s, next try about %s: %s", waiting, again, error.reason)
                 return clock.monotonic() + pause
             except (ModelsLabRequestError, ModelsLabJobFailed, ModelsLabAmbiguousSubmission) as error:
                 self._fail(progress, position, error)

@@ -227,7 +227,10 @@ def test_a_full_queue_is_waited_for_in_so_many_words(
     raw_server.answer(reply(full, 429), reply({"status": "success", "id": 1, "output": ["https://cdn/a.png"]}))
     run(operator(payload=FOX, deferrable=deferrable, durable=False), {"ti": RecordingTaskInstance()})
     lines = lines_of(log)
-    assert lines[0].startswith("Waiting for a queue slot, next try about <time>: ")
+    assert lines[0] == (
+        f"Waiting for a queue slot, next try about <time>: submission to {PATH}: Rate limit exceeded. Maximum 5 queued "
+        "requests allowed."
+    )
     assert ("Waiting in the triggerer for a queue slot, next try about <time>" in lines) == deferrable
     assert not [line for line in lines if "0 of 0" in line]
 
