@@ -574,6 +574,8 @@ class ModelsLabGenerateOperator(BaseOperator):
             max_pending = progress.slots.next_turn(len(unfinished)) if progress.left() else 0
             until = end if submit_again is None else min(end, submit_again)
             push_jobs(context, progress.jobs())
+            if progress.batch and not progress.left():
+                context["ti"].xcom_push(key=MANIFEST_KEY, value=manifest(progress.items, progress.jobs()))
             if not (self.deferrable and progress.may_travel()):
                 self._wait_here(context, hook, progress, max_pending, until, briefly=False)
                 continue

@@ -102,7 +102,7 @@ def refuse_keys(payloads: Any) -> None:
 
 def manifest(items: Sequence[Item], jobs: Sequence[Job], files: Sequence[str] | None = None) -> dict[str, Any]:
     """
-    Return what became of a batch.
+    Return what became of a batch, or has become of it so far.
 
     :param items: the items.
     :param jobs: the job of each.
@@ -111,7 +111,7 @@ def manifest(items: Sequence[Item], jobs: Sequence[Job], files: Sequence[str] | 
         ``payload`` (long texts shortened, secrets masked), its job's ``status``, ``outputs``, ``message`` and
         ``job_id``, and its ``files``, if any were stored.
     """
-    succeeded = sum(job.status == "success" for job in jobs)
+    succeeded, failed = (sum(job.status == status for job in jobs) for status in ("success", "failed"))
     records: list[dict[str, Any]] = [
         {
             "name": item.name,
@@ -127,7 +127,7 @@ def manifest(items: Sequence[Item], jobs: Sequence[Job], files: Sequence[str] | 
         remaining = iter(files)
         for record, job in zip(records, jobs, strict=True):
             record["files"] = [next(remaining) for _ in job.outputs]
-    return {"total": len(jobs), "succeeded": succeeded, "failed": len(jobs) - succeeded, "items": records}
+    return {"total": len(jobs), "succeeded": succeeded, "failed": failed, "items": records}
 
 
 def _item(name: str, payload: Any, argument: str, read: Reader) -> Item | None:

@@ -461,6 +461,32 @@ def test_refused_items_do_not_stop_the_others(sandbox: Sandbox, context):
     assert "may have been billed" in context["ti"].xcoms["manifest"]["items"][2]["message"]
 
 
+@BOTH_WAYS
+def test_the_manifest_is_there_as_soon_as_all_is_submitted(sandbox: Sandbox, context, deferrable):
+    task = operator(payloads={"owl": {"prompt": "a"}, "fox": {"prompt": "b"}}, deferrable=deferrable)
+    early: list[dict[str, Any]] = []
+
+    def finish() -> None:
+        wait_until(lambda: "manifest" in context["ti"].xcoms)
+        early.append(context["ti"].xcoms["manifest"])
+        sandbox.finish_all()
+
+    with when_submitted(sandbox, 2, finish):
+        run(task, context)
+    assert {name: early[0][name] for name in ("total", "succeeded", "failed")} == {
+        "total": 2,
+        "succeeded": 0,
+        "failed": 0,
+    }
+    items = context["ti"].xcoms["manifest"]["items"]
+    assert [(item["name"], item["status"]) for item in early[0]["items"]] == [
+        ("owl", "processing"),
+        ("fox", "processing"),
+    ]
+    assert [item["job_id"] for item in early[0]["items"]] == [item["job_id"] for item in items]
+    assert [item["status"] for item in items] == ["success", "success"]
+
+
 def test_names_of_items_are_one_line_for_people_and_stay_as_they_are_for_tasks(sandbox: Sandbox, context, log):
     name = "a\n::group::b\x1b[31m"
     sandbox.script("submit", ["dict_message"])
