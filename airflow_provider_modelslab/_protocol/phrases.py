@@ -12,6 +12,8 @@ import re
 
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 
+_TIME = r"(?:about )?(\d{1,5}|an?) ?(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)\b"
+
 _PHRASES = (
     # (what a message begins with, what it means)
     (r"(training )?request not found", Verdict.NOT_FOUND),  # docs; of trainings: clients
@@ -23,7 +25,7 @@ _PHRASES = (
     (r"((the|your) )?queue (is )?full", Verdict.RATE_LIMITED),  # clients
     (r"too many attempts", Verdict.RATE_LIMITED),  # Laravel
     (r"((server is )?busy\W+)?(please )?try again later", Verdict.RATE_LIMITED),  # docs
-    (r"(please )?try again in (about )?\d+ ?(s|m|h)", Verdict.RATE_LIMITED),  # clients: of minutes, too
+    (rf"(please )?(try again|retry|wait)( in| after| for)? {_TIME}", Verdict.RATE_LIMITED),  # clients: of minutes, too
     (r"you are sending too many", Verdict.RATE_LIMITED),  # clients
     (r"(invalid|incorrect|wrong|missing) api key", Verdict.INVALID_KEY),  # docs
     (r"(your )?api key (is )?(required|invalid|incorrect|missing|not valid)", Verdict.INVALID_KEY),  # docs; clients
@@ -32,18 +34,21 @@ _PHRASES = (
     (r"(your )?monthly limit exceeded", Verdict.NO_CREDITS),  # docs, older
     (r"(you are |you're |you have run |you've run )?out of credits", Verdict.NO_CREDITS),  # clients
     (r"(your )?credits (are |have been )?(exhausted|used up)", Verdict.NO_CREDITS),  # clients
+    (r"(you have )?no (more )?credits", Verdict.NO_CREDITS),  # clients
     (r"((you have )?not|you (do not|don't) have) enough (balance|credits?|funds)", Verdict.NO_CREDITS),  # clients
     (r"(your )?wallet balance is (insufficient|too low|not enough)", Verdict.NO_CREDITS),  # clients
     (r"(please )?(fund|recharge|top up) your wallet", Verdict.NO_CREDITS),  # clients
     (r"(this|the) [\w -]{1,40} requires an? [\w -]{0,40}(subscription|plan)\b", Verdict.NOT_IN_PLAN),  # docs
     (r"invalid api request", Verdict.REFUSED),  # docs
+    (r"(training|execution) has already finished", Verdict.REFUSED),  # docs: to a request that stops it
 )
 
 # Of a submission these are about its parameters; of a fetch, about the generation.
 _COMPLAINTS = (
     r"the [\w .-]{1,60} (field )?(is required|must |is invalid|may not )",  # Laravel's validation, as plain text
     r"[\w.-]{1,60} (field )?is required",  # clients: the parameter's name without an article
-    r"(the )?model ([\w.-]{1,60} )?(was )?not found",  # clients
+    r"(the )?model ([\w.-]{1,60} )?((was )?not found|does not exist)",  # clients
+    r"invalid (model|image|audio|video|voice|prompt|parameter|url|width|height)",  # clients
 )
 
 # ModelsLab took nothing, whatever the HTTP status: "try again later" alone does not say so.
@@ -60,12 +65,10 @@ def _beginning_with(phrase: str) -> re.Pattern[str]:
 _VERDICTS = tuple((_beginning_with(phrase), verdict) for phrase, verdict in _PHRASES)
 _RUNNING = _beginning_with(r"(please )?try again later|try to fetch (the )?request")
 _COMPLAINT = _beginning_with("|".join(_COMPLAINTS))
-_TRY_AGAIN = _beginning_with(r".{0,20}try again")
+_ASKS_FOR_TIME = _beginning_with(r"((server is )?busy\W+)?(please )?(try again|retry|wait)")
 
 _SLOTS = re.compile(r"maximum (\d{1,5}) queued requests", re.IGNORECASE)  # docs
-_PAUSE = re.compile(
-    r"(?:wait|again|retry)(?: (?:for|in|after))?(?: about)? (\d{1,5}) ?(s(?:ec)?|m(?:in)?|h(?:our|r)?)", re.IGNORECASE
-)
+_PAUSE = re.compile(rf"(?:wait|again|retry)(?: (?:for|in|after))? {_TIME}", re.IGNORECASE)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -87,7 +90,7 @@ def complains_of_parameters(message: str) -> bool:
 def says_that_nothing_was_accepted(message: str) -> bool:
     """Return whether a message, as the reply to a submission, says that there is no job, and nothing to pay."""
     return complains_of_parameters(message) or (
-        verdict_of(message) in _NOT_ACCEPTED and _TRY_AGAIN.match(message) is None
+        verdict_of(message) in _NOT_ACCEPTED and _ASKS_FOR_TIME.match(message) is None
     )
 
 
@@ -100,4 +103,6 @@ def slots_in(text: str) -> int | None:
 def pause_in(text: str) -> float | None:
     """Return the seconds that a text such as "Try again in 30 minutes." asks to wait."""
     match = _PAUSE.search(text)
-    return float(match[1]) * _SECONDS[match[2][0].lower()] if match else None
+    if match is None:
+        return None
+    return float(match[1] if match[1].isdigit() else 1) * _SECONDS[match[2][0].lower()]

@@ -444,7 +444,7 @@ def _redirected(received: HttpReply) -> str:
         target = urlsplit(received.location)
     except ValueError:
         return ""
-    if not 300 <= received.status < 400 or not target.hostname:
+    if not 300 <= received.status < 400 or not target.hostname or target.scheme not in ("http", "https", ""):
         return ""
     site = f"{target.scheme or 'https'}://{target.netloc.rpartition('@')[2]}"[:200]
     return (
