@@ -8,11 +8,15 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from airflow_provider_modelslab.exceptions import ModelsLabSaveError
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabSaveError
+from airflow_provider_modelslab.hooks import ModelsLabHook
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.ui.media import open_stored
 from tests.support.raw_server import RawServer, stalling
 from tests.support.s3 import Bucket, serve_bucket
 from tests.support.storing import ENCODED, PNG, RESIGNED, job, picture, run_python, save_outputs, saving
+from tests.support.tasks import RecordingTaskInstance
 from tests.support.waiting import wait_until
 
 
@@ -54,6 +58,22 @@ def test_s3(bucket: Bucket, raw_server: RawServer):
 
     with ObjectStoragePath(stored[1]).open("rb") as file:
         assert file.read() == PNG
+
+
+def test_s3_has_the_inputs_of_generations(bucket: Bucket, sandbox: Sandbox):
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    bucket.client.put_object(Bucket="bucket", Key="fox.png", Body=PNG)
+    (path, missing) = (ObjectStoragePath(f"s3://aws_default@bucket/{name}.png") for name in ("fox", "missing"))
+    assert requests.get(ModelsLabHook().upload(path), timeout=10).content == PNG
+    operator = ModelsLabGenerateOperator(
+        task_id="draw", endpoint="v6/images/img2img", payload={"prompt": "x", "init_image": missing}
+    )
+    with pytest.raises(
+        ModelsLabArgumentError, match=r"payload\['init_image'\]: the file s3://.*missing.png cannot be read"
+    ):
+        operator.execute({"ti": RecordingTaskInstance()})
+    assert not sandbox.jobs
 
 
 @pytest.mark.parametrize("content", [LARGE, PNG], ids=["large", "small"])

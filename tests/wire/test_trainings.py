@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -444,23 +446,34 @@ def test_a_wait_that_cannot_cancel_says_why_and_that_the_work_goes_on(sandbox: S
     assert "goes on" in log.text
 
 
+@contextmanager
+def killing(task: Any, sandbox: Sandbox, after: int) -> Iterator[None]:
+    """Do what Airflow does to a task on its worker once it has polled so many times; then its work is finished."""
+
+    def kill() -> None:
+        wait_until(lambda: sandbox.state()["requests"]["fetch"] >= after)
+        task.on_kill()
+        sandbox.finish_all()
+
+    with ThreadPoolExecutor() as pool:
+        killed = pool.submit(kill)
+        yield
+        killed.result()
+
+
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("cancel_on_kill", [True, False])
 def test_a_killed_worker_cancels_its_work_or_says_that_it_goes_on(sandbox: Sandbox, context, log, cancel_on_kill):
     operator = ModelsLabGenerateOperator(
         task_id="run", endpoint="v1/workflows/w-1/run", payload={}, cancel_on_kill=cancel_on_kill, deferrable=False
     )
-    with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(operator.execute, context)
-        wait_until(lambda: sandbox.state()["requests"]["fetch"] > 0)
-        operator.on_kill()
-        (work,) = sandbox.jobs.values()
-        sandbox.finish_all()
+    with killing(operator, sandbox, after=1):
         if cancel_on_kill:
             with pytest.raises(ModelsLabJobFailed, match="The run is cancelled"):
-                waiting.result()
+                operator.execute(context)
         else:
-            waiting.result()
+            operator.execute(context)
+    (work,) = sandbox.jobs.values()
     assert work.stopped == cancel_on_kill
     assert ("goes on" in log.text) != cancel_on_kill
 
@@ -469,12 +482,8 @@ def test_a_killed_worker_cancels_its_work_or_says_that_it_goes_on(sandbox: Sandb
 def test_a_killed_poking_sensor_says_that_the_work_goes_on(sandbox: Sandbox, context, log):
     job = ModelsLabHook().submit("v6/trainer/train", {})
     sensor = ModelsLabJobSensor(task_id="wait", jobs=job.to_dict(), poke_interval=0.05, deferrable=False)
-    with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(sensor.execute, context)
-        wait_until(lambda: sandbox.state()["requests"]["fetch"] > 1)
-        sensor.on_kill()
-        sandbox.finish_all()
-        waiting.result()
+    with killing(sensor, sandbox, after=2):
+        sensor.execute(context)
     assert "goes on, and is billed by the hour" in log.text
 
 
