@@ -190,8 +190,9 @@ def _started(kind: Kind, reply: Document) -> Document:
         return reply
     inner = reply.get("data")
     places = (reply, inner) if isinstance(inner, dict) else (reply,)
-    ids = (place.get(name) for place in places for name in kind.ids)
-    return {**reply, "status": "processing", "fetch_result": None, "id": next(filter(None, ids), None)}
+    named = next((place[name] for place in places for name in kind.ids if place.get(name)), None)
+    started = {name: value for name, value in reply.items() if name not in ("id", "fetch_result")}
+    return {**started, "status": "processing"} | ({} if named is None else {"id": named})
 
 
 def _is_error(reply: Mapping[str, Any]) -> bool:

@@ -230,6 +230,7 @@ def test_a_start_names_its_work(path, body, http_status, job):
 def test_a_start_without_an_id_may_have_been_billed(path):
     reply = read_submission_reply(HttpReply(200, b'{"status": "success", "output": ["https://x.example"]}'), path)
     assert reply.verdict is Verdict.AMBIGUOUS
+    assert reply.job.message.endswith("the fields of the reply: output, status")
 
 
 # --- arguments ---
