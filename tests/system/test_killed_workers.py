@@ -53,7 +53,7 @@ def test_no_retry_after_a_killed_worker_pays_twice(
     def tried_again() -> bool:
         cases = [(name, task_id) for name, task_id in sandboxes if task_id != "submitting"]
         tries = [airflow.task_instance(DAG, runs[name], task_id)["try_number"] for name, task_id in cases]
-        return min(tries) == 2
+        return min(tries) >= 2
 
     airflow.wait_until(tried_again, PATIENCE, "not all tasks are tried again")
     for sandbox in sandboxes.values():

@@ -232,14 +232,13 @@ def note_what_is_told(world: World, arguments: tuple[Any, ...]) -> None:
 
 FAULTS = ["dies before", "dies after", "fails before", "fails after", "leaves half a file"]
 
-faults = st.dictionaries(st.integers(1, 16), st.sampled_from(FAULTS), max_size=3)
+ANSWERS = ["accepted", "done at once", "no reply", "not even sent", "queue full", "refused", "fails at once"]
 
-answers = st.lists(
-    st.sampled_from(
-        ["accepted", "done at once", "no reply", "not even sent", "queue full", "refused", "fails at once"]
-    ),
-    max_size=5,
+faults: st.SearchStrategy[dict[int, str]] = st.just({}) | st.dictionaries(
+    st.integers(1, 16), st.sampled_from(FAULTS), min_size=1, max_size=3
 )
+
+answers = st.lists(st.sampled_from(ANSWERS), min_size=3, max_size=5)
 
 
 class PayingOnce(RuleBasedStateMachine):
