@@ -24,10 +24,10 @@ from airflow_provider_modelslab._http.connection import ClientOptions, read_conn
 from airflow_provider_modelslab._http.fingerprint import Fingerprint, fingerprint_of
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
-from airflow_provider_modelslab._polling.pace import WorkerSession
 from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.poller import ConnectionMoved
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
+from airflow_provider_modelslab._polling.worker_session import WorkerSession
 from airflow_provider_modelslab._protocol.arguments import parse_family, parse_jobs, parse_seconds
 from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment
 from airflow_provider_modelslab._protocol.masking import secrets_in

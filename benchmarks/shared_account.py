@@ -128,7 +128,7 @@ def real(count: int, minutes: float, pause: int) -> None:
             processes.append(PROCESSES.Process(target=_triggerer, args=arguments, daemon=False))
             processes[-1].start()
             time.sleep(20)
-        _say(f"| minutes | {' | '.join(COLUMNS[i] for i in (0, 2, 3, 5))} |\n|---|---|---|---|---|")
+        _say("| minutes | in use | refused | largest / smallest share | longest gap, s |\n|---|---|---|---|---|")
         try:
             step = 300.0
             while time.monotonic() < began + 60 * minutes:

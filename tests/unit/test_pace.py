@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_modelslab._polling.pace import CLIMB, FLOOR, KEPT, RECOVERY, Pace, WorkerSession
+from airflow_provider_modelslab._polling.pace import CLIMB, FLOOR, KEPT, RECOVERY, Pace
+from airflow_provider_modelslab._polling.worker_session import WorkerSession
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab.jobs import Job
