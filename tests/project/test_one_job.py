@@ -34,7 +34,7 @@ class TaskInstance:
 async def event_of(trigger):
     return [event async for event in trigger.run()][0].payload
 
-with Sandbox(duration=3.0) as sandbox, tempfile.TemporaryDirectory() as folder:
+with Sandbox(duration=8.0) as sandbox, tempfile.TemporaryDirectory() as folder:
     os.environ["AIRFLOW_CONN_MODELSLAB_DEFAULT"] = sandbox.connection
     reply = sandbox.submit("v6/images/text2img", {"prompt": "a fox"})
     threading.setprofile(profile)
