@@ -226,3 +226,10 @@ def test_the_limits_are_named():
 
 def test_the_key_is_not_in_the_repr():
     assert "secret-key" not in repr(read_connection(connection()))
+
+
+def test_the_ledger_is_a_folder():
+    assert read_connection(connection()).ledger_path is None
+    assert read_connection(connection(extra='{"ledger_path": " /data/ledger "}')).ledger_path == "/data/ledger"
+    with pytest.raises(ValueError, match="its extra field 'ledger_path' must be a URL"):
+        read_connection(connection(extra='{"ledger_path": "ledger"}'))
