@@ -382,6 +382,17 @@ def test_two_runs_at_the_same_moment_pay_once(quick: Sandbox, tmp_path):
     assert contexts[0]["ti"].xcoms["files"] == contexts[1]["ti"].xcoms["files"]
 
 
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_the_same_payload_twice_in_a_batch_is_one_job_where_it_may_be_reused(quick: Sandbox, tmp_path, deferrable):
+    task = Task({"output_path": tmp_path, "reuse": "always", "deferrable": deferrable})
+    payloads = {name: {"prompt": PROMPT, "seed": 1} for name in ("one", "other")}
+    for _ in range(2):
+        urls = task.run(cleared=True, payloads=payloads)
+        assert len(urls) == 2
+        assert len(set(urls)) == len(set(task.context["ti"].xcoms["files"])) == 1
+    assert len(prompts(quick)) == 1
+
+
 def test_the_log_says_where_a_payload_has_no_seed(quick: Sandbox, tmp_path, log):
     task = Task({"output_path": tmp_path, "reuse": "always"})
     task.run(payload={"prompt": "owl", "seed": 7})
