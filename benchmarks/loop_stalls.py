@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 
 from airflow_provider_modelslab._protocol.outcomes import HttpReply
@@ -66,10 +67,12 @@ async def longest_stall(body: bytes) -> tuple[float, float, str]:
 
 def main() -> None:
     """Print the table."""
-    print(f"{'reply':24} {'MiB':>6} {'CPU to read':>12} {'longest stall':>14}   verdict")
+    sys.stdout.write(f"{'reply':24} {'MiB':>6} {'CPU to read':>12} {'longest stall':>14}   verdict" + "\n")
     for name, body in BODIES.items():
         longest, seconds, verdict = asyncio.run(longest_stall(body))
-        print(f"{name:24} {len(body) / MIB:6.1f} {seconds:10.2f} s {longest * 1000:11.0f} ms   {verdict}")
+        sys.stdout.write(
+            f"{name:24} {len(body) / MIB:6.1f} {seconds:10.2f} s {longest * 1000:11.0f} ms   {verdict}" + "\n"
+        )
 
 
 if __name__ == "__main__":
