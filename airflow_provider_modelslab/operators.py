@@ -33,7 +33,7 @@ from airflow_provider_modelslab._protocol.arguments import (
     parse_output_path,
     parse_seconds,
 )
-from airflow_provider_modelslab._protocol.formatting import format_moment
+from airflow_provider_modelslab._protocol.formatting import format_moment, one_line
 from airflow_provider_modelslab._protocol.prices import parse_prices
 from airflow_provider_modelslab._protocol.submissions import refuse_key
 from airflow_provider_modelslab._protocol.templates import refuse_task
@@ -640,7 +640,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             [progress.ledger.jobs.get(position, waiting) for position in range(len(progress.items))],
             limit,
             advice,
-            progress.names(),
+            _names(context, progress),
         )
 
     # --- results ----------------------------------------------------------------------------------------
@@ -662,7 +662,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             return_files=self.return_files,
             fail_on_partial_error=self.fail_on_partial_error,
             log=self.log,
-            names=progress.names(),
+            names=_names(context, progress),
             data_advice=advise_on_data(ledger.store),
         )
 
@@ -709,6 +709,12 @@ class ModelsLabGenerateOperator(BaseOperator):
             progress.ledger.hand_over()
         records = xcom_records(jobs)
         return records if progress.batch else records[0]
+
+
+def _names(context: Context, progress: Progress) -> list[str]:
+    """Return what the user calls the jobs: items of a batch, or the mapped task as ``map_index_template`` has it."""
+    rendered = getattr(context["ti"], "rendered_map_index", None)  # Airflow 3
+    return [one_line(rendered)] if rendered and not progress.batch else progress.names()
 
 
 def _probe(output_path: str) -> None:

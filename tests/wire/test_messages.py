@@ -85,6 +85,22 @@ def test_a_failed_item_of_a_batch_has_the_name_that_the_user_gave(sandbox: Sandb
     )
 
 
+def test_a_failed_generation_of_a_mapped_task_has_the_name_of_its_map_index(sandbox: Sandbox):
+    class MappedTaskInstance(RecordingTaskInstance):
+        map_index = 2
+        rendered_map_index = "a fox"
+
+    def fail_all(deferrals: int) -> None:
+        for job_id in sandbox.jobs:
+            sandbox.fail(job_id, "No GPU left")
+
+    with pytest.raises(AirflowException) as caught:
+        run(operator(payload=FOX), {"ti": MappedTaskInstance()}, fail_all)
+    assert normalised(str(caught.value)) == (
+        "Generate again, or from other input: 1 of 1 jobs failed: a fox (No GPU left, job v6/images:<id>)"
+    )
+
+
 @pytest.mark.parametrize("endpoint", ["v1/enterprise/text2img", VIDEO])  # a terse family, and one that tells more
 def test_the_end_of_a_timeout(sandbox: Sandbox, endpoint: str):
     family = endpoint.rpartition("/")[0]
