@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from airflow_provider_modelslab._protocol.masking import mask_secrets
+
 WITHOUT_EFFECT = frozenset({"key", "webhook", "track_id"})
 """Parameters that do not change what is generated."""
 
@@ -74,8 +76,12 @@ def _is_like(value: Any, default: Any) -> bool:
 
 
 def payload_digest(payload: Mapping[str, Any]) -> str:
-    """Return what tells a payload from all others that generate something else, whatever the order of its names."""
-    canonical = {name: value for name, value in payload.items() if name not in WITHOUT_EFFECT}
+    """
+    Return what tells a payload from all others that generate something else.
+
+    The order of its names does not count, nor do secrets: a token that is rotated changes nothing.
+    """
+    canonical = mask_secrets({name: value for name, value in payload.items() if name not in WITHOUT_EFFECT})
     return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -121,6 +121,12 @@ def test_neither_the_order_of_names_nor_what_has_no_effect_changes_a_job():
     assert payload_digest(payload) != payload_digest({"prompt": "owl", "seed": 2})
 
 
+def test_a_token_that_is_rotated_changes_no_job():
+    training = {"name": "owl", "max_tokens": 5, "export": {"hf_token": "hf_" + "a" * 30}}
+    assert payload_digest(training) == payload_digest({**training, "export": {"hf_token": "hf_" + "b" * 30}})
+    assert payload_digest(training) != payload_digest({**training, "max_tokens": 6})
+
+
 def test_account_endpoint_and_payload_tell_jobs_apart():
     digests = {
         job_digest(account, endpoint, payload) for account in ("#a", "#b") for endpoint in "ab" for payload in "ab"
