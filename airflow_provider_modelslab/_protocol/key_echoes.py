@@ -18,7 +18,8 @@ SHORTEST_PART = 16
 """Characters of a key in a row that give it away; of a shorter key, all of it."""
 
 SHORTEST_KEY = 5
-"""Characters of a key that is looked for, as by Airflow's own masker: so short a text is no secret."""
+"""Characters of a key that is looked for, as by Airflow's own masker: a shorter text is no secret. What looks like an
+escape in a key counts as the one character that it would stand for."""
 
 _BLOCK = SHORTEST_PART // 2
 """Of any part in a row, one block at a multiple of this length is whole."""

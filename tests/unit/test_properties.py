@@ -176,7 +176,7 @@ keys = (
     st.text(key_characters, min_size=5, max_size=60)
     | st.text("""ab1"'\\&<>/+%é€""", min_size=5, max_size=12)
     | st.sampled_from(["https", "output", "success", "message", "generations", "a" * 60])
-).filter(lambda key: len(key.replace("\\", "")) >= 5)
+).filter(lambda key: len(unquote(html.unescape(key.replace("\\", "")))) >= 5)
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "as it is": lambda key: key,
     "in a URL": lambda key: quote(key, safe=""),
