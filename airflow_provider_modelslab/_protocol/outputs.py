@@ -51,7 +51,11 @@ def find_outputs(document: Mapping[str, Any]) -> list[Output]:
         if files := list(_files_in(document.get(field))):
             return [*files]
     meta = document.get("meta")  # v7 speech to text answers there
-    return list(_outputs_in(meta.get("transcription"))) if isinstance(meta, Mapping) else []
+    if isinstance(meta, Mapping) and (outputs := list(_outputs_in(meta.get("transcription")))):
+        return outputs
+    # A transcript counts in any of the fields; loose words, such as "soon" in "links", are none.
+    every = (_outputs_in(document.get(field)) for field in _ADDRESS_FIELDS)
+    return next(filter(None, ([each for each in found if _is_structure(each)] for found in every)), [])
 
 
 def find_copies(document: Mapping[str, Any]) -> list[str]:
@@ -85,8 +89,9 @@ def _outputs_in(value: Any) -> Iterator[Output]:
     elif isinstance(value, Mapping):
         yield from _outputs_in_object(value)
     elif isinstance(value, Sequence):
-        if len(value) > 1 and all(map(_is_piece, value)):
+        if _is_transcript(value):
             yield list(value)
+            yield from _files_in(value)
             return
         for item in value:
             yield from _outputs_in(item)
@@ -111,8 +116,29 @@ def _is_result(value: Mapping[str, Any]) -> bool:
     return any(_holds_something(value.get(field)) for field in _RESULT_FIELDS)
 
 
+def _is_structure(output: Output) -> bool:
+    return isinstance(output, list) or (isinstance(output, Mapping) and _is_result(output))
+
+
+def _is_transcript(value: Sequence[Any]) -> bool:
+    """Whether a list is made of the pieces of a transcript: an object alone that is a result needs no list."""
+    if not _holds_something(value) or not all(map(_is_piece, value)):
+        return False
+    return len(value) > 1 or not (isinstance(value[0], Mapping) and _is_result(value[0]))
+
+
 def _is_piece(value: Any) -> bool:
-    return isinstance(value, Mapping) and not value.keys().isdisjoint(_PIECE_FIELDS)
+    """Whether a value has words and their times, as ``{"word": "A", "start": 0.1}`` and ``["A", 0.1, 0.4]`` have."""
+    if isinstance(value, Mapping):
+        is_file = not _is_result(value) and "word" not in value and next(_files_in(value), None) is not None
+        return not is_file and not value.keys().isdisjoint(_PIECE_FIELDS)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return False
+    return any(map(_is_time, value)) and any(isinstance(item, str) and not _is_file(item) for item in value)
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _says_something(value: Mapping[str, Any]) -> bool:
@@ -130,8 +156,7 @@ def _holds_something(value: Any) -> bool:
 def _files_in(value: Any) -> Iterator[str]:
     """Yield the URLs and the embedded data of a structure, without its words."""
     if isinstance(value, str):
-        text = value.strip()
-        if _ADDRESS.match(text) or _BASE64.fullmatch(text[:_HEAD]):
+        if _is_file(text := value.strip()):
             yield text
     elif isinstance(value, Mapping):
         for item in value.values():
@@ -139,6 +164,10 @@ def _files_in(value: Any) -> Iterator[str]:
     elif isinstance(value, Sequence):
         for item in value:
             yield from _files_in(item)
+
+
+def _is_file(text: str) -> bool:
+    return _ADDRESS.match(text) is not None or _BASE64.fullmatch(text[:_HEAD]) is not None
 
 
 def _is_text(output: Output) -> bool:
