@@ -16,7 +16,7 @@ from airflow_provider_modelslab.endpoints import parse_job_id
 _JOB_ID_FIELDS = ("id", "request_id")
 """The fields that a job is polled by, in the order in which they count. ``request_id``: nine public clients read it."""
 
-_ID_LIKE = re.compile(r"(.*[_-])?(u?uid|id)|\w*Id|fetch_result|status_url")
+_ID_LIKE = re.compile(r"(?i:(.*[_-])?(u?uid|id)|fetch_result|status_url)|\w*I[dD]")
 
 _ECHOES = frozenset({"meta", "output"})
 """What is not searched: ``meta`` echoes the request, whose ids are the user's own."""
@@ -33,7 +33,9 @@ def named_id(document: Mapping[str, Any], *fields: str) -> str:
     :param document: the reply's JSON object.
     :param fields: the fields to look into; by default all by which jobs are polled.
     """
-    return next(filter(None, (_parsed(document.get(field)) for field in fields or _JOB_ID_FIELDS)), "")
+    ids = [job_id for field in fields or _JOB_ID_FIELDS if (job_id := _parsed(document.get(field)))]
+    # One of 0 may stand for none: it counts where there is no other.
+    return next((job_id for job_id in ids if job_id != "0"), "0" if ids else "")
 
 
 def further_ids(document: Mapping[str, Any], known: Collection[str | None] = ()) -> dict[str, str]:
@@ -56,13 +58,24 @@ def _parsed(value: Any) -> str:
 
 def _ids_in(document: Mapping[str, Any], prefix: str = "", depth: int = 1) -> Iterator[tuple[str, str]]:
     for name, value in document.items():
-        if isinstance(value, Mapping):
-            if depth < _MAX_DEPTH and name not in _ECHOES:
-                yield from _ids_in(value, f"{prefix}{name}.", depth + 1)
-        elif _ID_LIKE.fullmatch(name) and (text := _text_of(value)):
-            yield f"{prefix}{name}", text
+        path = f"{prefix}{name}"
+        for place, item in _items(path, value):
+            if isinstance(item, Mapping):
+                if depth < _MAX_DEPTH and name not in _ECHOES:
+                    yield from _ids_in(item, f"{place}.", depth + 1)
+            elif _ID_LIKE.fullmatch(name) and (text := _text_of(item)):
+                yield place, text
+
+
+def _items(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield a value, or each item of a list, with its place."""
+    if isinstance(value, list):
+        yield from ((f"{path}.{index}", item) for index, item in enumerate(value[:_MAX_IDS]))
+    else:
+        yield path, value
 
 
 def _text_of(value: Any) -> str:
-    is_id = isinstance(value, (str, int)) and not isinstance(value, bool)
-    return one_line(str(value))[:_MAX_LENGTH] if is_id else ""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return ""
+    return _parsed(value) or one_line(str(value))[:_MAX_LENGTH]

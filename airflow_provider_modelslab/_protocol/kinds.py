@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 from urllib.parse import quote
 
 from airflow_provider_modelslab._protocol.http_request import HttpRequest
@@ -176,7 +176,7 @@ def read_by_others(reply: Mapping[str, Any], endpoint: str | None) -> tuple[Docu
     :param reply: the reply.
     :param endpoint: the endpoint that the user names, if any; the ``status_url`` of a workflow's run tells it, too.
     """
-    run = _RUN_URL.search(str(reply.get("status_url") or ""))
+    run = _run_of(reply)
     endpoint = run["endpoint"] if run else endpoint
     kind = None if endpoint is None else kind_of(endpoint)
     return (dict(reply), endpoint) if kind is None else (_started(kind, dict(reply)), endpoint)
@@ -188,11 +188,22 @@ def read_by_others(reply: Mapping[str, Any], endpoint: str | None) -> tuple[Docu
 def _started(kind: Kind, reply: Document) -> Document:
     if _is_error(reply):
         return reply
-    inner = reply.get("data")
-    places = (reply, inner) if isinstance(inner, dict) else (reply,)
-    named = next((place[name] for place in places for name in kind.ids if place.get(name)), None)
+    places = list(filter(_is_object, (reply.get("execution"), reply, reply.get("data"))))
+    # What a kind calls its ids first says more than where it stands.
+    named = next((place[name] for name in kind.ids for place in places if place.get(name)), None)
+    if named is None and (run := _run_of(reply)) and kind_of(run["endpoint"]) is kind:
+        named = run["id"]  # of the address, no more than the id is used
     started = {name: value for name, value in reply.items() if name not in ("id", "fetch_result")}
     return {**started, "status": "processing"} | ({} if named is None else {"id": named})
+
+
+def _run_of(reply: Mapping[str, Any]) -> re.Match[str] | None:
+    """Return the run of a workflow that the ``status_url`` of a reply names."""
+    return _RUN_URL.search(str(reply.get("status_url") or ""))
+
+
+def _is_object(value: Any) -> TypeGuard[Document]:
+    return isinstance(value, dict)
 
 
 def _is_error(reply: Mapping[str, Any]) -> bool:
@@ -203,7 +214,7 @@ def _read_training(reply: Document, job_id: str) -> Document:
     """Read a training of the trainer: ``{"status": "success", "message": …, "data": {"status": …, …}}``."""
     data = reply.get("data")
     data = data if isinstance(data, dict) else {}
-    state = _word(data.get("status")) or _word(reply.get("message"))
+    state = _word(data.get("status")) or _word(reply.get("message")) or _word(reply.get("messege"))
     if state == "training_cancelled":
         return {"status": "failed", "message": data.get("response_dump") or "The training failed", "meta": data}
     if state != "training_completed":
@@ -282,13 +293,13 @@ KINDS = (
         ask=Call("{endpoint}/runs/{id}", method="GET"),
         cancel=Call("{endpoint}/runs/{id}/cancel"),
         read=_read_run,
-        ids=("execution_id",),
+        ids=("execution_id", "id"),
         key_in="header",
         has_files=True,
     ),
 )
 
-_RUN_URL = re.compile(r"/api/(?P<endpoint>v1/workflows/[A-Za-z0-9_.-]+)/runs/[^/?#]+$")
+_RUN_URL = re.compile(r"/api/(?P<endpoint>v1/workflows/[A-Za-z0-9_.-]+)/runs/(?P<id>[^/?#]+)/?(?:[?#]|$)")
 
 
 def _request(kind: Kind, call: Call, job: Job, key: str, base_url: str | None) -> HttpRequest:

@@ -398,7 +398,8 @@ def _other_id(document: dict[str, Any], job: Job) -> str:
     if job.id == job.ids.get("request_id"):
         return ""  # The submission's reply had no ``id``: which one the others have is not known.
     named = _second_id(document, job.id)
-    return "" if named == job.reply_id else named
+    # 0 stands for none, and one and the same UUID comes in small and in capital letters.
+    return "" if named.lower() in ("0", job.reply_id.lower(), job.id.lower()) else named
 
 
 def _about(job: Job, message: str, key: str) -> Job:

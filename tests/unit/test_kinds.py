@@ -218,6 +218,15 @@ def test_reading_is_total_and_keeps_no_key(job, body):
             202,
             RUN,
         ),
+        ("v6/trainer/train", {"status": "success", "request_id": 5, "data": {"training_id": UUID}}, 200, TRAINING),
+        ("v1/workflows/6a-b7/run", {"status": "success", "execution": {"id": 12345}, "id": 9}, 202, RUN),
+        ("v1/workflows/6a-b7/run", {"status": "success", "id": 12345.0}, 202, RUN),
+        (
+            "v1/workflows/6a-b7/run",
+            {"status": "success", "status_url": "https://elsewhere.example/api/v1/workflows/6a-b7/runs/12345/?page=1"},
+            202,
+            RUN,
+        ),
     ],
 )
 def test_a_start_names_its_work(path, body, http_status, job):

@@ -59,6 +59,37 @@ def test_a_job_with_two_ids_is_believed_under_both(job):
     )
 
 
+@pytest.mark.parametrize(
+    ("job_id", "named"), [("147", 0), ("147", "0"), ("147", 147.0), ("9b2f-6c1e", "9B2F-6C1E"), ("147", "null")]
+)
+def test_an_id_that_names_no_other_job_costs_no_output(job_id, named):
+    received = http(200, {"status": "success", "output": [URL], "id": named})
+    assert read_fetch_reply(received, Job(id=job_id, endpoint="v6/video")).verdict is Verdict.SUCCESS
+
+
+def test_an_id_of_0_gives_way_to_another():
+    received = http(200, {"status": "processing", "id": 0, "request_id": 147})
+    assert read_submission_reply(received, "v6/video/text2video").job.id == "147"
+
+
+@pytest.mark.parametrize(
+    ("named", "ids"),
+    [
+        ({"ID": 5}, {"ID": "5"}),
+        ({"Request_ID": 5}, {"Request_ID": "5"}),
+        ({"jobID": "x-5"}, {"jobID": "x-5"}),
+        ({"task_id": 12345.0}, {"task_id": "12345"}),
+        ({"id": 1e20}, {"id": "1e+20"}),
+        ({"id": [5]}, {"id.0": "5"}),
+        ({"data": [{"id": 5}, {"id": 6}]}, {"data.0.id": "5", "data.1.id": "6"}),
+        ({"paid": 5, "Valid": "yes"}, {}),
+    ],
+)
+def test_an_unusable_reply_to_a_submission_names_each_of_its_ids(named, ids):
+    reply = read_submission_reply(http(200, {"status": "processing", **named}), "v6/video/text2video")
+    assert (reply.verdict, reply.job.ids) == (Verdict.AMBIGUOUS, ids)
+
+
 def test_no_reply_is_transient():
     reply = read_fetch_reply(NoReply("no connection", sent=False), JOB)
     assert (reply.verdict, reply.job.message, reply.http_status) == (Verdict.TRANSIENT, "no connection", None)
