@@ -122,7 +122,7 @@ def _is_structure(output: Output) -> bool:
 
 def _is_transcript(value: Sequence[Any]) -> bool:
     """Whether a list is made of the pieces of a transcript: an object alone that is a result needs no list."""
-    if not _holds_something(value) or not all(map(_is_piece, value)):
+    if not all(map(_is_piece, value)) or not _holds_something(value):
         return False
     return len(value) > 1 or not (isinstance(value[0], Mapping) and _is_result(value[0]))
 
@@ -130,8 +130,9 @@ def _is_transcript(value: Sequence[Any]) -> bool:
 def _is_piece(value: Any) -> bool:
     """Whether a value has words and their times, as ``{"word": "A", "start": 0.1}`` and ``["A", 0.1, 0.4]`` have."""
     if isinstance(value, Mapping):
-        is_file = not _is_result(value) and "word" not in value and next(_files_in(value), None) is not None
-        return not is_file and not value.keys().isdisjoint(_PIECE_FIELDS)
+        if value.keys().isdisjoint(_PIECE_FIELDS):
+            return False
+        return "word" in value or _is_result(value) or next(_files_in(value), None) is None  # else a file with times
     if not isinstance(value, Sequence) or isinstance(value, str):
         return False
     return any(map(_is_time, value)) and any(isinstance(item, str) and not _is_file(item) for item in value)
