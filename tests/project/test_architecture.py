@@ -42,6 +42,7 @@ OUTSIDERS = {
     "tests/support",
     # What they measure or describe has no public name: the requests of the transport, the schedule, the storing of files.
     "benchmarks/ceiling.py",
+    "benchmarks/loop_stalls.py",
     "dev/reference.py",
     "benchmarks/end_to_end.py",
     "benchmarks/save_outputs.py",
