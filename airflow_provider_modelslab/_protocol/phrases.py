@@ -12,31 +12,36 @@ import re
 
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 
-_TIME = r"(?:about )?(\d{1,5}|an?) ?(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)\b"
+_UNIT = r"(?:s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)(?![a-z])"
+_PART = rf"(?:\d{{1,5}}(?:\.\d{{1,3}})? ?|(?:an?|one|a few) ){_UNIT}"
+_TIME = rf"(?:about )?({_PART}(?:,? ?(?:and )?{_PART}){{0,3}})"
 
 _PHRASES = (
     # (what a message begins with, what it means)
     (r"(training )?request not found", Verdict.NOT_FOUND),  # docs; of trainings: clients
     (r"try to fetch (the )?request", Verdict.PROCESSING),  # clients: sent with the status "error", too
     (r"internal server error|server error", Verdict.TRANSIENT),  # docs with HTTP 500; clients inside HTTP 200
-    (r"service (is )?(temporarily |currently )?(un|not )available", Verdict.TRANSIENT),  # docs with 503; clients
+    (r"(the )?service (is )?(temporarily |currently )?(un|not )available", Verdict.TRANSIENT),  # docs with 503; clients
     (r"rate limit|queue limit|too many requests", Verdict.RATE_LIMITED),  # docs
     (r"maximum \d+ queued requests", Verdict.RATE_LIMITED),  # docs, where it follows "Rate limit exceeded."
     (r"((the|your) )?queue (is )?full", Verdict.RATE_LIMITED),  # clients
     (r"too many attempts", Verdict.RATE_LIMITED),  # Laravel
-    (r"((server is )?busy\W+)?(please )?try again later", Verdict.RATE_LIMITED),  # docs
-    (rf"(please )?(try again|retry|wait)( in| after| for)? {_TIME}", Verdict.RATE_LIMITED),  # clients: of minutes, too
+    (r"((server is )?busy\W+)?(please )?try again (later|shortly|soon|in a moment)\b", Verdict.RATE_LIMITED),  # docs
+    (
+        rf"(please |you (can|may) )?(try again|retry|wait)( in| after| for)? {_TIME}",
+        Verdict.RATE_LIMITED,
+    ),  # clients: of minutes, too
     (r"you are sending too many", Verdict.RATE_LIMITED),  # clients
     (r"(invalid|incorrect|wrong|missing) api key", Verdict.INVALID_KEY),  # docs
     (r"(your )?api key (is )?(required|invalid|incorrect|missing|not valid)", Verdict.INVALID_KEY),  # docs; clients
     (r"unauthenticated", Verdict.INVALID_KEY),  # Laravel
     (r"(you have )?insufficient (wallet |account )?(credit|balance|fund)", Verdict.NO_CREDITS),  # docs
     (r"(your )?monthly limit exceeded", Verdict.NO_CREDITS),  # docs, older
-    (r"(you are |you're |you have run |you've run )?out of credits", Verdict.NO_CREDITS),  # clients
+    (r"(you are |you're |your account is |you have run |you've run )?out of credits", Verdict.NO_CREDITS),  # clients
     (r"(your )?credits (are |have been )?(exhausted|used up)", Verdict.NO_CREDITS),  # clients
     (r"(you have )?no (more )?credits", Verdict.NO_CREDITS),  # clients
     (r"((you have )?not|you (do not|don't) have) enough (balance|credits?|funds)", Verdict.NO_CREDITS),  # clients
-    (r"(your )?wallet balance is (insufficient|too low|not enough)", Verdict.NO_CREDITS),  # clients
+    (r"((your|the) )?(wallet |account )?balance is (insufficient|too low|not enough)", Verdict.NO_CREDITS),  # clients
     (r"(please )?(fund|recharge|top up) your wallet", Verdict.NO_CREDITS),  # clients
     (r"(this|the) [\w -]{1,40} requires an? [\w -]{0,40}(subscription|plan)\b", Verdict.NOT_IN_PLAN),  # docs
     (r"invalid api request", Verdict.REFUSED),  # docs
@@ -65,11 +70,12 @@ def _beginning_with(phrase: str) -> re.Pattern[str]:
 _VERDICTS = tuple((_beginning_with(phrase), verdict) for phrase, verdict in _PHRASES)
 _RUNNING = _beginning_with(r"(please )?try again later|try to fetch (the )?request")
 _COMPLAINT = _beginning_with("|".join(_COMPLAINTS))
-_ASKS_FOR_TIME = _beginning_with(r"((server is )?busy\W+)?(please )?(try again|retry|wait)")
+_ASKS_FOR_TIME = _beginning_with(r"((server is )?busy\W+)?(please |you (can|may) )?(try again|retry|wait)")
 
 _SLOTS = re.compile(r"maximum (\d{1,5}) queued requests", re.IGNORECASE)  # docs
 _PAUSE = re.compile(rf"(?:wait|again|retry)(?: (?:for|in|after))? {_TIME}", re.IGNORECASE)
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_AMOUNT = re.compile(r"(?:(\d[\d.]*) ?|\b(?:an?|one|few) )([smhd])", re.IGNORECASE)
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def verdict_of(message: str) -> Verdict | None:
@@ -101,8 +107,9 @@ def slots_in(text: str) -> int | None:
 
 
 def pause_in(text: str) -> float | None:
-    """Return the seconds that a text such as "Try again in 30 minutes." asks to wait."""
+    """Return the seconds that a text such as "Try again in 1 minute and 30 seconds." asks to wait."""
     match = _PAUSE.search(text)
     if match is None:
         return None
-    return float(match[1] if match[1].isdigit() else 1) * _SECONDS[match[2][0].lower()]
+    parts = _AMOUNT.findall(match[1])
+    return sum(float(amount or 1) * _SECONDS[unit.lower()] for amount, unit in parts)

@@ -276,7 +276,7 @@ def _names_too_many_outputs(document: dict[str, Any]) -> bool:
 
 def _submission_verdict(http_status: int, document: dict[str, Any]) -> Verdict:
     verdict = _verdict(http_status, document)
-    message = _error_text(document)
+    message = next(iter(_messages(document)), _error_text(document))
     if http_status >= 500 and (_is_validation(document) or says_that_nothing_was_accepted(message)):
         verdict = _error_verdict("error", document)
     complaint = http_status >= 400 or _is_validation(document) or complains_of_parameters(message)
@@ -288,7 +288,7 @@ def _submission_verdict(http_status: int, document: dict[str, Any]) -> Verdict:
 def _error_verdict(word: str, document: dict[str, Any]) -> Verdict:
     if _is_validation(document):  # It quotes what was sent, so no word of it counts.
         return Verdict.FAILED
-    messages = _texts(document, _MESSAGE_FIELDS)
+    messages = _messages(document)
     # Hints are marketing as often as not: they count only where there is no message.
     told = next(filter(None, map(verdict_of, messages or _texts(document, _HINT_FIELDS))), None)
     if word == "failed":  # This is about the job, whatever its message quotes.
@@ -305,8 +305,13 @@ def _error_verdict(word: str, document: dict[str, Any]) -> Verdict:
 
 def _is_validation(document: dict[str, Any]) -> bool:
     """Whether a reply says of single parameters what is wrong: ``{"prompt": ["The prompt field is required."]}``."""
-    messages = [document.get(name) for name in _MESSAGE_FIELDS]
-    return any(isinstance(each, dict) and any(isinstance(item, list) for item in each.values()) for each in messages)
+    told = (document.get(name) for name in _MESSAGE_FIELDS)
+    messages = (each for value in told for each in (value if isinstance(value, list) else [value]))
+    return any(isinstance(each, dict) and any(map(_is_complaint, each.values())) for each in messages)
+
+
+def _is_complaint(value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and complains_of_parameters(value))
 
 
 # --- jobs -----------------------------------------------------------------------------------------------
@@ -467,6 +472,16 @@ def _error_text(document: dict[str, Any]) -> str:
 def _texts(document: dict[str, Any], names: Iterable[str]) -> list[str]:
     """Return what stands in some fields, without those that hold no words."""
     return [text for name in names if (text := _text(document.get(name)))]
+
+
+def _messages(document: dict[str, Any]) -> list[str]:
+    """Return the messages of a reply; of an error that is an object, ``{"code": 429, "message": "…"}``, its own."""
+    messages = []
+    for name in _MESSAGE_FIELDS:
+        value = document.get(name)
+        own = _texts(value, _MESSAGE_FIELDS) if isinstance(value, dict) else []
+        messages += own or _texts(document, [name])
+    return messages
 
 
 def _text(value: Any) -> str:
