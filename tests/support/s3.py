@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import pytest
 
@@ -49,13 +50,21 @@ class Bucket:
 
 @contextmanager
 def serve_bucket() -> Iterator[Bucket]:
-    """Start a server, where it is installed; else the test is skipped."""
+    """Hand out an empty bucket, where a server is installed; else the test is skipped."""
     pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    pytest.importorskip("moto.server")
+    bucket = _bucket()
+    bucket.empty()
+    yield bucket
+
+
+@cache
+def _bucket() -> Bucket:
+    """Start the one server of this process: Airflow keeps its file system of a connection, with the address, for ever."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server.start()
     host, port = server.get_host_and_port()
-    try:
-        yield Bucket(f"http://{host}:{port}")
-    finally:
-        server.stop()
+    return Bucket(f"http://{host}:{port}")
