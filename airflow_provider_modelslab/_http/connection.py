@@ -151,6 +151,8 @@ def _key(password: str | None) -> ApiKey:
     key = ApiKey((password or "").strip())
     if not key:
         raise ValueError("it has no API key: put your ModelsLab key into the password field")
+    if not key.isprintable():  # the API of workflows takes it in a header, which cannot hold it
+        raise ValueError("its API key holds a line break or another control character: put it in as one line")
     if key in _PROTOCOL_WORDS:
         raise ValueError(
             "its API key is a word that stands in most replies and addresses, which could not be told from an echo of "

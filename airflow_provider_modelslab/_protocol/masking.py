@@ -13,8 +13,8 @@ from typing import Any
 MASK = "***"
 
 _SECRET_NAME = re.compile(
-    r"(?:.*[_\W])?(?:\w*token|\w*secret|\w*password|passwd|passphrase|credential|authorization"
-    r"|(?:api|private|access|secret)[_\W]?key)s?",
+    r"(?:.*[_\W])?(?:\w*token|\w*secret|\w*password|passwd|pwd|passphrase|credential|authorization|bearer"
+    r"|(?:api|private|access|secret|ssh|hf|civitai|wandb)[_\W]?key)s?\d*",
     re.IGNORECASE,
 )
 
@@ -45,8 +45,10 @@ def mask_secrets(value: Any) -> Any:
 
 
 def secrets_in(value: Any) -> Iterator[str]:
-    """Yield the texts under names of secrets in a JSON value."""
-    if isinstance(value, Mapping):
+    """Yield the texts under names of secrets in a JSON value, and the tokens of Hugging Face anywhere."""
+    if isinstance(value, str):
+        yield from _HF_TOKEN.findall(value)
+    elif isinstance(value, Mapping):
         for name, item in value.items():
             yield from _texts_in(item) if is_secret_name(name) else secrets_in(item)
     elif isinstance(value, (list, tuple)):

@@ -93,6 +93,13 @@ def test_a_missing_key_is_refused(password):
         read_connection(connection(password=password))
 
 
+@pytest.mark.parametrize("key", ["a-key-with-\na-line-break", "a-key-with-\ra-return", "a-key-with-\0a-NUL"])
+def test_a_key_that_no_header_can_hold_is_refused(key):
+    with pytest.raises(ValueError, match="line break or another control character") as caught:
+        read_connection(connection(password=key))
+    assert "a-key-with" not in str(caught.value)
+
+
 @pytest.mark.parametrize("key", ["images", "success", "v6/video", "https", "output", "e", "modelslab.com"])
 def test_a_key_that_stands_in_every_reply_is_refused(key):
     with pytest.raises(ValueError, match="its API key is a word") as caught:

@@ -15,7 +15,8 @@ HF_TOKEN = "hf_" + "aB3dE6gH9jK2mN5pQ8sT" * 2
 @pytest.mark.parametrize(
     "name",
     "hf_token token HF_TOKEN hfToken access-token s3.secret secret_key aws_secret_access_key password db_password passwd "
-    "api_key apikey apiKey x-api-key authorization tokens private_key credentials client_secret passphrase".split(),
+    "api_key apikey apiKey x-api-key authorization tokens private_key credentials client_secret passphrase "
+    "hf_key token1 password2 db_pwd bearer".split(),
 )
 def test_names_of_secrets(name):
     assert is_secret_name(name)
@@ -23,7 +24,19 @@ def test_names_of_secrets(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["prompt", "tokenizer", "key_frames", "monkey", "seed", "model_id", "secretary", "keyword", "passes", "track_id"],
+    [
+        "prompt",
+        "tokenizer",
+        "key_frames",
+        "monkey",
+        "seed",
+        "model_id",
+        "secretary",
+        "keyword",
+        "passes",
+        "track_id",
+        "image_key",
+    ],
 )
 def test_names_of_no_secrets(name):
     assert not is_secret_name(name)
@@ -45,6 +58,7 @@ def test_texts_under_such_names_are_masked_however_deep():
 def test_tokens_of_hugging_face_are_masked_in_any_text():
     assert mask_secrets([f"401 for {HF_TOKEN}."]) == ["401 for ***."]
     assert mask_secrets("hf_space and a_hf_model") == "hf_space and a_hf_model"
+    assert list(secrets_in({"config": [f"--hf_token {HF_TOKEN} --fp16"]})) == [HF_TOKEN]
 
 
 def test_what_is_kept_of_parameters_has_no_secrets():
