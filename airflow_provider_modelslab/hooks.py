@@ -22,6 +22,7 @@ from asgiref.sync import sync_to_async
 from airflow_provider_modelslab._client import AsyncClient, Client
 from airflow_provider_modelslab._http.connection import ClientOptions, read_connection
 from airflow_provider_modelslab._http.fingerprint import Fingerprint, fingerprint_of
+from airflow_provider_modelslab._outputs.names import is_url
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
 from airflow_provider_modelslab._polling.policy import Pacing
@@ -228,9 +229,9 @@ class ModelsLabHook(BaseHook):
             check_size(content, "file")
         retrying = tenacity.Retrying(**_retry_policy(self.options))
         reply: Reply = retrying(self.client.upload, data_url(content))
-        if reply.verdict is Verdict.SUCCESS and isinstance(url := reply.job.outputs[0], str):
+        if reply.verdict is Verdict.SUCCESS and is_url(url := reply.job.outputs[0]):
             return url
-        verdict = Verdict.REFUSED if reply.verdict in _NOT_DONE else reply.verdict
+        verdict = Verdict.REFUSED if reply.verdict in (*_NOT_DONE, Verdict.SUCCESS) else reply.verdict
         message = f"upload: {reply.job.message or 'no URL came back'}"
         raise exception_for(verdict, message, self.modelslab_conn_id, reply.retry_after)
 
@@ -516,7 +517,8 @@ class ModelsLabHook(BaseHook):
     def _fetched(self, reply: Reply) -> Job:
         """Return the job of a poll, or raise where the reply is not about the job."""
         if reply.verdict in (*ACCOUNT_VERDICTS, Verdict.TRANSIENT, Verdict.REFUSED):
-            raise exception_for(reply.verdict, reply.job.message, self.modelslab_conn_id, reply.retry_after)
+            message = reply.job.message or f"HTTP {reply.http_status} without a reason"
+            raise exception_for(reply.verdict, message, self.modelslab_conn_id, reply.retry_after)
         return reply.job.failed() if reply.verdict is Verdict.NOT_FOUND else reply.job
 
     def _submitted(self, reply: Reply, path: str) -> Job:

@@ -165,6 +165,13 @@ def test_a_fault_that_stays_is_raised_as_transient(server: RawServer, client, an
 
 
 @both
+def test_a_fault_without_words_is_told_by_its_status(server: RawServer, client):
+    server.answer(reply({}, 308, {"Location": "/elsewhere"}))
+    with pytest.raises(ModelsLabTransientError, match="HTTP 308 without a reason"):
+        client.fetch(1, "v6/video")
+
+
+@both
 def test_a_server_that_is_not_there(monkeypatch, client):
     with RawServer() as server:
         monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", server.connection)

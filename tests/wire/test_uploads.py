@@ -55,6 +55,11 @@ def test_a_file_that_cannot_be_uploaded_is_refused_before_a_request(sandbox: San
     assert not sandbox.requests
 
 
+def test_a_file_of_exactly_5_mb_is_uploaded(sandbox: Sandbox):
+    content = PNG + bytes(5 * MIB - len(PNG))
+    assert requests.get(ModelsLabHook().upload(content), timeout=10).content == content
+
+
 def test_an_upload_that_is_refused_says_why(sandbox: Sandbox, monkeypatch):
     connection = {**json.loads(sandbox.connection), "password": "a-wrong-key-of-enough-length"}
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
@@ -63,7 +68,14 @@ def test_an_upload_that_is_refused_says_why(sandbox: Sandbox, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "body", [{"status": "error", "message": "not an image"}, {"status": "success"}, {"status": "processing"}]
+    "body",
+    [
+        {"status": "error", "message": "not an image"},
+        {"status": "success"},
+        {"status": "success", "output": "image uploaded"},
+        {"status": "success", "output": {"text": "image uploaded"}},
+        {"status": "processing"},
+    ],
 )
 def test_a_reply_without_a_url_is_an_error(raw_server: RawServer, monkeypatch, body):
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
