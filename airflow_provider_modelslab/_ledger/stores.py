@@ -111,7 +111,8 @@ class FolderStore:
         with self._errors():
             self._fs.invalidate_cache()
             found = self._fs.find(f"{self._folder}/{folder}".rstrip("/"))
-        return self.read(path[len(self._folder) + 1 :] for path in found if path.endswith(".json"))
+        below = f"{self._folder}/"  # Of a file, find() returns the file itself.
+        return self.read(path[len(below) :] for path in found if path.startswith(below) and path.endswith(".json"))
 
     def read(self, names: Iterable[str]) -> Records:
         """Return those of some records that are there, read several at a time where the store can."""
@@ -140,8 +141,7 @@ class FolderStore:
                 return False
             try:
                 if self._is_local:
-                    with self._fs.open(path, "xb") as file:
-                        file.write(content)
+                    self._create_file(path, content)
                 else:
                     self._fs.pipe_file(path, content, mode="create")
             except Exception as error:
@@ -179,6 +179,17 @@ class FolderStore:
         """Remove a record, if it is there."""
         with self._errors(), suppress(FileNotFoundError):
             self._fs.rm_file(f"{self._folder}/{name}")
+
+    def _create_file(self, path: str, content: bytes) -> None:
+        """Write a local file that must not be there yet; on a full disk leave none: it would be taken for another's."""
+        file = self._fs.open(path, "xb")
+        try:
+            with file:
+                file.write(content)
+        except BaseException:
+            with suppress(Exception):
+                self._fs.rm_file(path)
+            raise
 
     def _content_of(self, path: str) -> bytes | None:
         with suppress(FileNotFoundError):

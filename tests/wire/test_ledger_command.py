@@ -118,12 +118,15 @@ def test_a_ledger_on_s3_is_read_by_its_airflow_connection(tmp_path: Path):
         (["--help"], 0, "what was paid for more than once"),
         (["file://two/slashes"], 1, "ledger_path 'file://two/slashes' must have three slashes"),
         (["no/such/ledger"], 0, "No receipts there"),
+        (["ledger/one.json"], 0, "No receipts there"),
         (["/ledger", "--since", "last night"], 2, "'last night' is not a time"),
         (["/ledger", "--prices", "{"], 2, "the price table must be JSON"),
         (["nosuch://store/ledger"], 1, "cannot be used"),
     ],
 )
 def test_it_says_what_is_wrong(tmp_path: Path, arguments: list[str], code: int, words: str):
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "ledger/one.json").write_text('{"state": "failed"}')
     done = command(tmp_path, *arguments)
     assert done.returncode == code
     assert words in " ".join((done.stdout + done.stderr).split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,19 @@ def test_no_half_of_a_file_is_left(tmp_path: Path):
     with pytest.raises(ModelsLabLedgerError):
         store.write({NAME: {"a": object()}})
     assert [file.name for file in (tmp_path / NAME).parent.iterdir()] == [Path(NAME).name]
+
+
+def test_a_full_disk_leaves_no_intent(tmp_path: Path):
+    store = FolderStore(str(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(ModelsLabLedgerError):
+            store.create(NAME, {"a": 1})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert store.read_all() == {}
+    assert store.create(NAME, {"a": 1})
 
 
 def test_a_folder_that_does_not_work_is_named(tmp_path: Path):
