@@ -55,6 +55,8 @@ def claims_of(
         claims.append(Claim(latest[stem], found[latest[stem]]) if stem in latest else Claim(name))
     if regenerate and _was_finished(claims, found, task):
         return [claim if _is_retried(claim, task) else _renewed(claim) for claim in claims]
+    if regenerate:
+        claims = _with_rest_renewed(claims, found, task)
     return [_renewed(claim) if _is_spent(claim, task) else claim for claim in claims]
 
 
@@ -103,6 +105,30 @@ def _was_finished(claims: Sequence[Claim], found: Mapping[ReceiptName, Receipt],
         if name.stem in stems and not found[name].is_retried_by(task):
             former[name.stem] = found[name]
     return all(_is_done(receipt) for receipt in former.values())
+
+
+def _with_rest_renewed(claims: Sequence[Claim], found: Mapping[ReceiptName, Receipt], task: TaskTry) -> list[Claim]:
+    """Go on where a cleared task that generated everything again came to no end: its other items are still the old."""
+    begun = [
+        claim.receipt.task.try_number
+        for claim in claims
+        if claim.receipt is not None
+        and not _is_done(claim.receipt)
+        and not claim.receipt.is_retried_by(task)
+        and (former := found.get(ReceiptName(claim.name.stem, claim.name.number - 1))) is not None
+        and _is_done(former)
+    ]
+    if not begun:
+        return list(claims)
+    return [_renewed(claim) if _is_older(claim, min(begun)) else claim for claim in claims]
+
+
+def _is_older(claim: Claim, try_number: int) -> bool:
+    """Whether the result of an item was returned before a try."""
+    receipt = claim.receipt
+    if receipt is None or receipt.settled_by is None:
+        return False
+    return _is_done(receipt) and receipt.settled_by.try_number < try_number
 
 
 def _is_done(receipt: Receipt) -> bool:

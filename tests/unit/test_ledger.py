@@ -154,6 +154,25 @@ def test_a_retry_of_a_cleared_task_generates_nothing_again(store):
     assert {position: found.id for position, found in retried.jobs.items()} == {0: "1", 1: "3"}
 
 
+def test_a_regeneration_that_came_to_no_end_goes_on_at_the_next_clear(store):
+    finish(ledger(store, "abc"), done(1), done(2), done(3))
+    submit(ledger(store, "abc", CLEARED, on_clear="regenerate"), job(4))  # and the task fails
+    cleared = ledger(store, "abc", TaskTry("dag", "run", "task", try_number=5, max_tries=5), on_clear="regenerate")
+    assert {position: found.id for position, found in cleared.jobs.items()} == {0: "4"}
+    assert cleared.intend(1)
+    cleared.accept(1, job(5))  # and the worker dies
+    last = TaskTry("dag", "run", "task", try_number=6, max_tries=5)
+    retried = ledger(store, "abc", last, on_clear="regenerate")
+    assert {position: found.id for position, found in retried.jobs.items()} == {0: "4", 1: "5"}
+
+
+def test_of_a_regeneration_only_what_failed_is_generated_again(store):
+    finish(ledger(store, "ab"), done(1), done(2))
+    finish(ledger(store, "ab", CLEARED, on_clear="regenerate"), done(3), job(4, status="failed", message="no GPU"))
+    cleared = ledger(store, "ab", TaskTry("dag", "run", "task", try_number=5, max_tries=5), on_clear="regenerate")
+    assert {position: found.id for position, found in cleared.jobs.items()} == {0: "3"}
+
+
 def test_a_task_that_does_not_wait_is_finished_when_it_has_returned_its_jobs(store):
     first = ledger(store, "a")
     submit(first, job(1))
