@@ -474,7 +474,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         with argument_errors():
             payload = progress.uploads.payload_of(item.payload, item.files, hook.upload, now)
         while not ledger.intend(position):
-            if (found := await_submission(hook, ledger, position)) is not None:
+            if (found := await_submission(hook, ledger, position, hook.pacing.clock.wall())) is not None:
                 self._take_over(ledger, position, found)
                 return
         job = hook.submit(self.endpoint, payload, queue_timeout=0)
@@ -562,6 +562,8 @@ class ModelsLabGenerateOperator(BaseOperator):
             for position in () if is_over else progress.failed():
                 self._once_more(progress, position)
             submit_again = None if is_over else self._submit_what_fits(context, hook, progress)
+            with self._paid_for():
+                progress.ledger.catch_up()
             unfinished = progress.unfinished()
             if not progress.left():
                 if not self.wait_for_completion:

@@ -93,6 +93,7 @@ class Ledger:
     :param files: the stored outputs of jobs, as far as they are stored.
     :param former: by the item's name, jobs for another payload, endpoint or account.
     :param guard: what keeps the limits of spending.
+    :param unkept: whose receipts could not be written so far.
     """
 
     items: Sequence[PaidItem]
@@ -106,8 +107,8 @@ class Ledger:
     files: dict[int, tuple[StoredFile, ...]] = field(default_factory=dict)
     former: Mapping[str, Receipt] = field(default_factory=dict)
     guard: SpendingGuard | None = None
+    unkept: set[int] = field(default_factory=set)
     _receipts: dict[int, Receipt] = field(default_factory=dict)
-    _unkept: set[int] = field(default_factory=set)
 
     @classmethod
     def recall(
@@ -182,10 +183,10 @@ class Ledger:
         :return: whether it may be submitted: nobody else has done so, or is about to.
         :raises ModelsLabBudgetExceeded: it would exceed a limit of spending.
         """
+        self.catch_up()
         if self.guard is not None:
             self.guard.admit()
         if self.store is not None:
-            self._keep(list(self._unkept))
             receipt = self._intent(position)
             if not self.store.create(str(self.names[position]), receipt.to_dict()):
                 return False
@@ -229,6 +230,16 @@ class Ledger:
             self.guard.discount(self.names[position])
         if self._receipts.pop(position, None) is not None and self.store is not None:
             self.store.delete(str(self.names[position]))
+
+    def catch_up(self) -> None:
+        """Write what could not be written so far, maybe before the task was deferred."""
+        owed = self.unkept & self.jobs.keys()
+        self._read(owed)
+        for position in owed & self._receipts.keys():
+            job = self.jobs[position]
+            if self._receipts[position].job is None and (job.id or job.status == "success"):
+                self._receipts[position] = self._receipts[position].accepted(job)
+        self._keep([position for position in owed if position in self._receipts])
 
     def renew(self, position: int) -> None:
         """Leave the job of an item, which cannot be had any more: the item may be submitted again."""
@@ -328,10 +339,10 @@ class Ledger:
 
     def _keep(self, positions: Sequence[int]) -> None:
         """Write receipts; those that cannot be written now are written with the next ones."""
-        self._unkept.update(positions)
+        self.unkept.update(positions)
         if self.store is not None and positions:
             self.store.write({str(self.names[position]): self._receipts[position].to_dict() for position in positions})
-        self._unkept.difference_update(positions)
+        self.unkept.difference_update(positions)
 
 
 def _shared_records(store: ReceiptStore, names: Sequence[ReceiptName]) -> Records:

@@ -121,6 +121,7 @@ class Progress:
             "slots": self.slots.to_record(),
             "refusals": self.refusals,
             "uploads": self.uploads.urls,
+            "unkept": sorted(self.ledger.unkept),
         }
 
     @classmethod
@@ -147,6 +148,7 @@ class Progress:
         names = [ReceiptName.parse(record["receipt"]) for record in records]
         ledger = Ledger(items, payer, store, [name for name in names if name is not None], wall)
         ledger.jobs = dict(zip(state["positions"], jobs, strict=True))
+        ledger.unkept = set(state.get("unkept", ()))
         for position, record in enumerate(records):
             if "stored" in record:
                 ledger.files[position] = tuple(StoredFile(path, size) for path, size in record["stored"])

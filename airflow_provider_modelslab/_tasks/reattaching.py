@@ -49,8 +49,9 @@ def reattach(hook: PollingHook, progress: Progress, log: Any, keep_files_in: str
     :param keep_files_in: the folder whose files are good as they are; ``None`` asks ModelsLab again for the outputs.
     """
     ledger = progress.ledger
+    seen = hook.pacing.clock.wall()
     for position in sorted(ledger.orphans):
-        await_submission(hook, ledger, position)
+        await_submission(hook, ledger, position, seen)
     for position in sorted(ledger.jobs):
         _take_up(ledger, position, log, keep_files_in)
     unfinished = progress.unfinished()
@@ -64,10 +65,12 @@ def reattach(hook: PollingHook, progress: Progress, log: Any, keep_files_in: str
             _leave(ledger, position, log, forgotten=(job.endpoint, job.id) in forgotten)
 
 
-def await_submission(hook: PollingHook, ledger: Ledger, position: int) -> Receipt | None:
+def await_submission(hook: PollingHook, ledger: Ledger, position: int, seen: float) -> Receipt | None:
     """
     Give somebody else, who is submitting an item at this moment, the time to do so.
 
+    :param seen: when the intent was seen first, in seconds since the epoch: so old is one that tells no time, such as a
+        file that is being written.
     :return: what is known of the item then; ``None`` where it was not submitted after all.
     """
     clock = hook.pacing.clock
@@ -76,7 +79,7 @@ def await_submission(hook: PollingHook, ledger: Ledger, position: int) -> Receip
         return receipt
     limit = hook.options.request_timeout + SUBMISSION_GRACE
     # Clocks of two machines differ: an intent of the future is as old as one of this moment.
-    age = max(0.0, clock.wall() - (receipt.submitted_at or 0.0))
+    age = max(0.0, clock.wall() - (seen if receipt.submitted_at is None else receipt.submitted_at))
     end = clock.monotonic() + limit - age
     while receipt is not None and _is_under_way(receipt) and clock.monotonic() < end:
         clock.sleep(_LOOK_GAP)

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -29,13 +30,14 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabSaveError,
     ModelsLabTimeout,
 )
+from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.conftest import unhurried
-from tests.support.pacing import FAST, set_policy
+from tests.support.pacing import FAST, SimulatedClock, set_policy, simulated
 from tests.support.s3 import Bucket, serve_bucket
 from tests.support.storing import run_python
-from tests.support.tasks import RecordingTaskInstance, StateStore, deferral_of, run
+from tests.support.tasks import RecordingTaskInstance, StateStore, deferral_of, event_after, run
 from tests.support.waiting import wait_until
 
 PATH = "v6/images/text2img"
@@ -295,6 +297,45 @@ def test_a_ledger_that_fails_after_the_submission_loses_no_job(sandbox: Sandbox,
     (job_id,) = sandbox.jobs
     assert context["ti"].xcoms["jobs"][0]["id"] == str(job_id)
     assert any(f"Job v6/images:{job_id} cannot be remembered" in message for message in log.messages)
+
+
+def test_what_could_not_be_written_before_a_deferral_is_written_after_it(sandbox: Sandbox, tmp_path, local: Task):
+    ledger, away = tmp_path / "ledger", tmp_path / "away"
+
+    def take_away() -> None:
+        ledger.rename(away)
+        ledger.touch()
+
+    sandbox.script("submit", ["slow"])
+    broken = when_submitted(sandbox, take_away)
+    context = local.begin()
+    deferred = deferral_of(local(timeout=3), context)
+    broken.join()
+    ledger.unlink()
+    away.rename(ledger)
+    with pytest.raises(ModelsLabTimeout, match="Clear the task"):
+        local(timeout=3).execute_complete(context, event_after(deferred))
+    (record,) = receipts_in(ledger).values()
+    assert record["job"]["id"] == context["ti"].xcoms["jobs"][0]["id"]
+    local.defer(cleared=True)
+    assert len(prompts(sandbox)) == 1
+
+
+def test_a_receipt_that_is_being_written_is_waited_for(sandbox: Sandbox, tmp_path, local: Task, monkeypatch):
+    local.defer()
+    (file,) = (tmp_path / "ledger").rglob("*.json")
+    content = file.read_bytes()
+    file.write_bytes(b"")
+
+    class Meanwhile(SimulatedClock):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            file.write_bytes(content)
+
+    pacing = simulated(Meanwhile(time.time(), time.monotonic()))
+    monkeypatch.setattr(ModelsLabHook, "pacing", pacing)
+    local.defer()
+    assert len(prompts(sandbox)) == 1
 
 
 def test_outputs_that_could_not_be_stored_are_stored_by_the_next_try(quick: Sandbox, tmp_path, local: Task):
