@@ -244,6 +244,7 @@ _ERROR_WORDS = frozenset({"error", "failed"})
 
 _MESSAGE_FIELDS = ("message", "messege", "error", "error_code")
 _HINT_FIELDS = ("warning", "tip", "tips")
+_DETAILS_FIELD = "errors"  # Laravel: what is wrong, by parameter, beside a message
 
 
 def _verdict(http_status: int, document: dict[str, Any]) -> Verdict:
@@ -305,7 +306,7 @@ def _error_verdict(word: str, document: dict[str, Any]) -> Verdict:
 
 def _is_validation(document: dict[str, Any]) -> bool:
     """Whether a reply says of single parameters what is wrong: ``{"prompt": ["The prompt field is required."]}``."""
-    told = (document.get(name) for name in _MESSAGE_FIELDS)
+    told = (document.get(name) for name in (*_MESSAGE_FIELDS, _DETAILS_FIELD))
     messages = (each for value in told for each in (value if isinstance(value, list) else [value]))
     return any(isinstance(each, dict) and any(map(_is_complaint, each.values())) for each in messages)
 
@@ -413,7 +414,10 @@ def _about(job: Job, message: str, key: str) -> Job:
 
 
 def _reply(verdict: Verdict, job: Job, received: HttpReply, document: dict[str, Any]) -> Reply:
-    pause = _number(document.get("retry_after"))
+    asked = document.get("retry_after")
+    pause = _number(asked)
+    if pause is None and isinstance(asked, str):
+        pause = pause_in(f"wait {asked.strip()}")  # "60s"
     if pause is None:
         pause = received.retry_after
     if verdict is not Verdict.RATE_LIMITED and received.status != 429:
@@ -465,8 +469,10 @@ def _fields_of(document: dict[str, Any]) -> str:
 
 
 def _error_text(document: dict[str, Any]) -> str:
-    """Return the words of a reply, from the first field that holds any."""
-    return next(iter(_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS))), "")
+    """Return the words of a reply, from the first field that holds any, with what they leave out of the details."""
+    text = next(iter(_texts(document, (*_MESSAGE_FIELDS, *_HINT_FIELDS))), "")
+    details = _text(document.get(_DETAILS_FIELD))
+    return text if text and text in details else f"{text} {details}".strip()[:MAX_MESSAGE_LENGTH]
 
 
 def _texts(document: dict[str, Any], names: Iterable[str]) -> list[str]:

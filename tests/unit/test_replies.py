@@ -67,6 +67,20 @@ def test_an_id_that_names_no_other_job_costs_no_output(job_id, named):
     assert read_fetch_reply(received, Job(id=job_id, endpoint="v6/video")).verdict is Verdict.SUCCESS
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"message": "Invalid data.", "errors": {"seed": ["Not a number."]}}, "Invalid data. seed: Not a number."),
+        ({"message": "No seed.", "errors": {"seed": ["No seed."]}}, "No seed."),
+        ({"message": "", "errors": {"seed": ["No seed."]}}, "seed: No seed."),
+    ],
+)
+@pytest.mark.parametrize(("status", "word"), [(200, {"status": "error"}), (422, {})])
+def test_a_refusal_says_which_parameters_are_wrong(body, words, status, word):
+    reply = read_submission_reply(http(status, {**word, **body}), "v6/video/text2video")
+    assert (reply.verdict, reply.job.message) == (Verdict.REFUSED, words)
+
+
 def test_an_id_of_0_gives_way_to_another():
     received = http(200, {"status": "processing", "id": 0, "request_id": 147})
     assert read_submission_reply(received, "v6/video/text2video").job.id == "147"
@@ -100,6 +114,8 @@ def test_no_reply_is_transient():
     [
         (429, {"retry_after": 12}, None, 12),
         (429, {"retry_after": "12.5"}, None, 12.5),
+        (429, {"retry_after": "90s"}, None, 90),
+        (429, {"retry_after": " 2 minutes"}, 5.0, 120),
         (429, {"retry_after": 12}, 99.0, 12),
         (429, {}, 99.0, 99),
         (429, {"retry_after": 10**9}, None, 3600),
