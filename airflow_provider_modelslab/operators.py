@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
@@ -19,9 +18,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_modelslab._ledger.ledger import Ledger, OnClear, Reuse
-from airflow_provider_modelslab._ledger.receipts import Receipt
 from airflow_provider_modelslab._ledger.spending import Limits, SpendingGuard
-from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.queue_slots import QueueSlots
 from airflow_provider_modelslab._polling.waits import JobWaits, enough
 from airflow_provider_modelslab._protocol.arguments import (
@@ -33,7 +30,7 @@ from airflow_provider_modelslab._protocol.arguments import (
     parse_output_path,
     parse_seconds,
 )
-from airflow_provider_modelslab._protocol.formatting import format_moment, one_line
+from airflow_provider_modelslab._protocol.formatting import one_line
 from airflow_provider_modelslab._protocol.prices import parse_prices
 from airflow_provider_modelslab._protocol.submissions import refuse_key
 from airflow_provider_modelslab._protocol.templates import refuse_task
@@ -48,14 +45,12 @@ from airflow_provider_modelslab._tasks.arguments import (
 )
 from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest, refuse_keys
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of
-from airflow_provider_modelslab._tasks.doubts import describe_candidates
 from airflow_provider_modelslab._tasks.events import job_records, read_event
 from airflow_provider_modelslab._tasks.inputs import read_input
 from airflow_provider_modelslab._tasks.kills import judge_cancelling, stop_or_tell
 from airflow_provider_modelslab._tasks.ledgers import (
     SENSOR_ADVICE,
     advise_clear,
-    advise_in_doubt,
     advise_on_data,
     advise_storing,
     guard_of,
@@ -67,7 +62,7 @@ from airflow_provider_modelslab._tasks.ledgers import (
     tell_seeds,
 )
 from airflow_provider_modelslab._tasks.progress import Progress
-from airflow_provider_modelslab._tasks.reattaching import await_submission, reattach
+from airflow_provider_modelslab._tasks.reattaching import reattach
 from airflow_provider_modelslab._tasks.results import (
     paths_of,
     push_jobs,
@@ -78,15 +73,10 @@ from airflow_provider_modelslab._tasks.results import (
     with_whole_outputs,
     xcom_records,
 )
-from airflow_provider_modelslab._telemetry import lineage, metrics
+from airflow_provider_modelslab._tasks.submitting import Submitter, paid_for
+from airflow_provider_modelslab._telemetry import lineage
 from airflow_provider_modelslab.endpoints import endpoint_of_submission
 from airflow_provider_modelslab.exceptions import (
-    ModelsLabAmbiguousSubmission,
-    ModelsLabCreditsError,
-    ModelsLabJobFailed,
-    ModelsLabLedgerError,
-    ModelsLabRateLimited,
-    ModelsLabRequestError,
     ModelsLabSaveError,
     ModelsLabTransientError,
     argument_errors,
@@ -406,100 +396,21 @@ class ModelsLabGenerateOperator(BaseOperator):
         """Take up the jobs that are paid for, and mark those as failed whose submission was ambiguous."""
         tell_former_jobs(progress.ledger, self.log)
         reattach(hook, progress, self.log, self.output_path if self.if_exists == "skip" else None)
-        advice = advise_in_doubt(progress.ledger.store)
-        for position in sorted(progress.ledger.orphans):
-            told = f"{advice}: this may have been billed, an earlier try ended during a submission"
-            told += describe_candidates(progress.ledger, position, hook.client.assets)
-            self._fail(progress, position, ModelsLabAmbiguousSubmission(told))
+        self._submitter(hook, progress).fail_orphans(hook.client.assets)
 
-    def _submit_what_fits(self, context: Context, hook: ModelsLabHook, progress: Progress) -> float | None:
-        """Fill the queue slots; return when to try again, on the monotonic clock, where ModelsLab refuses for now."""
-        ledger, slots, left = progress.ledger, progress.slots, progress.left()
-        slots.begin_turn(len(progress.unfinished()), hook.requests_in_flight() if slots.wants_count and left else None)
-        # What was refused goes to the end: ModelsLab may have refused that item, and not the others.
-        turn = progress.refusals % max(1, len(left))
-        order = left[turn:] + left[:turn]
-        for position in order:
-            in_flight = len(progress.unfinished())
-            if not slots.has_room(in_flight):
-                break
-            try:
-                self._submit(hook, progress, position)
-            except ModelsLabTransientError as error:
-                with self._paid_for():
-                    ledger.withdraw(position)
-                progress.refusals += 1
-                if isinstance(error, ModelsLabRateLimited):
-                    slots.refuse(in_flight, error.queue_slots, error.retry_after or 0.0)
-                    if slots.fixed is None and error.queue_slots and in_flight:
-                        self.log.info("Holding at %d jobs in flight, until one finishes: %s", in_flight, error.reason)
-                        return None
-                asked = max(error.retry_after or 0.0, schedule.backoff_delay(progress.refusals))
-                clock, pause = hook.pacing.clock, schedule.spread_pause(asked, hook.pacing.random)
-                again = format_moment(clock.wall() + pause, clock.wall())
-                waiting = "Waiting"
-                if isinstance(error, ModelsLabRateLimited):
-                    waiting = "Waiting for a queue slot"
-                    metrics.paused("submissions", pause)
-                self.log.info("%s, next try about %s: %s", waiting, again, error.reason)
-                return clock.monotonic() + pause
-            except (ModelsLabRequestError, ModelsLabJobFailed, ModelsLabAmbiguousSubmission) as error:
-                self._fail(progress, position, error)
-                order += [position] if position in progress.left() else []
-            except AirflowException:
-                push_jobs(context, progress.jobs())
-                with self._paid_for():
-                    ledger.withdraw(position)
-                if ledger.jobs and not ledger.survives_clear:
-                    self.log.warning("%s, for the jobs that were submitted", advise_clear(ledger.store, ""))
-                raise
-            else:
-                progress.refusals = 0
-                slots.accept(len(progress.unfinished()))
-        if not progress.left() or progress.unfinished():
-            return None
-        progress.refusals += 1  # Others use the whole queue: no submission was worth trying.
-        clock, pause = (
-            hook.pacing.clock,
-            schedule.spread_pause(schedule.backoff_delay(progress.refusals), hook.pacing.random),
-        )
-        again = format_moment(clock.wall() + pause, clock.wall())
-        self.log.info("Waiting for a queue slot, next try about %s: others use all of the account's", again)
-        return clock.monotonic() + pause
+    def _submitter(self, hook: ModelsLabHook, progress: Progress) -> Submitter:
+        return Submitter(hook, progress, self.min_balance, self.log)
 
-    def _submit(self, hook: ModelsLabHook, progress: Progress, position: int) -> None:
-        self._check_balance(hook, progress)
-        ledger = progress.ledger
-        item, now = progress.items[position], hook.pacing.clock.wall()
-        with argument_errors():
-            payload = progress.uploads.payload_of(item.payload, item.files, hook.upload, now)
-        while not ledger.intend(position):
-            if (found := await_submission(hook, ledger, position, hook.pacing.clock.wall())) is not None:
-                self._take_over(ledger, position, found)
-                return
-        job = hook.submit(self.endpoint, payload, queue_timeout=0)
-        with self._paid_for(job):
-            ledger.accept(position, job)
-
-    def _take_over(self, ledger: Ledger, position: int, found: Receipt) -> None:
-        """Wait for the job that somebody else has just submitted."""
-        if found.known_job() is None or found.state == "in_doubt":
-            raise ModelsLabAmbiguousSubmission(
-                f"{advise_in_doubt(ledger.store)}: this may have been billed, another try has begun to submit it, and "
-                "there is no job yet"
-            )
-        self.log.info("Item %s was submitted by another try: job %s", ledger.items[position], found.job)
-        if found.state == "succeeded" and found.job is not None and found.job.id:
-            ledger.jobs[position] = found.job  # Its outputs are asked for again: URLs die.
-
-    @contextmanager
-    def _paid_for(self, job: Job | None = None) -> Iterator[None]:
-        """Go on where the ledger does not work: not remembering a paid job is no reason to lose it."""
+    def _submit(self, context: Context, hook: ModelsLabHook, progress: Progress) -> float | None:
+        """Submit what fits; return when to try again, on the monotonic clock, where ModelsLab refuses for now."""
+        submitter = self._submitter(hook, progress)
+        for position in progress.failed():
+            submitter.submit_once_more(position)
         try:
-            yield
-        except ModelsLabLedgerError as error:
-            told = "What became of the jobs" if job is None else f"Job {job}"
-            self.log.warning("%s cannot be remembered for the next try: %s", told, error)
+            return submitter.fill_queue_slots()
+        except AirflowException:
+            push_jobs(context, progress.jobs())
+            raise
 
     def _guard(self, hook: ModelsLabHook, ledger: Ledger) -> SpendingGuard | None:
         """Return what keeps the limits of spending, those of the task and those of the connection."""
@@ -511,44 +422,6 @@ class ModelsLabGenerateOperator(BaseOperator):
         prices = {**options.prices, **self.prices}
         return guard_of(ledger, limits, prices, self.ledger_path, self.output_path)
 
-    def _check_balance(self, hook: ModelsLabHook, progress: Progress) -> None:
-        if self.min_balance is None or progress.ledger.jobs:
-            return
-        balance = hook.balance()
-        if balance < self.min_balance:
-            raise ModelsLabCreditsError(
-                f"Top up the account of connection {self.modelslab_conn_id!r}, then clear the task: its balance is "
-                f"{balance:g}, below min_balance ({self.min_balance:g}). Nothing was submitted"
-            )
-
-    def _fail(self, progress: Progress, position: int, error: AirflowException) -> None:
-        """Let a submission's failure be that of its item; alone, it is that of the task."""
-        ledger = progress.ledger
-        job = Job(id="", endpoint=endpoint_of_submission(self.endpoint), status="failed", message=str(error))
-        with self._paid_for():
-            if isinstance(error, ModelsLabAmbiguousSubmission):
-                ledger.doubt(position, error.job)
-            elif isinstance(error, ModelsLabJobFailed):
-                ledger.fail(position, job)
-            else:
-                ledger.withdraw(position)
-        ledger.jobs[position] = job
-        if isinstance(error, ModelsLabJobFailed) and progress.may_retry(position):
-            self._once_more(progress, position)
-            return
-        if not progress.batch:
-            with self._paid_for():
-                ledger.settle("failed")
-            raise error
-        self.log.warning("Item %s: %s", progress.items[position], error)
-
-    def _once_more(self, progress: Progress, position: int) -> None:
-        """Let an item be submitted again whose generation has failed."""
-        with self._paid_for():
-            former = progress.renew(position)
-            told = "Submitting item %s once more: job %s has failed (%s)"
-            self.log.warning(told, progress.items[position], former, former.message)
-
     # --- waiting ----------------------------------------------------------------------------------------
 
     def _go_on(self, context: Context, hook: ModelsLabHook, progress: Progress) -> Any:
@@ -559,10 +432,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         end = pacing.monotonic_of(progress.deadline)
         while True:
             is_over = pacing.clock.monotonic() >= end
-            for position in () if is_over else progress.failed():
-                self._once_more(progress, position)
-            submit_again = None if is_over else self._submit_what_fits(context, hook, progress)
-            with self._paid_for():
+            submit_again = None if is_over else self._submit(context, hook, progress)
+            with paid_for(self.log):
                 progress.ledger.catch_up()
             unfinished = progress.unfinished()
             if not progress.left():
@@ -649,10 +520,10 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _finish(self, context: Context, hook: ModelsLabHook, progress: Progress) -> list[Output]:
         ledger = progress.ledger
-        with self._paid_for():
+        with paid_for(self.log):
             ledger.settle("failed")
         files = self._store(context, hook, progress)
-        with self._paid_for():
+        with paid_for(self.log):
             ledger.settle("success")
         if progress.batch:
             jobs = progress.jobs() if files is None else with_paths_for_data(progress.jobs(), files)
@@ -688,7 +559,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             forgotten = [position for position in ledger.reattached if ledger.jobs[position] in gone]
             for position in forgotten:
                 ledger.jobs[position] = ledger.jobs[position].failed("The outputs are gone")
-            with self._paid_for():
+            with paid_for(self.log):
                 ledger.settle("failed", forgotten)
             if forgotten:
                 advice = advise_clear(ledger.store, f" to generate {len(forgotten)} jobs again")
@@ -706,7 +577,7 @@ class ModelsLabGenerateOperator(BaseOperator):
     def _return_records(self, context: Context, progress: Progress) -> Any:
         jobs = progress.jobs()
         push_jobs(context, jobs)
-        with self._paid_for():
+        with paid_for(self.log):
             progress.ledger.settle("failed")
             progress.ledger.hand_over()
         records = xcom_records(jobs)

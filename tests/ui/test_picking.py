@@ -51,7 +51,8 @@ def test_none_may_be_chosen(airflow, asked):
 
 def test_the_person_sees_a_contact_sheet_in_which_foreign_text_stays_text(open_page, site, airflow, asked):
     page = open_page(f"{site}/dags/picks/runs/{quote(asked)}/tasks/pick/required_actions", user="admin")
-    expect(page.get_by_text("2. an owl *in* [the](http://x) <b>snow</b>").first).to_be_visible(timeout=30_000)
+    prompt = page.get_by_role("cell", name="an owl *in* [the](http://x) <b>snow</b>", exact=True)
+    expect(prompt).to_be_visible(timeout=30_000)
     wait_for(
         page, "[...document.querySelectorAll('img[src*=generations]')].filter((i) => i.naturalWidth > 0).length === 3"
     )

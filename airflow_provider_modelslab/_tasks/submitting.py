@@ -1,0 +1,229 @@
+"""Submitting the items of a task: as many as there are queue slots, and each remembered before it is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airflow_provider_modelslab._ledger.receipts import Receipt
+from airflow_provider_modelslab._polling import schedule
+from airflow_provider_modelslab._protocol.formatting import format_moment
+from airflow_provider_modelslab._tasks.doubts import describe_candidates
+from airflow_provider_modelslab._tasks.ledgers import advise_clear, advise_in_doubt
+from airflow_provider_modelslab._tasks.progress import Progress
+from airflow_provider_modelslab._tasks.reattaching import PollingHook, await_submission
+from airflow_provider_modelslab._telemetry import metrics
+from airflow_provider_modelslab.endpoints import endpoint_of_submission
+from airflow_provider_modelslab.exceptions import (
+    ModelsLabAmbiguousSubmission,
+    ModelsLabCreditsError,
+    ModelsLabJobFailed,
+    ModelsLabLedgerError,
+    ModelsLabRateLimited,
+    ModelsLabRequestError,
+    ModelsLabTransientError,
+    argument_errors,
+)
+from airflow_provider_modelslab.jobs import Job
+
+
+class SubmittingHook(PollingHook, Protocol):
+    """What is needed of the hook."""
+
+    modelslab_conn_id: str
+
+    def submit(self, path: str, payload: Mapping[str, Any], *, queue_timeout: float) -> Job:
+        """Submit a generation job."""
+
+    def upload(self, file: bytes) -> str:
+        """Upload a file as an input."""
+
+    def balance(self) -> float:
+        """Return what the account's wallet holds."""
+
+    def requests_in_flight(self) -> int | None:
+        """Return how many jobs the account has in its queue, where ModelsLab tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitter:
+    """
+    What submits the items of a task.
+
+    :param hook: the hook of the connection.
+    :param progress: the task.
+    :param min_balance: submit nothing when the account's balance is below this.
+    :param log: the task's log.
+    """
+
+    hook: SubmittingHook
+    progress: Progress
+    min_balance: float | None
+    log: Any
+
+    def fail_orphans(self, list_assets: Callable[..., Any]) -> None:
+        """
+        Let the items fail during whose submission an earlier try has ended: they may have been billed.
+
+        :param list_assets: asks ModelsLab for the outputs of the account.
+        """
+        ledger = self.progress.ledger
+        advice = advise_in_doubt(ledger.store)
+        for position in sorted(ledger.orphans):
+            told = f"{advice}: this may have been billed, an earlier try ended during a submission"
+            told += describe_candidates(ledger, position, list_assets)
+            self._fail(position, ModelsLabAmbiguousSubmission(told))
+
+    def fill_queue_slots(self) -> float | None:
+        """
+        Submit what there are queue slots for.
+
+        :return: when to try again, on the monotonic clock, where ModelsLab refuses for now.
+        :raises AirflowException: the account is refused, or a limit of spending is reached.
+        """
+        progress = self.progress
+        slots, left = progress.slots, progress.left()
+        in_queue = self.hook.requests_in_flight() if slots.wants_count and left else None
+        slots.begin_turn(len(progress.unfinished()), in_queue)
+        # What was refused goes to the end: ModelsLab may have refused that item, and not the others.
+        turn = progress.refusals % max(1, len(left))
+        order = left[turn:] + left[:turn]
+        for position in order:
+            in_flight = len(progress.unfinished())
+            if not slots.has_room(in_flight):
+                break
+            try:
+                self._submit(position)
+            except ModelsLabTransientError as error:
+                with paid_for(self.log):
+                    progress.ledger.withdraw(position)
+                return self._back_off(error, in_flight)
+            except (ModelsLabRequestError, ModelsLabJobFailed, ModelsLabAmbiguousSubmission) as error:
+                self._fail(position, error)
+                order += [position] if position in progress.left() else []
+            except AirflowException:
+                self._give_up(position)
+                raise
+            else:
+                progress.refusals = 0
+                slots.accept(len(progress.unfinished()))
+        if not progress.left() or progress.unfinished():
+            return None
+        progress.refusals += 1  # No submission was worth trying.
+        return self._pause(0.0, "Waiting for a queue slot", "others use all of the account's")
+
+    def submit_once_more(self, position: int) -> None:
+        """Let an item be submitted again whose generation has failed."""
+        with paid_for(self.log):
+            former = self.progress.renew(position)
+            told = "Submitting item %s once more: job %s has failed (%s)"
+            self.log.warning(told, self.progress.items[position], former, former.message)
+
+    def _submit(self, position: int) -> None:
+        self._check_balance()
+        hook, progress, ledger = self.hook, self.progress, self.progress.ledger
+        item, now = progress.items[position], hook.pacing.clock.wall()
+        with argument_errors():
+            payload = progress.uploads.payload_of(item.payload, item.files, hook.upload, now)
+        while not ledger.intend(position):
+            if (found := await_submission(hook, ledger, position, hook.pacing.clock.wall())) is not None:
+                self._take_over(position, found)
+                return
+        job = hook.submit(ledger.payer.endpoint, payload, queue_timeout=0)
+        with paid_for(self.log, job):
+            ledger.accept(position, job)
+
+    def _take_over(self, position: int, found: Receipt) -> None:
+        """Wait for the job that somebody else has just submitted."""
+        ledger = self.progress.ledger
+        if found.known_job() is None or found.state == "in_doubt":
+            raise ModelsLabAmbiguousSubmission(
+                f"{advise_in_doubt(ledger.store)}: this may have been billed, another try has begun to submit it, and "
+                "there is no job yet"
+            )
+        self.log.info("Item %s was submitted by another try: job %s", ledger.items[position], found.job)
+        if found.state == "succeeded" and found.job is not None and found.job.id:
+            ledger.jobs[position] = found.job  # Its outputs are asked for again: URLs die.
+
+    def _check_balance(self) -> None:
+        if self.min_balance is None or self.progress.ledger.jobs:
+            return
+        balance = self.hook.balance()
+        if balance < self.min_balance:
+            raise ModelsLabCreditsError(
+                f"Top up the account of connection {self.hook.modelslab_conn_id!r}, then clear the task: its balance "
+                f"is {balance:g}, below min_balance ({self.min_balance:g}). Nothing was submitted"
+            )
+
+    # --- refusals -----------------------------------------------------------------------------------------
+
+    def _back_off(self, error: ModelsLabTransientError, in_flight: int) -> float | None:
+        """Return when to try again; ``None`` where that is when a job finishes."""
+        progress, waiting = self.progress, "Waiting"
+        progress.refusals += 1
+        if isinstance(error, ModelsLabRateLimited):
+            waiting = "Waiting for a queue slot"
+            progress.slots.refuse(in_flight, error.queue_slots, error.retry_after or 0.0)
+            if progress.slots.fixed is None and error.queue_slots and in_flight:
+                self.log.info("Holding at %d jobs in flight, until one finishes: %s", in_flight, error.reason)
+                return None
+        moment = self._pause(error.retry_after or 0.0, waiting, error.reason)
+        if isinstance(error, ModelsLabRateLimited):
+            metrics.paused("submissions", moment - self.hook.pacing.clock.monotonic())
+        return moment
+
+    def _pause(self, asked: float, waiting: str, reason: str) -> float:
+        """
+        Return when to try again, and say so.
+
+        :param asked: seconds that ModelsLab asks to pause.
+        """
+        clock, shortest = self.hook.pacing.clock, schedule.backoff_delay(self.progress.refusals)
+        pause = schedule.spread_pause(max(asked, shortest), self.hook.pacing.random)
+        again = format_moment(clock.wall() + pause, clock.wall())
+        self.log.info("%s, next try about %s: %s", waiting, again, reason)
+        return clock.monotonic() + pause
+
+    def _give_up(self, position: int) -> None:
+        """Leave an item that was refused together with all others; what was submitted goes on."""
+        ledger = self.progress.ledger
+        with paid_for(self.log):
+            ledger.withdraw(position)
+        if ledger.jobs and not ledger.survives_clear:
+            self.log.warning("%s, for the jobs that were submitted", advise_clear(ledger.store, ""))
+
+    def _fail(self, position: int, error: AirflowException) -> None:
+        """Let a submission's failure be that of its item; alone, it is that of the task."""
+        progress, ledger = self.progress, self.progress.ledger
+        endpoint = endpoint_of_submission(ledger.payer.endpoint)
+        job = Job(id="", endpoint=endpoint, status="failed", message=str(error))
+        with paid_for(self.log):
+            if isinstance(error, ModelsLabAmbiguousSubmission):
+                ledger.doubt(position, error.job)
+            elif isinstance(error, ModelsLabJobFailed):
+                ledger.fail(position, job)
+            else:
+                ledger.withdraw(position)
+        ledger.jobs[position] = job
+        if isinstance(error, ModelsLabJobFailed) and progress.may_retry(position):
+            self.submit_once_more(position)
+            return
+        if not progress.batch:
+            with paid_for(self.log):
+                ledger.settle("failed")
+            raise error
+        self.log.warning("Item %s: %s", progress.items[position], error)
+
+
+@contextmanager
+def paid_for(log: Any, job: Job | None = None) -> Iterator[None]:
+    """Go on where the ledger does not work: not remembering a paid job is no reason to lose it."""
+    try:
+        yield
+    except ModelsLabLedgerError as error:
+        told = "What became of the jobs" if job is None else f"Job {job}"
+        log.warning("%s cannot be remembered for the next try: %s", told, error)
