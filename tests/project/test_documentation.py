@@ -237,6 +237,9 @@ def test_no_page_repeats_a_row_of_another_ones_table():
 
 
 def test_what_is_generated_is_current():
+    pytest.importorskip(
+        "airflow_provider_modelslab.picking", reason="The page of all arguments has the operator of 3.1"
+    )
     outdated = [path.name for path, content in reference.generated().items() if path.read_text() != content]
     assert outdated == [], "run: python dev/reference.py"
 

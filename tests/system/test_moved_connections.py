@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from airflow_instance import AirflowInstance
@@ -29,8 +30,8 @@ def test_each_run_gets_the_outputs_of_the_host_that_it_was_started_with(
         run_id = airflow.trigger(DAG, {"prompt": prompt})
         runs[run_id] = sandbox, prompt
         wait_until_parked(airflow, DAG, run_id, "generate")
-        # The trigger has looked the connection up; from now on that may change.
-        wait_until_asked_for(airflow, sandbox, jobs_of_prompt(sandbox, prompt), since=0.0)
+        # Since then the trigger polls, so that it has looked the connection up: from now on that may change.
+        wait_until_asked_for(airflow, sandbox, jobs_of_prompt(sandbox, prompt), since=time.monotonic())
     for sandbox, _ in runs.values():
         sandbox.finish_all()
     for run_id, (sandbox, prompt) in runs.items():

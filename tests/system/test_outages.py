@@ -50,7 +50,7 @@ def test_an_outage_fails_no_task(airflow: AirflowInstance, connected_sandbox: Ca
     late_group, late_singles = submit(sandbox, 3), submit(sandbox, 1)
     before = start_waits(airflow, "modelslab_down", group, singles)
     wait_until_all_parked(airflow, DAG, before, 1 + len(singles))
-    wait_until_asked_for(airflow, sandbox, [*group, *singles], since=0.0)
+    wait_until_asked_for(airflow, sandbox, [*group, *singles], since=time.monotonic())
 
     sandbox.stop()
     end = time.monotonic() + OUTAGE
@@ -82,7 +82,7 @@ def test_a_stray_not_found_late_in_a_wait_fails_no_task(
     group, singles = submit(sandbox, 1), submit(sandbox, 1)
     run_id = start_waits(airflow, "modelslab_stray", group, singles)
     wait_until_all_parked(airflow, DAG, run_id, 1 + len(singles))
-    wait_until_asked_for(airflow, sandbox, [*group, *singles], since=0.0)
+    wait_until_asked_for(airflow, sandbox, [*group, *singles], since=time.monotonic())
     late = time.monotonic() + LATE
     airflow.wait_until(lambda: time.monotonic() >= late, PATIENCE, "time stands still")
 
@@ -102,7 +102,7 @@ def test_a_new_key_is_found_while_tasks_are_deferred(
     group, singles = submit(sandbox, 10), submit(sandbox, 3)
     run_id = start_waits(airflow, "modelslab_rotated", group, singles)
     wait_until_all_parked(airflow, DAG, run_id, 1 + len(singles))
-    wait_until_asked_for(airflow, sandbox, [*group, *singles], since=0.0)
+    wait_until_asked_for(airflow, sandbox, [*group, *singles], since=time.monotonic())
 
     old, new = sandbox.key, "another-key-of-the-sandbox"
     airflow.store_connection("modelslab_rotated", {**json.loads(sandbox.connection), "password": new})

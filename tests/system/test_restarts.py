@@ -67,7 +67,7 @@ def test_of_two_triggerers_one_may_die(airflow: AirflowInstance, held_sandbox: S
         run_id = airflow.trigger(DAG, {"group": json.dumps(group), "singles": json.dumps(singles)})
         runs[run_id] = group, singles
         wait_until_all_parked(airflow, DAG, run_id, 1 + len(singles))
-        wait_until_asked_for(airflow, held_sandbox, [*group, *singles], since=0.0)
+        wait_until_asked_for(airflow, held_sandbox, [*group, *singles], since=time.monotonic())
         return len(triggers_by_triggerer(airflow)) == 2
 
     airflow.wait_until(both_have_triggers, PATIENCE, "one triggerer takes all triggers")
