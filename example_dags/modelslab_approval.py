@@ -45,7 +45,7 @@ def modelslab_approval():
     pick = picking.ModelsLabPickOperator(
         task_id="pick",
         jobs=draw.output["jobs"],
-        subject="Which of these pictures shall be published?",
+        subject="Which of these pictures do you want to publish?",
         response_timeout=timedelta(days=1),
         default="none",
     )

@@ -23,7 +23,7 @@ from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
             "a lighthouse at dusk, waves on a rocky shore",
             type="string",
             title="Scene",
-            description="What the picture, and so the video, shall show.",
+            description="What the picture, and so the video, shows.",
         )
     },
     tags=["modelslab"],
