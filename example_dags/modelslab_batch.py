@@ -1,8 +1,8 @@
 """
-Many pictures: as mapped tasks, one per prompt, and as one task that keeps five in the queue.
+Many pictures: as mapped tasks, one per prompt, and as one task that keeps the account's queue full.
 
 Mapped tasks are seen, retried and cleared one by one; where many run at once, give them a pool with as many slots as
-the account has places. One task is cheaper, and hands on a manifest that tells by name what became of each item.
+the account has queue slots. One task is cheaper, and hands on a manifest with the result of each item by its name.
 """
 
 from __future__ import annotations
