@@ -76,9 +76,10 @@ class ModelsLabJobSensor(BaseSensorOperator):
     """
     Waits until ModelsLab has finished generation jobs.
 
-    It polls once. Where jobs are still in progress and ``deferrable`` is set, it hands the wait to the triggerer: any
-    number of jobs is one trigger, and no worker is held. Network trouble, server errors and rate limits never end a
-    wait; only the jobs themselves, the account or the timeout do.
+    It polls once, and for some seconds more where the jobs are likely to be done by then. Where jobs are still in
+    progress and ``deferrable`` is set, it hands the wait to the triggerer: any number of jobs is one trigger, and no
+    worker is held. Network trouble, server errors and rate limits never end a wait; only the jobs themselves, the
+    account or the timeout do.
 
     XComs, the same in every mode:
 

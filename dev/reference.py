@@ -84,7 +84,18 @@ def _class(name: str, module: str) -> str:
     return text
 
 
-_HOOK_METHODS = ("submit", "fetch", "wait", "balance", "test_connection")
+_HOOK_METHODS = (
+    "submit",
+    "asubmit",
+    "fetch",
+    "afetch",
+    "wait",
+    "cancel",
+    "acancel",
+    "upload",
+    "balance",
+    "test_connection",
+)
 
 
 def _described(documented: Any, called: Callable[..., Any]) -> str:
