@@ -1,7 +1,7 @@
 """
 What the receipts of earlier tries mean for a new one. Pure.
 
-A retry takes up whatever it finds. A clear takes up what is unfinished, and submits again what failed or is in doubt.
+A retry takes up all that it finds. A clear takes up what is unfinished, and submits again what failed or is in doubt.
 Of a finished task it takes up everything, or generates everything again where the user wants that.
 """
 

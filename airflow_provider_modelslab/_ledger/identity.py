@@ -2,7 +2,7 @@
 What a paid job is known by, and how its receipts are called. Pure.
 
 A job is known by the account that pays, the generation endpoint and the payload, within one task instance by the item's
-name, too. Names are made for people; whatever dags, runs and items are called, no two of them share a name.
+name, too. Names are made for people. No two jobs share a name, however similar those of DAGs, runs and items are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WITHOUT_EFFECT = frozenset({"key", "webhook", "track_id"})
 """Parameters that do not change what is generated."""
 
 SHARED_FOLDER = "_shared"
-"""The folder of receipts that belong to no task, but to whatever DAG generates the same."""
+"""The folder of receipts that belong to no task: every DAG that generates the same uses them."""
 
 _LONGEST_PART = 80
 """Characters of a name in a path."""
@@ -32,7 +32,7 @@ class TaskTry:
     One try of a task instance.
 
     :param try_number: which try, counted from the first one of the run.
-    :param max_tries: the same for all tries between two clears: a clear sets it anew, a retry does not.
+    :param max_tries: the same for all tries between two clears: a clear changes it, a retry does not.
     """
 
     dag_id: str = ""
@@ -64,7 +64,7 @@ class TaskTry:
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> TaskTry:
-        """Return the try of a record, whatever it holds: what is missing or wrong gets its default."""
+        """Return the try of any record: a field that is missing or wrong gets its default."""
         known: dict[str, Any] = {
             each.name: record.get(each.name) for each in fields(cls) if _is_like(record.get(each.name), each.default)
         }
