@@ -112,10 +112,11 @@ class ModelsLabRequestError(AirflowFailException):
 
 class ModelsLabAmbiguousSubmission(AirflowFailException):
     """
-    A submission may have been accepted, and billed, but no usable reply came.
+    A submission may have been accepted, and billed, but no usable reply came, or the worker died meanwhile.
 
     Do: look into the account's history at ModelsLab before submitting again. It is not retried for you,
-    because the API has no idempotency key: a second submission is a second job.
+    because the API has no idempotency key: a second submission is a second job. After a dead worker, the message names
+    the account's newest outputs that the ledger does not know, where ModelsLab lists them.
 
     :param message: what happened.
     :param job: what the reply names of a job: an id, where it has one that can be polled, and whatever else looks like
@@ -130,7 +131,9 @@ class ModelsLabAmbiguousSubmission(AirflowFailException):
 
 class ModelsLabTransientError(AirflowException):
     """
-    ModelsLab could not be asked: network, server or proxy trouble that passes. Do: try again later.
+    ModelsLab could not be asked: network, server or proxy trouble outlasted the retries of a fetch or a submission.
+
+    A wait never ends by it. Do: try again later.
 
     :param message: what to do, and what happened.
     :param retry_after: seconds to pause, where ModelsLab named them.
@@ -145,7 +148,10 @@ class ModelsLabTransientError(AirflowException):
 
 class ModelsLabRateLimited(ModelsLabTransientError):
     """
-    The account's queue is full or it asks too often. Do: try again after ``retry_after`` seconds.
+    The account's queue is full, or it asks too often; nothing was accepted.
+
+    Do: try again after ``retry_after`` seconds. ``hook.submit`` raises it when the queue is still full after
+    ``queue_timeout``.
 
     :param message: what happened.
     :param retry_after: seconds to pause, where ModelsLab named them.
@@ -174,7 +180,8 @@ class ModelsLabSaveError(AirflowException):
     """
     Outputs could not be stored; the generation itself is done. Do: retry or clear the task soon.
 
-    Only the saving is repeated. The URLs of outputs may expire, after 24 hours in some cases.
+    Only the saving is repeated. The URLs of outputs may expire, after 24 hours in some cases. The operator is retried
+    only where its jobs are remembered.
 
     :param message: which outputs of which jobs were not stored, and why.
     :param without_files: the jobs whose files no server has.

@@ -1,8 +1,8 @@
 """
 Makes the generated parts of the documentation from the code: ``python dev/reference.py``.
 
-Docstrings become ``docs/api.md``, and tables of the code stand between markers on other pages. A test fails where what
-is there is not what this makes.
+What docstrings and tables of the code say stands between markers on the pages. A test fails where that is not what this
+makes.
 """
 
 from __future__ import annotations
@@ -10,38 +10,33 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any, get_args
 
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
+
+from airflow_provider_modelslab import exceptions
 from airflow_provider_modelslab._polling.policy import DEFAULT_POLICY, Pacing
 from airflow_provider_modelslab._polling.waits import JobWait
 from airflow_provider_modelslab._protocol.replies import RATE_LIMIT_PAUSE, Reply
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
+from airflow_provider_modelslab.endpoints import FetchEndpoint, route_of
 from airflow_provider_modelslab.jobs import Job, JobStatus
 from airflow_provider_modelslab.provider_info import provider_info
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
-CLASSES = {
-    "ModelsLabGenerateOperator": "operators",
-    "ModelsLabJobSensor": "sensors",
-    "ModelsLabPickOperator": "picking",
-    "ModelsLabHook": "hooks",
-    "Job": "jobs",
-    "Sandbox": "sandbox",
-}
-"""The classes that the page of all arguments describes."""
-
-API = """\
-# All arguments
-
-Made from the docstrings by `python dev/reference.py`. Every operator takes the arguments of Airflow's `BaseOperator`
-besides, the sensor those of `BaseSensorOperator`.
-"""
+REPOSITORY = Path(__file__).resolve().parent.parent
+DOCS = REPOSITORY / "docs"
 
 
 def main() -> None:
@@ -54,63 +49,72 @@ def main() -> None:
 def generated() -> dict[Path, str]:
     """Return what is to stand in each file that has generated parts."""
     pages = {
-        DOCS / "api.md": API + "".join(_class(name, module) for name, module in CLASSES.items()),
         DOCS / "schemas" / "jobs.schema.json": _json({"type": "array", "items": job_schema()}),
         DOCS / "schemas" / "manifest.schema.json": _json(manifest_schema()),
     }
-    tables: dict[str, tuple[str, Callable[[], str]]] = {
-        "verdicts": ("waiting.md", verdicts_table),
-        "configuration": ("configuration.md", configuration_table),
-    }
-    for marker, (page, make) in tables.items():
-        before, start, rest = (DOCS / page).read_text(encoding="utf-8").partition(f"<!-- generated: {marker} -->\n")
-        _, end, after = rest.partition("<!-- end -->")
-        if not start or not end:
-            raise ValueError(f"{page} has no place for the table {marker!r}")
-        pages[DOCS / page] = f"{before}{start}{make()}{end}{after}"
+    for page, parts in PARTS.items():
+        text = (DOCS / page).read_text(encoding="utf-8")
+        for marker, make in parts.items():
+            text = _filled(text, marker, make())
+        pages[DOCS / page] = text
     return pages
+
+
+def _filled(text: str, marker: str, content: str) -> str:
+    """Return the text of a page with what is made between a marker and the end of its part."""
+    before, start, rest = text.partition(f"<!-- generated: {marker} -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    if not start or not end:
+        raise ValueError(f"no page has a place for {marker!r}")
+    return f"{before}{start}{content}{end}{after}"
 
 
 # --- docstrings -----------------------------------------------------------------------------------------
 
 
-def _class(name: str, module: str) -> str:
-    value = getattr(import_module(f"airflow_provider_modelslab.{module}"), name)
-    line = f"from airflow_provider_modelslab.{module} import {name}"
-    text = f"\n## {name}\n\n`{line}`\n\n{_described(value, value.__init__)}"
-    if name == "ModelsLabHook":
-        methods = [each for each in vars(value) if inspect.isfunction(vars(value)[each]) and each in _HOOK_METHODS]
-        text += "".join(f"\n### {each}\n\n{_described(getattr(value, each), getattr(value, each))}" for each in methods)
-    return text
+def arguments_table(module: str, name: str) -> str:
+    """Return the arguments of a class with their defaults."""
+    value = _public(module, name)
+    return _table_of_parameters("argument", value, value.__init__)
 
 
-_HOOK_METHODS = (
-    "submit",
-    "asubmit",
-    "fetch",
-    "afetch",
-    "wait",
-    "cancel",
-    "acancel",
-    "upload",
-    "balance",
-    "test_connection",
+def fields_table(module: str, name: str) -> str:
+    """Return the fields of a dataclass."""
+    rows = [f"| `{field}` | {meaning} |\n" for field, meaning in _parameters(_public(module, name))]
+    return "| field | meaning |\n|---|---|\n" + "".join(rows)
+
+
+HOOK_METHODS = (
+    *("submit", "asubmit", "fetch", "afetch", "wait", "cancel", "acancel"),
+    *("upload", "balance", "test_connection"),
 )
 
 
-def _described(documented: Any, called: Callable[..., Any]) -> str:
-    """Return the text of a docstring, and a table of its parameters with their defaults."""
-    docstring = inspect.getdoc(documented) or ""
-    text, _, fields = docstring.partition("\n:")
-    rows = [f"| `{name}` | {_default(called, name)} | {meaning} |\n" for name, meaning in _parameters(f":{fields}")]
-    table = "\n| argument | default | meaning |\n|---|---|---|\n" + "".join(rows) if rows else ""
-    return f"{_markdown(text)}\n{table}"
+def hook_methods() -> str:
+    """Return what each method of the hook does, with its arguments."""
+    hook = _public("hooks", "ModelsLabHook")
+    return "\n".join(_method(getattr(hook, name)) for name in HOOK_METHODS)
 
 
-def _parameters(fields: str) -> Iterator[tuple[str, str]]:
-    for kind, name, meaning in re.findall(r"^:(\w+) ?([\w ]*):((?:.|\n(?!:))*)", fields, re.MULTILINE):
-        if kind == "param":
-            yield name, _markdown(" ".join(meaning.split())).replace("|", "\\|")
+def _method(method: Callable[..., Any]) -> str:
+    summary = _markdown((inspect.getdoc(method) or "").partition("\n:")[0])
+    table = _table_of_parameters("argument", method, method) if _parameters(method) else ""
+    return f"### {method.__name__}\n\n{summary}\n" + (table and f"\n{table}")
+
+
+def _public(module: str, name: str) -> Any:
+    return getattr(import_module(f"airflow_provider_modelslab.{module}"), name)
+
+
+def _table_of_parameters(title: str, documented: Any, called: Callable[..., Any]) -> str:
+    rows = [f"| `{name}` | {_default(called, name)} | {meaning} |\n" for name, meaning in _parameters(documented)]
+    return f"| {title} | default | meaning |\n|---|---|---|\n" + "".join(rows)
+
+
+def _parameters(documented: Any) -> list[tuple[str, str]]:
+    """Return the parameters that a docstring describes, and what it says about them."""
+    found = re.findall(r"^:param (\w+):((?:.|\n(?!:))*)", inspect.getdoc(documented) or "", re.MULTILINE)
+    return [(name, _markdown(" ".join(meaning.split())).replace("|", "\\|")) for name, meaning in found]
 
 
 def _default(called: Callable[..., Any], name: str) -> str:
@@ -127,12 +131,7 @@ def _default(called: Callable[..., Any], name: str) -> str:
 def _markdown(text: str) -> str:
     """Return the reStructuredText of our docstrings as Markdown."""
     text = re.sub(r":\w+:`~?([^`<]*?)(?: <[^`]*>)?`", lambda match: f"`{match[1].rpartition('.')[2]}`", text)
-    text = re.sub(r"::\n\n((?:    .*\n?|\n)+)", _code_block, text)
     return text.replace("``", "`").strip()
-
-
-def _code_block(match: re.Match[str]) -> str:
-    return f":\n\n```text\n{inspect.cleandoc(match[1])}\n```\n"
 
 
 # --- tables ---------------------------------------------------------------------------------------------
@@ -207,6 +206,28 @@ def _effect(verdict: Verdict) -> str:
     return f"polls again after {pauses[0]:.0f} s, later every {pauses[-1]:.0f} s; never ends by itself"
 
 
+def errors_table() -> str:
+    """Return the errors: why each is raised and what to do, as their docstrings say, and whether Airflow retries."""
+    rows = []
+    for name in exceptions.__all__:
+        error = getattr(exceptions, name)
+        cause, _, cure = " ".join((inspect.getdoc(error) or "").partition("\n:")[0].split()).partition(" Do: ")
+        retried = "no" if issubclass(error, (AirflowFailException, AirflowSensorTimeout)) else "yes"
+        rows.append(f"| `{name}` | {_markdown(cause)} | {_markdown(cure[0].upper() + cure[1:])} | {retried} |")
+    return "\n".join(["| error | cause | what to do | Airflow retries it |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def endpoints_table() -> str:
+    """Return the known families of fetch endpoints, and how the requests of each travel."""
+    places = {"path": "into the path", "body": "into the body, as `request_id`"}
+    rows = [
+        f"| `{member.value}` | `{member.name}` | {route.host} | {places[route.id_in]} |"
+        for member in FetchEndpoint
+        for route in [route_of(member.value)]
+    ]
+    return "\n".join(["| family | in `FetchEndpoint` | host | the id goes |", "|---|---|---|---|", *rows]) + "\n"
+
+
 def configuration_table() -> str:
     """Return the options of Airflow's configuration."""
     rows = []
@@ -215,6 +236,30 @@ def configuration_table() -> str:
             meaning = _markdown(" ".join(option["description"].split()))
             rows.append(f"| `[{section}] {name}` | {meaning} | {option['default'] or 'none'} |")
     return "\n".join(["| option | meaning | default |", "|---|---|---|", *rows]) + "\n"
+
+
+def guarantees() -> list[dict[str, Any]]:
+    """
+    Return what users can rely on, by sections.
+
+    :return: each has a ``title`` and a list ``guarantee``, in which each has its ``event``, what ``happens``, and the
+        ``tests`` that show it.
+    """
+    sections: list[dict[str, Any]] = tomllib.loads((REPOSITORY / "tests" / "guarantees.toml").read_text())["section"]
+    return sections
+
+
+def guarantee_tables() -> str:
+    """Return a table for each section of the guarantees."""
+    return "\n".join(f"## {section['title']}\n\n{_guarantee_table(section['guarantee'])}" for section in guarantees())
+
+
+def _guarantee_table(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        tests = ", ".join(f"`{test}`" for test in row["tests"])
+        lines.append(f"| {row['event']} | {row['happens']} | {tests} |")
+    return "\n".join(["| event | what happens | tests |", "|---|---|---|", *lines]) + "\n"
 
 
 # --- schemas --------------------------------------------------------------------------------------------
@@ -234,7 +279,7 @@ _TYPES: dict[str, dict[str, Any]] = {
 
 def job_schema() -> dict[str, Any]:
     """Return the JSON schema of a job's record, from the fields of the class."""
-    meanings = dict(_parameters(":" + (inspect.getdoc(Job) or "").partition("\n:")[2]))
+    meanings = dict(_parameters(Job))
     properties = {
         name: {**_TYPES[str(kind).replace('"', "'")], "description": meanings[name].replace("`", "")}
         for name, kind in Job.__annotations__.items()
@@ -264,6 +309,22 @@ def manifest_schema() -> dict[str, Any]:
 def _json(schema: dict[str, Any]) -> str:
     document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "configuration.md": {"configuration": configuration_table},
+    "endpoints.md": {"endpoints": endpoints_table},
+    "errors.md": {"errors": errors_table},
+    "guarantees.md": {"guarantees": guarantee_tables},
+    "hook.md": {"methods": hook_methods},
+    "operator.md": {"arguments": partial(arguments_table, "operators", "ModelsLabGenerateOperator")},
+    "outputs-page.md": {"arguments": partial(arguments_table, "picking", "ModelsLabPickOperator")},
+    "sandbox.md": {"arguments": partial(arguments_table, "sandbox", "Sandbox")},
+    "sensor.md": {"arguments": partial(arguments_table, "sensors", "ModelsLabJobSensor")},
+    "waiting.md": {"verdicts": verdicts_table},
+    "xcoms.md": {"job": partial(fields_table, "jobs", "Job")},
+}
+"""The generated parts of the pages by their markers, and what makes each."""
 
 
 if __name__ == "__main__":
