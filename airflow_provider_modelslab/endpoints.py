@@ -24,6 +24,9 @@ STABLEDIFFUSIONAPI = "stablediffusionapi.com"
 OFFICIAL_HOSTS = frozenset({MODELSLAB, STABLEDIFFUSIONAPI})
 """The only hosts, beside the connection's own, that the API key is ever sent to."""
 
+_AROUND_COPIES = " \t\r\n'\"<>"
+"""What surrounds an address in a page, a shell command or a mail."""
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9_.-]*"
@@ -32,6 +35,9 @@ _NOTHING = re.compile(r"(?i)none|null|undefined|true|false|nan|inf(inity)?")
 _NO_ID_NUMBER = re.compile(r"-\d+(\.\d+)?|\d+\.\d+")
 _WHOLE_FLOAT = re.compile(r"^(\d+)\.0+$")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.~-]{0,127}")
+_OFFICIAL_WITHOUT_SCHEME = re.compile(
+    rf"(?i)(?://)?((?:www\.)?(?:{'|'.join(map(re.escape, sorted(OFFICIAL_HOSTS)))})(?:[:/?#].*)?)"
+)
 _END_OF_FETCH_PATH = re.compile(r"/fetch(/[^/]*)?$")
 _FETCH_PATH = re.compile(rf"/api/(?P<family>{_SEGMENT}(?:/{_SEGMENT})*)/fetch(?:/(?P<id>[^/]+))?/?")
 
@@ -198,8 +204,8 @@ def parse_endpoint(value: object) -> str:
     """
     Return the family that ``endpoint`` names.
 
-    :param value: a :class:`FetchEndpoint`, a string such as ``"v6/video"``, or the URL of a fetch endpoint as the
-        documentation has it; slashes and spaces around it, and ``/fetch`` with or without an id, do not matter.
+    :param value: a :class:`FetchEndpoint`, a string such as ``"v6/video"``, or the URL of a fetch endpoint as people
+        copy it; slashes and spaces around it, and ``/fetch`` with or without an id, do not matter.
     :raises ValueError: it is no family: not a string, empty, or not made of plain path segments.
     """
     if not isinstance(value, str):
@@ -236,7 +242,8 @@ def parse_job_id(value: object) -> str:
     job_id = _WHOLE_FLOAT.sub(r"\1", value.strip())
     if not _JOB_ID.fullmatch(job_id) or _NOTHING.fullmatch(job_id) or _NO_ID_NUMBER.fullmatch(job_id):
         raise ValueError(
-            f"job id {value!r:.200} is not an id: expected at most 128 letters, digits, '-', '_', '.' or '~'"
+            f"job id {value!r:.200} is not an id: expected at most 128 letters, digits, '-', '_', '.' or '~', or the "
+            "URL that a reply names as fetch_result"
         )
     return job_id
 
@@ -254,7 +261,7 @@ def parse_fetch_url(url: object, base_url: str | None = None) -> JobAddress:
         raise ValueError(f"fetch_result must be a URL, not {type(url).__name__}")
     own = urlsplit(base_url) if base_url else None
     try:
-        parts = urlsplit(url.strip())
+        parts = urlsplit(_with_scheme(url))
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
         own_site = (own.hostname, own.port or _DEFAULT_PORTS.get(own.scheme)) if own else None
     except ValueError:
@@ -263,8 +270,8 @@ def parse_fetch_url(url: object, base_url: str | None = None) -> JobAddress:
         raise ValueError(f"fetch_result {_without_secrets(url)!r:.200} is not a plain http(s) URL")
     if own is not None and (parts.hostname, port) == own_site:
         path, host = parts.path.removeprefix(own.path.rstrip("/")), ""
-    elif parts.hostname in OFFICIAL_HOSTS and port == _DEFAULT_PORTS[parts.scheme]:
-        path, host = parts.path, parts.hostname
+    elif (name := _bare_host(parts)) in OFFICIAL_HOSTS and port == _DEFAULT_PORTS[parts.scheme]:
+        path, host = parts.path, name
     else:
         raise ForeignHostError(
             f"fetch_result points to the host {parts.netloc!r:.200}, which is neither ModelsLab's nor the "
@@ -296,23 +303,33 @@ def endpoint_of_submission(path: str) -> str:
     return _FETCHED_UNDER_BELOW.get(above, above)
 
 
-def parse_submission_path(value: object) -> str:
+def parse_submission_path(value: object, argument: str = "path") -> str:
     """
     Return the path of a generation endpoint, for example ``v6/video/text2video``.
 
-    :param value: the path, or the whole URL as the documentation has it.
+    :param value: the path, or the whole URL as people copy it.
+    :param argument: what the user calls it, for the error.
     :raises ValueError: it is not made of plain path segments, or is that of a fetch endpoint.
     """
     if not isinstance(value, str):
-        raise ValueError(f"path must be a string such as 'v6/video/text2video', not {type(value).__name__}")
+        raise ValueError(f"{argument} must be a string such as 'v6/video/text2video', not {type(value).__name__}")
     path = _api_path(value)
-    is_fetch = _END_OF_FETCH_PATH.search(path)
-    if is_fetch or not _FAMILY.fullmatch(path) or _NOTHING.fullmatch(path):
+    if _END_OF_FETCH_PATH.search(path):
         raise ValueError(
-            f"path {_without_secrets(value)!r:.200} is not a generation endpoint such as 'v6/video/text2video'"
+            f"{argument} {_without_secrets(value)!r:.200} is where jobs are fetched: pass a generation endpoint such "
+            f"as {example_below(_END_OF_FETCH_PATH.sub('', path))!r}"
+        )
+    if not _FAMILY.fullmatch(path) or _NOTHING.fullmatch(path):
+        raise ValueError(
+            f"{argument} {_without_secrets(value)!r:.200} is not a generation endpoint such as 'v6/video/text2video'"
             f"{did_you_mean(path, GENERATION_ENDPOINTS)}"
         )
     return path
+
+
+def example_below(family: str) -> str:
+    """Return a generation endpoint of a family, where one is known, else any."""
+    return min((each for each in GENERATION_ENDPOINTS if each.startswith(f"{family}/")), default="v6/video/text2video")
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
@@ -321,8 +338,12 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
 
     Only for the texts of errors: new families appear every few months, and may be close to known ones.
     """
-    near = () if name in known else difflib.get_close_matches(name[:100], known, n=1, cutoff=0.75)
-    return "".join(f" (did you mean {each!r}?)" for each in near)
+    if name in known:
+        return ""
+    name = name[:100].lower()
+    ends = [each for each in known if name and each.endswith(f"/{name}")]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75) or sorted(ends, key=lambda each: (len(each), each))
+    return "".join(f" (did you mean {each!r}?)" for each in near[:1])
 
 
 @lru_cache(maxsize=256)
@@ -369,22 +390,35 @@ def api_url(path: str, host: str = MODELSLAB, base_url: str | None = None) -> st
 
 def _api_path(text: str) -> str:
     """
-    Return the path below ``/api/`` that a path, or a URL of ModelsLab's, names; not checked.
+    Return the path below ``/api/`` that a path, or a URL of ModelsLab's, names as people copy it; not checked.
 
     :raises ValueError: the URL is that of another host.
     """
-    text = str(text).strip()
-    if text.startswith(tuple(f"{host}/" for host in OFFICIAL_HOSTS)):
-        text = f"https://{text}"
+    text = _with_scheme(re.sub(r"^POST\s+", "", str(text).strip(_AROUND_COPIES)))
     if "://" in text:
         parts = _split(text)
-        if parts is None or (parts.hostname or "").removeprefix("www.") not in OFFICIAL_HOSTS:
+        if parts is None or _bare_host(parts) not in OFFICIAL_HOSTS:
             raise ValueError(
                 "endpoint must be the path behind '/api/', such as 'v6/video', without a host other than ModelsLab's: "
                 f"the connection's host says where requests go. It is {_without_secrets(text)!r:.200}"
             )
         text = parts.path
-    return text.strip("/").removeprefix("api/")
+    return re.split("[?#]", text)[0].strip("/").removeprefix("api/")
+
+
+def _with_scheme(url: str) -> str:
+    """Return a URL of ModelsLab's with its scheme, which people leave out; any other text as it is."""
+    match = _OFFICIAL_WITHOUT_SCHEME.fullmatch(url.strip())
+    return f"https://{match[1]}" if match else url.strip()
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is a URL, maybe one of ModelsLab's without its scheme."""
+    return "://" in _with_scheme(text)
+
+
+def _bare_host(parts: SplitResult) -> str:
+    return (parts.hostname or "").removeprefix("www.")
 
 
 def _split(url: str) -> SplitResult | None:

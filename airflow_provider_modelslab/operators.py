@@ -265,7 +265,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             )
             self.prices = parse_prices(prices, "prices")
             self.poke_interval = None if poke_interval is None else parse_seconds(poke_interval, "poke_interval")
-            self.retry_failed = 0 if retry_failed == 0 else parse_count(retry_failed, "retry_failed")
+            self.retry_failed = parse_count(retry_failed, "retry_failed", least=0)
             self._judge()
 
     def execute(self, context: Context) -> Any:

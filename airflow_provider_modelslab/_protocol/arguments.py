@@ -22,10 +22,11 @@ from airflow_provider_modelslab._protocol.sanitizing import sanitize
 from airflow_provider_modelslab._protocol.templates import parse_literal, refuse_task
 from airflow_provider_modelslab.endpoints import (
     FAMILIES,
-    GENERATION_ENDPOINTS,
     OFFICIAL_HOSTS,
     IdPlace,
     endpoint_of_submission,
+    example_below,
+    is_address,
     parse_endpoint,
     parse_job_id,
     parse_submission_path,
@@ -110,22 +111,22 @@ def parse_family(value: Any) -> str:
     return family
 
 
-def parse_generation_endpoint(value: Any) -> str:
+def parse_generation_endpoint(value: Any, argument: str = "endpoint") -> str:
     """
-    Return the path of the generation endpoint that an ``endpoint`` names.
+    Return the path of the generation endpoint that an argument names.
 
+    :param argument: what the user calls it, for the error.
     :raises ValueError: it names none, or a family under which jobs are fetched.
     """
-    path = parse_submission_path(value)
+    path = parse_submission_path(value, argument)
     if (kind := kind_of(path)) and not kind_started_by(path):
         start = kind.start.format(endpoint=path)
-        raise ValueError(f"endpoint {path!r} is where a {kind.name} is asked for: pass {start!r}, which starts one")
+        raise ValueError(f"{argument} {path!r} is where a {kind.name} is asked for: pass {start!r}, which starts one")
     # Below v1/enterprise and v4, some families are generation endpoints, too.
     if path in FAMILIES and (path.startswith(("v6/", "v7/", "v8/")) or path in ("v3", "v1/enterprise")):
-        below = [each for each in GENERATION_ENDPOINTS if each.startswith(f"{path}/")]
         raise ValueError(
-            f"endpoint {path!r} is the family under which jobs are fetched: pass a generation endpoint, whose path "
-            f"begins with '{path}/', such as {min(below, default='v6/video/text2video')!r}"
+            f"{argument} {path!r} is the family under which jobs are fetched: pass a generation endpoint, whose path "
+            f"begins with '{path}/', such as {example_below(path)!r}"
         )
     return path
 
@@ -147,10 +148,10 @@ def parse_seconds(value: Any, argument: str) -> float:
     return float(seconds)
 
 
-def parse_count(value: Any, argument: str) -> int:
-    """Return a whole number of at least 1, or raise a ``ValueError`` that names the argument."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{argument} must be a whole number of at least 1, not {value!r:.200}")
+def parse_count(value: Any, argument: str, least: int = 1) -> int:
+    """Return a whole number of at least ``least``, or raise a ``ValueError`` that names the argument."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{argument} must be a whole number of at least {least}, not {value!r:.200}")
     return value
 
 
@@ -210,8 +211,8 @@ def _parse_job(item: Any, position: int, endpoint: str | None, base_url: str | N
     try:
         if isinstance(item, Mapping):
             return _job_of_mapping(item, endpoint, base_url)
-        if isinstance(item, str) and "://" in item:
-            _refuse_output(item)
+        if isinstance(item, str) and is_address(item):
+            _refuse_other_url(item)
             return job_of_reply({"fetch_result": item}, endpoint, base_url)
         job_id = parse_job_id(item)
     except ValueError as error:
@@ -223,7 +224,12 @@ def _parse_job(item: Any, position: int, endpoint: str | None, base_url: str | N
     return Job(id=job_id, endpoint=endpoint)
 
 
-def _refuse_output(url: str) -> None:
+def _refuse_other_url(url: str) -> None:
+    if "/fetch" not in url and "/api/v" in url:
+        raise ValueError(
+            "this is the URL of an endpoint, not of a job: pass the id with endpoint=, or the URL that the reply to "
+            "the submission names as fetch_result"
+        )
     if "/fetch" not in url:
         raise ValueError(
             "this is the URL of an output, not of a job: pass the XCom 'jobs' of the task that generated it, for "

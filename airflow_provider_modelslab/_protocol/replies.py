@@ -210,6 +210,8 @@ def job_of_reply(reply: Mapping[str, Any], endpoint: str | None, base_url: str |
         return _job_after(job, Verdict.FAILED, document, 200)
     if _verdict(200, document) is Verdict.SUCCESS:
         return _job_after(job, Verdict.SUCCESS, document, 200)
+    if job_id is None and address is not None:
+        raise ValueError("its fetch_result ends without the job's id: append it, or pass the id with endpoint=")
     if job_id is None:
         raise ValueError(f"a job has neither an 'id' nor a 'fetch_result': its keys are {sorted(document)!s:.200}")
     if endpoint is None:

@@ -86,7 +86,7 @@ class Submission:
 
         :raises ValueError: the path is none, or the payload is no dict that JSON can express, or it holds a key.
         """
-        return cls(parse_generation_endpoint(path), parse_parameters(payload))
+        return cls(parse_generation_endpoint(path, "path"), parse_parameters(payload))
 
     def request(self, key: str, base_url: str | None = None) -> HttpRequest:
         """Return the request."""

@@ -38,6 +38,7 @@ class Progress:
     :param resumed: whether the items stand in an XCom already.
     :param uploads: the files that were uploaded for the items.
     :param retry_failed: how often an item is generated again whose generation has failed.
+    :param renewed: the failed jobs of the items that are to be submitted once more, and how their receipts are called.
     """
 
     items: Sequence[Item]
@@ -49,6 +50,7 @@ class Progress:
     resumed: bool = False
     uploads: Uploads = field(default_factory=Uploads)
     retry_failed: int = 0
+    renewed: dict[int, tuple[Job, ReceiptName]] = field(default_factory=dict)
 
     def left(self) -> list[int]:
         """Return the positions of the items that are not submitted yet."""
@@ -65,11 +67,17 @@ class Progress:
 
     def renew(self, position: int) -> Job:
         """Let an item be submitted once more, and return its former job."""
-        former = self.ledger.jobs[position]
+        former, name = self.ledger.jobs[position], self.ledger.names[position]
         self.ledger.settle("failed", [position])
         self.ledger.renew(position)
         self.resumed = False  # Its receipt has another name now.
+        self.renewed[position] = former, name
         return former
+
+    def leave_failed(self, position: int) -> None:
+        """Let an item have failed that cannot be submitted once more, and no other one be."""
+        self.ledger.jobs[position], self.ledger.names[position] = self.renewed.pop(position)
+        self.retry_failed = 0
 
     def unfinished(self) -> list[Job]:
         """Return the jobs in progress."""

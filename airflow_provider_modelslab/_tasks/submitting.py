@@ -20,6 +20,7 @@ from airflow_provider_modelslab._telemetry import metrics
 from airflow_provider_modelslab.endpoints import endpoint_of_submission
 from airflow_provider_modelslab.exceptions import (
     ModelsLabAmbiguousSubmission,
+    ModelsLabBudgetExceeded,
     ModelsLabCreditsError,
     ModelsLabJobFailed,
     ModelsLabLedgerError,
@@ -29,6 +30,10 @@ from airflow_provider_modelslab.exceptions import (
     argument_errors,
 )
 from airflow_provider_modelslab.jobs import Job
+
+
+class BalanceTooLow(ModelsLabCreditsError):
+    """The account's balance is below ``min_balance``."""
 
 
 class SubmittingHook(PollingHook, Protocol):
@@ -105,6 +110,12 @@ class Submitter:
             except (ModelsLabRequestError, ModelsLabJobFailed, ModelsLabAmbiguousSubmission) as error:
                 self._fail(position, error)
                 order += [position] if position in progress.left() else []
+            except (ModelsLabBudgetExceeded, BalanceTooLow) as error:
+                if position not in progress.renewed:
+                    self._give_up(position)
+                    raise
+                progress.leave_failed(position)
+                self.log.warning("Item %s is not submitted once more: %s", progress.items[position], error)
             except AirflowException:
                 self._give_up(position)
                 raise
@@ -154,9 +165,9 @@ class Submitter:
             return
         balance = self.hook.balance()
         if balance < self.min_balance:
-            raise ModelsLabCreditsError(
+            raise BalanceTooLow(
                 f"Top up the account of connection {self.hook.modelslab_conn_id!r}, then clear the task: its balance "
-                f"is {balance:g}, below min_balance ({self.min_balance:g}). Nothing was submitted"
+                f"is {balance:g}, below min_balance ({self.min_balance:g}). No further job was submitted"
             )
 
     # --- refusals -----------------------------------------------------------------------------------------

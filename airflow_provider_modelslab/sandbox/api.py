@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from airflow_provider_modelslab.endpoints import FAMILIES, GENERATION_ENDPOINTS, endpoint_of_submission, route_of
+from airflow_provider_modelslab.endpoints import (
+    FAMILIES,
+    GENERATION_ENDPOINTS,
+    did_you_mean,
+    endpoint_of_submission,
+    route_of,
+)
 from airflow_provider_modelslab.sandbox import long_work, media, replies, uploads
 from airflow_provider_modelslab.sandbox.faults import FaultPlan, FaultSettings, RequestLimit
 from airflow_provider_modelslab.sandbox.http import ReceivedRequest, Reply, json_reply
@@ -29,8 +35,10 @@ ProcessingReplies = Literal["by_family", "sparse", "full"]
 
 _MAX_SAMPLES = 4
 
-_MAX_PIXELS = 2048
-"""Width or height of a picture, above which the submission's wish is not heard."""
+_PIXELS, _MAX_PIXELS = 256, 2048
+"""Width and height of a picture where the submission names none that can be, and the largest."""
+
+_KNOWN_ENDPOINTS = GENERATION_ENDPOINTS | {"v6/trainer/train", "v3/lora_fine_tune"}
 
 _NEEDS_PROMPT = re.compile(r".*/text(2|_to_|-to-)\w+")
 
@@ -88,7 +96,7 @@ class Api:
         found = _find(path)
         if found is None:
             self._requests["other"] += 1
-            return replies.no_such_route(path)
+            return replies.no_such_route(path, did_you_mean(path.removeprefix("/api/"), _KNOWN_ENDPOINTS))
         route, match = found
         self._requests[route.kind] += 1
         if request.method not in route.methods:
@@ -112,7 +120,7 @@ class Api:
         account = self._account_of(path)
         try:
             if meant := _misspelt(path):
-                raise _Refused(replies.no_such_route(f"/api/{path}", meant))
+                raise _Refused(replies.no_such_route(f"/api/{path}", f" (did you mean {meant!r}?)"))
             self._check_submission(path, parameters, self.ledger.account(account))
         except _Refused as refused:
             self._rejected += 1
@@ -284,7 +292,8 @@ class Api:
         body = media.make(job.request.kind, f"{job.token}-{match['index']}", _size(job.request.meta))
         if job.request.base64:
             return Reply(body=base64.b64encode(body), content_type="text/plain")
-        return Reply(body=body, content_type=media.CONTENT_TYPES[job.request.kind])
+        # The page at "/" shows hundreds of pictures again every few seconds.
+        return Reply(body=body, content_type=media.CONTENT_TYPES[job.request.kind], max_age=60)
 
     def _authenticated(self, request: ReceivedRequest, path: str) -> Mapping[str, Any]:
         """Return the body of a request; it, or a header, must hold the key of the path's account."""
@@ -346,11 +355,17 @@ def is_generation(path: str) -> bool:
 
 def _size(parameters: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return width and height of the pictures that a submission asks for; ``None`` for whatever size they have."""
-    try:
-        width, height = int(parameters["width"]), int(parameters["height"])
-    except (KeyError, TypeError, ValueError, OverflowError):
+    if parameters.keys().isdisjoint({"width", "height"}):
         return None
-    return (width, height) if min(width, height) > 0 and max(width, height) <= _MAX_PIXELS else None
+    return _pixels(parameters.get("width")), _pixels(parameters.get("height"))
+
+
+def _pixels(value: object) -> int:
+    try:
+        wish = int(float(value)) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else 0
+    except (ValueError, OverflowError):
+        return _PIXELS
+    return min(wish, _MAX_PIXELS) if wish > 0 else _PIXELS
 
 
 def _misspelt(path: str) -> str:
@@ -359,11 +374,17 @@ def _misspelt(path: str) -> str:
 
     Endpoints that are not known are served: new ones appear every few months, as do new versions.
     """
-    if path in GENERATION_ENDPOINTS | FAMILIES:
+    if path in _KNOWN_ENDPOINTS | FAMILIES:
         return ""
     version = path.partition("/")[0]
-    same_version = [known for known in GENERATION_ENDPOINTS if known.startswith(f"{version}/")]
-    return "".join(difflib.get_close_matches(path[:100], same_version, n=1, cutoff=0.9))
+    same_version = {_plain(known): known for known in _KNOWN_ENDPOINTS if known.startswith(f"{version}/")}
+    near = difflib.get_close_matches(_plain(path[:100]), same_version, n=1, cutoff=0.9)
+    return "".join(same_version[each] for each in near)
+
+
+def _plain(path: str) -> str:
+    """Return a path without what is spelt in several ways: ``text2img`` and ``text-to-image`` are the same."""
+    return re.sub(r"[-_]?(to|2)[-_]?", "2", path.lower()).replace("image", "img").replace("-", "_")
 
 
 def _full_reply(job: Job, base_url: str) -> Reply:

@@ -45,6 +45,7 @@ class Reply:
     :param body: the whole body.
     :param content_type: its content type.
     :param delay: seconds to wait before sending it.
+    :param max_age: seconds for which a browser may show it again without asking.
     :param sent: ``"all"`` of it, a ``"part"`` before the connection is closed, or ``"nothing"``.
     """
 
@@ -52,6 +53,7 @@ class Reply:
     body: bytes = b""
     content_type: str = "application/json"
     delay: float = 0.0
+    max_age: int = 0
     sent: Literal["all", "part", "nothing"] = "all"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from airflow_provider_modelslab.sandbox.faults import FAULTS
 from airflow_provider_modelslab.sandbox.http import Reply
 from airflow_provider_modelslab.sandbox.replies import output_urls
-from airflow_provider_modelslab.sandbox.state import Job
+from airflow_provider_modelslab.sandbox.state import FIRST_JOB_ID, Job
 
 _MAX_JOBS = 100
 
@@ -71,7 +71,7 @@ def page(jobs: Mapping[int, Job], state: Mapping[str, Any], url: str) -> Reply:
     content = _PAGE.format(
         counts=escape(_counts(state, len(jobs))),
         rows="\n".join(map(_row, newest)) or '<tr><td colspan="5">No job was submitted yet.</td></tr>',
-        commands=escape("\n".join(_commands(url))),
+        commands=escape("\n".join(_commands(url, next((job.id for job in newest), FIRST_JOB_ID)))),
         faults=escape(", ".join(FAULTS)),
     )
     return Reply(body=content.encode(), content_type="text/html")
@@ -83,12 +83,12 @@ def _counts(state: Mapping[str, Any], jobs: int) -> str:
     return f"Jobs: {by_status}. Balance: {state['balance']:g} dollars.{shown}"
 
 
-def _commands(url: str) -> Iterable[str]:
+def _commands(url: str, job_id: int) -> Iterable[str]:
     yield "# end all jobs now, or one of them; let one fail"
     yield f"curl -X POST {url}/sandbox/finish"
     for name, arguments in (
-        ("finish", {"id": 30000001}),
-        ("fail", {"id": 30000001, "message": "No GPU left"}),
+        ("finish", {"id": job_id}),
+        ("fail", {"id": job_id, "message": "No GPU left"}),
         ("faults", {"http_502": 0.2}),
         ("script", {"kind": "fetch", "faults": ["http_502", "drop"]}),
         ("skip", {"seconds": 3600}),
@@ -114,5 +114,5 @@ def _outputs(job: Job) -> str:
         return ""
     is_picture = job.request.kind in _PICTURES and not job.request.base64
     urls = [escape(url) for url in output_urls(job, "")]
-    shown = [f'<img src="{url}" alt="output">' if is_picture else job.request.kind for url in urls]
+    shown = [f'<img src="{url}" alt="output" loading="lazy">' if is_picture else job.request.kind for url in urls]
     return " ".join(f'<a href="{url}">{what}</a>' for url, what in zip(urls, shown, strict=True))

@@ -144,13 +144,13 @@ def invalid_key(given: bool) -> Reply:
     return error("Invalid API key" if given else "API key required", 401)
 
 
-def no_such_route(path: str, meant: str = "") -> Reply:
+def no_such_route(path: str, help_with_it: str = "") -> Reply:
     """
     Return the answer to a path that the API does not have.
 
-    :param meant: the generation endpoint that is meant, a help which the API itself does not give.
+    :param help_with_it: which endpoint is meant, a help which the API itself does not give.
     """
-    return error(f"The route {path} could not be found.{f' Did you mean {meant!r}?' if meant else ''}", 404)
+    return error(f"The route {path} could not be found{help_with_it}.", 404)
 
 
 def wrong_method(method: str, path: str, allowed: str) -> Reply:

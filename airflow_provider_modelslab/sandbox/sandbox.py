@@ -294,7 +294,7 @@ class Sandbox:
         with self._lock:
             if not self._serves_others and _is_foreign(request):
                 return replies.foreign()
-            if request.path == "/" and request.method in ("GET", "HEAD"):
+            if request.path.partition("?")[0] == "/" and request.method in ("GET", "HEAD"):
                 return page(self._api.ledger.jobs, self._api.snapshot(), base_url)
             if request.path.startswith(PREFIX):
                 return self._control_api.respond(request)

@@ -136,7 +136,8 @@ class Server:
 
 async def _send(request: web.Request, reply: Reply) -> web.StreamResponse:
     if reply.sent == "all":
-        return web.Response(status=reply.status, body=reply.body, content_type=reply.content_type)
+        headers = {"Cache-Control": f"max-age={reply.max_age}"} if reply.max_age else None
+        return web.Response(status=reply.status, body=reply.body, content_type=reply.content_type, headers=headers)
     response = web.StreamResponse(status=reply.status)
     response.content_type = reply.content_type
     response.content_length = len(reply.body)

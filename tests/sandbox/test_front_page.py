@@ -37,6 +37,19 @@ def test_it_shows_jobs_with_their_prompts_and_pictures(sandbox: Sandbox) -> None
         assert requests.get(f"{sandbox.url}{picture}", timeout=10).content.startswith(b"\x89PNG")
 
 
+def test_browsers_need_not_fetch_the_pictures_each_time(sandbox: Sandbox) -> None:
+    sandbox.finish(sandbox.submit("v6/images/text2img", {"prompt": "a fox"})["id"])
+    page = requests.get(f"{sandbox.url}/?reload=1", timeout=10).text
+    (picture,) = re.findall(r'<img src="([^"]+)"', page)
+    assert requests.get(f"{sandbox.url}{picture}", timeout=10).headers["Cache-Control"] == "max-age=60"
+
+
+def test_its_commands_name_the_newest_job(sandbox: Sandbox) -> None:
+    for _ in range(3):
+        newest = sandbox.submit("v6/images/text2img", {"prompt": "a fox"})["id"]
+    assert f"""fail -d '{{"id": {newest}""" in unescape(front_page(sandbox))
+
+
 def test_texts_of_clients_never_become_markup(sandbox: Sandbox) -> None:
     job = sandbox.submit("v6/images/text2img", {"prompt": HOSTILE})
     sandbox.fail(job["id"], HOSTILE)

@@ -109,9 +109,12 @@ def test_a_client_may_choose_the_kind(output_type: object, kind: str) -> None:
     [
         ({"width": 512, "height": 768}, (512, 768)),
         ({"width": "1024", "height": "64"}, (1024, 64)),
-        ({"width": 512}, (256, 256)),
-        ({"width": -1, "height": 10}, (256, 256)),
-        ({"width": 10**9, "height": 10**9}, (256, 256)),
+        ({"width": "300.0", "height": 200.0}, (300, 200)),
+        ({"width": 512}, (512, 256)),
+        ({"width": -1, "height": 10}, (256, 10)),
+        ({"width": 0, "height": "0"}, (256, 256)),
+        ({"width": True, "height": "nan"}, (256, 256)),
+        ({"width": 10**9, "height": "1e999"}, (2048, 256)),
         ({"width": "wide", "height": []}, (256, 256)),
     ],
 )

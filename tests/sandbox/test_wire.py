@@ -341,6 +341,10 @@ def test_links_name_the_host_that_the_client_used(sandbox: Sandbox) -> None:
         ("v6/images/text2image", "v6/images/text2img"),
         ("v6/image/text2img", "v6/images/text2img"),
         ("v7/images/text_to_image", "v7/images/text-to-image"),
+        ("v7/images/text2img", "v7/images/text-to-image"),
+        ("V6/Images/Text2Img", "v6/images/text2img"),
+        ("v6/trainer/trian", "v6/trainer/train"),
+        ("text2img", "v6/images/text2img"),
     ],
 )
 def test_a_misspelt_generation_endpoint_is_refused_with_the_one_that_is_meant(
@@ -348,8 +352,8 @@ def test_a_misspelt_generation_endpoint_is_refused_with_the_one_that_is_meant(
 ) -> None:
     reply = post(path, **PROMPT)
     assert reply.status_code == 404
-    assert reply.json()["message"] == f"The route /api/{path} could not be found. Did you mean {meant!r}?"
-    assert sandbox.state()["submissions"] == {"accepted": 0, "rejected": 1}
+    assert reply.json()["message"] == f"The route /api/{path} could not be found (did you mean {meant!r}?)."
+    assert sandbox.state()["submissions"]["accepted"] == 0
 
 
 @pytest.mark.parametrize("path", ["v6/holograms/text2hologram", "v8/images/text-to-image", "v1/enterprise/krea_2/make"])

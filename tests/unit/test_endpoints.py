@@ -86,6 +86,10 @@ def test_a_member_is_its_string_everywhere():
         "https://www.modelslab.com/api/v6/video/",
         "modelslab.com/api/v6/video/fetch/:request_id",
         "http://stablediffusionapi.com/api/v6/video",
+        "WWW.ModelsLab.com/api/v6/video/fetch/147#top",
+        "//modelslab.com/api/v6/video",
+        "'https://modelslab.com/api/v6/video/fetch/147'",
+        "v6/video?x",
     ],
 )
 def test_endpoint_spellings(text):
@@ -99,6 +103,11 @@ def test_endpoint_spellings(text):
         "/api/v6/video/text2video",
         "https://modelslab.com/api/v6/video/text2video",
         "modelslab.com/api/v6/video/text2video/",
+        "Modelslab.com/api/v6/video/text2video",
+        "POST https://www.modelslab.com/api/v6/video/text2video",
+        '"https://modelslab.com/api/v6/video/text2video"',
+        "<https://modelslab.com/api/v6/video/text2video>",
+        "v6/video/text2video?key=secret",
     ],
 )
 def test_spellings_of_generation_endpoints(text):
@@ -118,6 +127,24 @@ def test_no_secret_of_a_copied_url_is_shown(parse, text):
     with pytest.raises(ValueError, match="endpoint") as caught:
         parse(text)
     assert "secret" not in str(caught.value)
+
+
+def test_a_fetch_url_where_a_generation_endpoint_is_meant_is_answered_with_one_of_its_family():
+    with pytest.raises(ValueError, match=r"^endpoint '.*' is where jobs are fetched: .* such as 'v6/video/img2video'$"):
+        parse_submission_path("https://modelslab.com/api/v6/video/fetch/147", "endpoint")
+
+
+@pytest.mark.parametrize("host", ["www.modelslab.com", "WWW.modelslab.com", "modelslab.com"])
+@pytest.mark.parametrize("scheme", ["https://", "http://", "//", ""])
+def test_the_fetch_url_of_a_job_may_have_www_and_no_scheme(scheme, host):
+    address = parse_fetch_url(f"{scheme}{host}/api/v6/video/fetch/147/?key=secret")
+    assert (address.endpoint, address.job_id, address.host) == ("v6/video", "147", "modelslab.com")
+
+
+def test_the_end_of_a_path_or_other_letter_case_is_a_near_miss_too():
+    assert did_you_mean("text2img", GENERATION_ENDPOINTS) == " (did you mean 'v6/images/text2img'?)"
+    assert did_you_mean("V6/Video/Text2Video", GENERATION_ENDPOINTS) == " (did you mean 'v6/video/text2video'?)"
+    assert did_you_mean("", GENERATION_ENDPOINTS) == ""
 
 
 def test_a_near_miss_is_answered_with_the_nearest_known_endpoint():
@@ -143,7 +170,6 @@ def test_what_is_known_or_far_from_anything_has_no_hint():
         "v6/../x",
         "https://modelslab.com",
         "v6 video",
-        "v6/video?x",
         b"v6",
     ],
 )

@@ -131,7 +131,44 @@ def test_a_job_that_modelslab_does_not_know_is_not(raw_server: RawServer, monkey
     assert len(submissions) == 1
 
 
-@pytest.mark.parametrize("value", [-1, 1.5, "1", True])
+@pytest.mark.parametrize("value", [-1, 1.5, 0.0, "1", True, False, None])
 def test_it_is_a_number(value):
-    with pytest.raises(ModelsLabArgumentError, match="retry_failed must be a whole number"):
+    with pytest.raises(ModelsLabArgumentError, match="retry_failed must be a whole number of at least 0"):
         ModelsLabGenerateOperator(task_id="task", endpoint=PATH, payload=OWL, retry_failed=value)
+
+
+@BOTH_WAYS
+def test_a_limit_on_jobs_leaves_the_failure_and_what_the_others_have_made(quick_sandbox, tmp_path: Path, deferrable):
+    quick_sandbox.script("submit", ["failed"])
+    context: Any = {"ti": RecordingTaskInstance(), "task_state_store": StateStore()}
+    outputs = generate(
+        context,
+        payloads={"fox": FOX, "owl": OWL},
+        deferrable=deferrable,
+        retry_failed=3,
+        fail_on_partial_error=False,
+        ledger_path=str(tmp_path),
+        max_jobs_per_day=2,
+    )
+    assert len(outputs) == 1
+    assert prompts_of(quick_sandbox) == ["a fox", "an owl"]
+    fox, owl = context["ti"].xcoms["manifest"]["items"]
+    assert (fox["status"], fox["message"], owl["status"]) == ("failed", "Failed, Try Again", "success")
+
+
+def test_a_balance_that_is_too_low_by_now_leaves_the_failure(quick_sandbox, log: pytest.LogCaptureFixture):
+    quick_sandbox.set_faults({"failed": 1.0})
+    with pytest.raises(ModelsLabJobFailed, match="Failed, Try Again"):
+        generate(payload=OWL, min_balance=quick_sandbox.state()["balance"])
+    assert len(prompts_of(quick_sandbox)) == 1
+    assert any("not submitted once more: Top up the account" in message for message in log.messages)
+
+
+def test_after_a_limit_was_raised_a_cleared_task_goes_on_with_the_receipts(quick_sandbox, tmp_path: Path):
+    quick_sandbox.script("submit", ["failed"])
+    arguments = {"payload": OWL, "ledger_path": str(tmp_path)}
+    with pytest.raises(ModelsLabJobFailed):
+        generate({"ti": RecordingTaskInstance()}, max_jobs_per_day=1, **arguments)
+    assert len(generate({"ti": RecordingTaskInstance(clears=1)}, max_jobs_per_day=2, **arguments)) == 1
+    numbers = sorted(file.name.split(".")[-2] for file in tmp_path.rglob("*.json") if "days" not in str(file))
+    assert numbers == ["1", "2"]
