@@ -1,8 +1,9 @@
 """
 The README as the package index shows it, made while the package is built.
 
-There, links to other files of the repository lead nowhere. They become links to the project's "Source" in
-``[project.urls]``; where none is given, what they name is shown as text, and pictures are left out.
+There, links to other files of the repository lead nowhere. They become links to the addresses that ``pyproject.toml``
+names for files and pictures. While it names none, the words of a link stay, and pictures and the list of the
+documentation are left out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)]+)\)")
+_DOCUMENTATION = "## Documentation\n"
 
 
 class ReadmeHook(MetadataHookInterface):
@@ -22,22 +24,26 @@ class ReadmeHook(MetadataHookInterface):
     def update(self, metadata: dict[str, Any]) -> None:
         """Set ``readme``."""
         text = Path(self.root, "README.md").read_text(encoding="utf-8")
-        source = metadata.get("urls", {}).get("Source", "")
-        metadata["readme"] = {"content-type": "text/markdown", "text": with_absolute_links(text, source)}
+        text = readme_of_package(text, self.config.get("files", ""), self.config.get("pictures", ""))
+        metadata["readme"] = {"content-type": "text/markdown", "text": text}
 
 
-def with_absolute_links(text: str, source: str) -> str:
+def readme_of_package(text: str, files: str = "", pictures: str = "") -> str:
     """
-    Return a Markdown text whose links work anywhere.
+    Return the README with links that work anywhere.
 
-    :param text: the text.
-    :param source: the address below which the files of the repository are; empty where there is none.
+    :param text: the README.
+    :param files: the address below which the files of the repository are shown; empty where there is none.
+    :param pictures: the address below which its pictures are.
     """
 
     def replace(match: re.Match[str]) -> str:
         picture, label, path = match.groups()
-        if source:
-            return f"{picture}[{label}]({source.rstrip('/')}/{path})"
+        address = pictures if picture else files
+        if address:
+            return f"{picture}[{label}]({address.rstrip('/')}/{path})"
         return "" if picture else label
 
+    if not files:  # its list would be words that lead nowhere
+        text = f"{text.partition(_DOCUMENTATION)[0]}{_DOCUMENTATION}\nThe source distribution has it, in `docs/`.\n"
     return _LINK.sub(replace, text)

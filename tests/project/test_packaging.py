@@ -13,7 +13,7 @@ from email import message_from_string
 from pathlib import Path
 
 import pytest
-from readme_of_package import with_absolute_links
+from readme_of_package import readme_of_package
 
 from tests.support.imports import imported_modules
 
@@ -89,12 +89,18 @@ def test_the_readme_of_the_package_index_has_no_link_that_leads_nowhere(wheel):
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
 
 
-def test_links_of_the_readme_follow_the_address_of_the_source():
-    text = "![a](docs/a.png) [b](docs/b.md) [c](https://c.example) [d](#d)"
-    assert with_absolute_links(text, "https://forge.example/x/") == (
-        "![a](https://forge.example/x/docs/a.png) [b](https://forge.example/x/docs/b.md) [c](https://c.example) [d](#d)"
+def test_links_of_the_readme_follow_the_addresses_of_files_and_pictures():
+    text = "![a](docs/a.png) [b](docs/b.md) [c](https://c.example) [d](#d)\n\n## Documentation\n\n[e](docs/e.md)\n"
+    assert readme_of_package(text, "https://forge.example/x/blob/main", "https://forge.example/x/raw/main/") == (
+        "![a](https://forge.example/x/raw/main/docs/a.png) [b](https://forge.example/x/blob/main/docs/b.md) "
+        "[c](https://c.example) [d](#d)\n\n## Documentation\n\n[e](https://forge.example/x/blob/main/docs/e.md)\n"
     )
-    assert with_absolute_links(text, "") == " b [c](https://c.example) [d](#d)"
+    without = " b [c](https://c.example) [d](#d)\n\n## Documentation\n\nThe source distribution has it, in `docs/`.\n"
+    assert readme_of_package(text) == without
+
+
+def test_the_readme_has_the_list_of_the_documentation_at_its_end():
+    assert re.findall("^## .*", (REPOSITORY / "README.md").read_text(), re.MULTILINE)[-1] == "## Documentation"
 
 
 def test_every_imported_distribution_is_declared(wheel):
