@@ -44,7 +44,7 @@ def _measured(workload: Any, **arguments: Any) -> int:
 def _note(workload: Any, **measured: float) -> None:
     """Note that a worker has begun, or what has been measured at its end."""
     ti = workload.ti
-    line = {"run_id": ti.run_id, "task_id": ti.task_id, "measured": measured}
+    line = {"run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index, "measured": measured}
     with Path(os.environ[FILE_VARIABLE]).open("a") as file:
         file.write(json.dumps(line) + "\n")
 
