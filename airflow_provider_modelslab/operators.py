@@ -158,7 +158,7 @@ class ModelsLabGenerateOperator(BaseOperator):
     :param timeout: seconds, or a timedelta, that submission and wait may take together. ``execution_timeout`` counts,
         too.
     :param max_in_flight: how many jobs of a batch are queued at a time. ``"auto"`` fills the account's queue until
-        ModelsLab refuses, holds what it has, and takes more as there is room, whoever else uses the account.
+        ModelsLab refuses, and submits the next when a job finishes, also where others use the same account.
     :param fail_on_partial_error: fail the task when a job of a batch failed, after all others are finished. When
         false, the task succeeds with the URLs of those that succeeded.
     :param durable: remember what is paid for, and take it up in later tries; when false, each try submits again.
@@ -170,7 +170,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         waited for, either way.
     :param reuse: who may take up a finished or unfinished job: ``"task"``, this task in this run; ``"always"``, every
         task with the same ledger, account, endpoint and payload. That needs stored outputs, and their paths are those
-        of the first time.
+        of the first time. Without a fixed ``seed`` in the payload, a log line says so.
     :param retry_failed: how often an item is generated once more after ModelsLab has said that its generation failed
         ("Failed, Try Again"), over all tries of the task: the ledger counts. Each is another job, and may be billed. A
         submission that may have been accepted is never repeated.
@@ -182,7 +182,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         them, ``"error"`` fails.
     :param return_files: return the paths of the stored files instead of the URLs, for example to ``.expand()`` over.
     :param min_balance: submit nothing when the account's balance is below this.
-    :param max_jobs_per_day: how many jobs this task, in whatever run, may submit on a UTC day: one more is not
+    :param max_jobs_per_day: how many jobs this task may submit on a UTC day, in all its runs: one more is not
         submitted, and fails the task without a retry. Counted in the ledger, which must be at a ``ledger_path``. The
         connection may limit all jobs of its account in the same way.
     :param max_spending_per_day: the same for an amount, estimated by ``prices``.

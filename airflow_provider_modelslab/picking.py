@@ -74,7 +74,7 @@ class ModelsLabPickOperator(HITLOperator):
         *,
         jobs: Any,
         files: Any = None,
-        subject: str = "Which of these outputs shall be used?",
+        subject: str = "Which of these outputs do you want to use?",
         multiple: bool = True,
         default: Literal["all", "none"] | None = None,
         response_timeout: timedelta | None = None,

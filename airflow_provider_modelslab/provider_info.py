@@ -85,7 +85,7 @@ _CONFIG: dict[str, Any] = {
             },
             "tab": {
                 "description": "Show a tab on every task instance and DAG run of Airflow 3.1 to 3.3. Later ones show "
-                "it on the tasks of ModelsLab and on DAGs with the tag modelslab, whatever stands here.",
+                "it on the tasks of ModelsLab and on DAGs with the tag modelslab, without this option.",
                 "version_added": None,
                 "type": "boolean",
                 "example": None,

@@ -99,7 +99,20 @@ def hook_methods() -> str:
 def _method(method: Callable[..., Any]) -> str:
     summary = _markdown((inspect.getdoc(method) or "").partition("\n:")[0])
     table = _table_of_parameters("argument", method, method) if _parameters(method) else ""
-    return f"### {method.__name__}\n\n{summary}\n" + (table and f"\n{table}")
+    outcomes = _outcomes(method)
+    return "\n".join([f"### {method.__name__}\n\n{summary}\n", *filter(None, (table, outcomes))])
+
+
+def _outcomes(method: Callable[..., Any]) -> str:
+    """Return what a method returns, and which errors it raises."""
+    found = re.findall(r"^:(return|raises)( \w+)?: ((?:.|\n(?!:))*)", inspect.getdoc(method) or "", re.MULTILINE)
+    words = {"return": "Returns", "raises": "Raises"}
+    lines = [f"- {words[kind]}{error and f' `{error.strip()}`'}: {_prose(text)}\n" for kind, error, text in found]
+    return "".join(lines)
+
+
+def _prose(text: str) -> str:
+    return _markdown(" ".join(text.split()))
 
 
 def _public(module: str, name: str) -> Any:
@@ -114,7 +127,7 @@ def _table_of_parameters(title: str, documented: Any, called: Callable[..., Any]
 def _parameters(documented: Any) -> list[tuple[str, str]]:
     """Return the parameters that a docstring describes, and what it says about them."""
     found = re.findall(r"^:param (\w+):((?:.|\n(?!:))*)", inspect.getdoc(documented) or "", re.MULTILINE)
-    return [(name, _markdown(" ".join(meaning.split())).replace("|", "\\|")) for name, meaning in found]
+    return [(name, _prose(meaning).replace("|", "\\|")) for name, meaning in found]
 
 
 def _default(called: Callable[..., Any], name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -11,8 +12,16 @@ from pathlib import Path
 
 import pytest
 import reference
+from airflow.providers.common.compat.sdk import BaseSensorOperator
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
+from airflow_provider_modelslab._ledger.identity import TaskTry
+from airflow_provider_modelslab._ledger.receipts import Receipt
+from airflow_provider_modelslab.hooks import ModelsLabHook
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+from airflow_provider_modelslab.provider_info import CONNECTION_FIELDS
+from airflow_provider_modelslab.sandbox.faults import FAULTS
+from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.support.pages import ALL_PAGES, PAGES, ROOT, Table, anchors, links, tables
 
 EVERY_PAGE = pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -102,6 +111,35 @@ def test_a_table_that_is_repeated_is_found():
     assert repeated_rows(one, Table("other", words.head, words.rows[1:])) == []
     row = ("`batch`", "a row so long that nobody writes it twice by chance")
     assert repeated_rows(Table("one", one.head, (row,)), Table("other", words.head, (row,))) == ["`batch`"]
+
+
+# --- what the code has ----------------------------------------------------------------------------------
+
+
+def names_in(page: str, head: str) -> set[str]:
+    """Return the names in the first column of the tables of a page whose first head is this."""
+    found = [table for table in tables(ROOT / "docs" / page) if table.head[0] == head]
+    return {name for table in found for row in table.rows for name in re.findall(r"`(\w+)`", row[0])}
+
+
+def test_the_page_of_the_connection_has_its_fields():
+    assert names_in("connection.md", "field") == set(CONNECTION_FIELDS)
+
+
+def test_the_page_of_the_sandbox_has_its_faults():
+    assert names_in("sandbox.md", "faults") == set(FAULTS)
+
+
+def test_the_page_of_the_ledger_has_the_fields_of_a_receipt():
+    task = TaskTry(dag_id="gallery", task_id="draw", run_id="run")
+    receipt = Receipt(state="intended", endpoint="v6/video", account="", payload_digest="", item="0", task=task)
+    assert names_in("ledger.md", "field") == set(receipt.to_dict())
+
+
+def test_the_page_of_arguments_names_arguments():
+    takers = (ModelsLabGenerateOperator, ModelsLabJobSensor, BaseSensorOperator, ModelsLabHook.submit)
+    known = {name for taker in takers for name in inspect.signature(taker).parameters}
+    assert names_in("arguments.md", "argument") - {"ObjectStoragePath"} <= known
 
 
 # --- promises -------------------------------------------------------------------------------------------
