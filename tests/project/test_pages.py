@@ -151,6 +151,7 @@ def test_every_row_about_security_names_a_test():
     assert [row for row in rows if "::" not in row[-1]] == []
 
 
+@pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="some of the tests can only be read with a later Airflow")
 def test_every_named_test_is_collected_and_not_skipped():
     guaranteed = {test for section in reference.guarantees() for row in section["guarantee"] for test in row["tests"]}
     assert len(guaranteed) > 80
