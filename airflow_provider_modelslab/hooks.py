@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -318,7 +319,9 @@ class ModelsLabHook(BaseHook):
         client = self.client  # looked up before there are threads: only one may speak to Airflow's supervisor
         session = self._session
         with ThreadPoolExecutor(max_workers=POLLS_AT_A_TIME) as pool:
+            before = session.paused
             replies = list(pool.map(lambda job: session.send(lambda: client.poll(job), job), jobs))
+        metrics.paused("polls", session.paused - before)
         return list(map(_poll_counted, replies))
 
     def poll_waits(self, waits: JobWaits, due: Sequence[JobWait]) -> None:
@@ -345,11 +348,9 @@ class ModelsLabHook(BaseHook):
         for wait, reply in zip(waits, self.poll_many([wait.job for wait in waits]), strict=True):
             if remark := wait.take(reply):
                 self.log.warning("Job %s %s", wait.job, remark)
-            if wait.job.finished:
-                metrics.jobs_finished(wait.job.endpoint, reply.verdict)
-                if wait.duration is not None:
-                    metrics.job_timed(wait.job.endpoint, wait.duration, wait.noticed_after)
-        spans.done([wait.job for wait in waits if wait.job.finished])
+            if wait.duration is not None:
+                metrics.job_timed(wait.job.endpoint, wait.duration, wait.noticed_after)
+        count_ends([wait for wait in waits if wait.is_news])
 
     # --- the connection ---------------------------------------------------------------------------------
 
@@ -583,6 +584,14 @@ class ModelsLabHook(BaseHook):
 
 _NOT_DONE = frozenset({Verdict.FAILED, Verdict.NOT_FOUND, Verdict.EMPTY_ERROR, Verdict.NO_OUTPUT, Verdict.PROCESSING})
 """What a request that is no submission and no poll was refused with."""
+
+
+def count_ends(waits: Iterable[JobWait]) -> None:
+    """Tell metrics and span which jobs of some waits have finished."""
+    ends = [(wait.job, end) for wait in waits if (end := wait.end) is not None]
+    for (endpoint, verdict), jobs in Counter((job.endpoint, end) for job, end in ends).items():
+        metrics.jobs_finished(endpoint, verdict, jobs)
+    spans.done([job for job, _ in ends])
 
 
 def _submission_counted(reply: Reply) -> Reply:

@@ -52,7 +52,7 @@ from airflow_provider_modelslab._tasks.results import (
 from airflow_provider_modelslab._telemetry import lineage
 from airflow_provider_modelslab.endpoints import ForeignHostError
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, argument_errors
-from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook
+from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook, count_ends
 from airflow_provider_modelslab.jobs import Job, Output
 from airflow_provider_modelslab.links import OUTPUT_LINKS
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
@@ -208,9 +208,14 @@ class ModelsLabJobSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll each job in progress once: how the modes ``poke`` and ``reschedule`` wait."""
         hook, waits = self._running or self._start(context)
-        unfinished = len(waits.unfinished())
-        self._poll(context, hook, waits, waits.unfinished())
+        begun = waits.unfinished()
+        unfinished = len(begun)
+        for wait in begun:
+            wait.is_news = self.mode != "reschedule"  # The next process polls all jobs again.
+        self._poll(context, hook, waits, begun)
         if not waits.unfinished():
+            if self.mode == "reschedule":
+                count_ends(begun)
             return PokeReturnValue(is_done=True, xcom_value=self._finish(context, hook, waits.jobs()))
         if len(waits.unfinished()) < unfinished:
             self.log.info("Still waiting: %s", waits.summary())

@@ -198,7 +198,8 @@ class ModelsLabJobTrigger(BaseTrigger):
     async def _follow(self, poller: Poller, subscription: Subscription, waits: JobWaits) -> dict[str, Any]:
         """Wait until enough jobs have finished, or the deadline has come, and return the event."""
         clock, progress = self.pacing.clock, _Progress(self.log, waits, self.pacing)
-        unfinished, end = len(waits.unfinished()), subscription.deadline
+        begun, end = waits.unfinished(), subscription.deadline
+        unfinished = len(begun)
         news, records = News(), _LiveRecords(self.task_instance, waits, self.pacing)
         while True:
             unfinished -= len(news.finished)
@@ -219,6 +220,7 @@ class ModelsLabJobTrigger(BaseTrigger):
                 break
             await records.update()
             news = await subscription.wait(min(end, progress.due, records.due) - clock.monotonic())
+        poller.count_ends(begun)
         jobs = await asyncio.to_thread(job_records, waits.jobs())  # where they are many, it takes a second
         if refusal is not None:
             return write_error(refusal.job.message, jobs, self.state, refusal.verdict)

@@ -5,8 +5,8 @@ many. Pure: the time comes in.
 Several triggerers and workers may share an account, and they do not know of each other. Each keeps a pace of its own,
 along the curve of TCP CUBIC (RFC 9438): after a rate limit it resumes at half the pace, comes back close to the refused
 pace within a minute, stays about there, and then climbs ever faster. All climb alike, and the fastest is refused most
-often, so their shares become equal. The climb is slow because a refusal is expensive: ModelsLab asks for a pause of
-30 s, in which the others do not use what the session leaves.
+often, so their shares become equal. The longer the pause that a refusal asks for, the slower the climb: in it, the
+others do not use what the session leaves.
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ KEPT = 0.9
 """The part of the refused pace to which a session comes back."""
 
 RECOVERY = 60.0
-"""Seconds from half of the refused pace back to that part."""
+"""Seconds from half of the refused pace back to that part, after a long pause."""
 
 CLIMB = 2400.0
 """Seconds in which a session climbs by its whole ceiling after that."""
+
+LONG_PAUSE = 7.5
+"""Seconds of a pause from which on these times hold; after a shorter one, which costs less, both are shorter, too."""
+
+LATENESS = 0.02
+"""Seconds by which an event loop may start a request late without the next one being late for it."""
 
 FLOOR = 0.01
 """The part of the ceiling below which no pace falls, however often requests are refused: some request must find out."""
@@ -30,15 +36,14 @@ class Pace:
 
     :param ceiling: requests a second that the connection allows at the most.
     :ivar quiet_until: until when ModelsLab wants no request.
-    :ivar paused: seconds without requests that it has asked for, those to come included.
     """
 
     def __init__(self, ceiling: float) -> None:
         self.ceiling = ceiling
         self.quiet_until = float("-inf")
-        self.paused = 0.0
         self._next_request = float("-inf")
         self._refused: float | None = None
+        self._slowness = 1.0
 
     @property
     def slowed(self) -> bool:
@@ -49,13 +54,14 @@ class Pace:
         """Return how many requests may start in a second."""
         if self._refused is None:
             return self.ceiling
-        since_recovery = now - self.quiet_until - RECOVERY
+        recovery, climb = RECOVERY * self._slowness, CLIMB * self._slowness
+        since_recovery = now - self.quiet_until - recovery
         plateau = KEPT * self._refused
         if since_recovery < 0:
             missing = plateau - self._refused / 2
-            rate = plateau - missing * min(-since_recovery / RECOVERY, 1.0) ** 3
+            rate = plateau - missing * min(-since_recovery / recovery, 1.0) ** 3
         else:
-            rate = plateau + self.ceiling * (since_recovery / CLIMB) ** 3
+            rate = plateau + self.ceiling * (since_recovery / climb) ** 3
         return min(max(rate, FLOOR * self.ceiling), self.ceiling)
 
     def delay(self, now: float) -> float:
@@ -64,17 +70,20 @@ class Pace:
 
     def start(self, now: float) -> None:
         """Count a request that starts."""
-        self._next_request = max(self._next_request, now) + 1 / self.rate(now)
+        is_late = 0 <= now - self._next_request <= LATENESS
+        self._next_request = (self._next_request if is_late else max(self._next_request, now)) + 1 / self.rate(now)
 
-    def refuse(self, started: float, now: float, pause: float) -> None:
+    def refuse(self, started: float, now: float, pause: float) -> float:
         """
         Slow down after a rate limit.
 
         :param started: when the refused request started. Those that were under way with it slow down no further.
         :param pause: seconds that ModelsLab asks to pause.
+        :return: seconds by which this pause is longer than one that was asked for before.
         """
         if started >= self.quiet_until:
             self._refused = self.rate(started)
-        quiet_until = max(self.quiet_until, now + pause)
-        self.paused += quiet_until - max(self.quiet_until, now)
-        self.quiet_until = quiet_until
+        before = max(self.quiet_until, now)
+        self.quiet_until = max(self.quiet_until, now + pause)
+        self._slowness = min(max(self.quiet_until - now, 1.0) / LONG_PAUSE, 1.0)
+        return self.quiet_until - before

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from airflow_provider_modelslab._http.fingerprint import Fingerprint, fingerprin
 from airflow_provider_modelslab._polling.fair_queue import FairQueue
 from airflow_provider_modelslab._polling.pace import Pace
 from airflow_provider_modelslab._polling.policy import Pacing
-from airflow_provider_modelslab._polling.reporting import FinishedJob, Reporter
+from airflow_provider_modelslab._polling.reporting import Ends, Reporter
 from airflow_provider_modelslab._polling.schedule import DurationModel
 from airflow_provider_modelslab._polling.statistics import PollerStatistics
 from airflow_provider_modelslab._polling.waits import JobWait
@@ -148,7 +148,8 @@ class Poller:
         self._subscriptions: set[Subscription] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._replies: Counter[Verdict] = Counter()
-        self._finished: list[FinishedJob] = []
+        self._paused = 0.0
+        self._ends = Ends()
         self._next_line = float("-inf")
         self._line_gap = pacing.policy.statistics_gap
 
@@ -179,17 +180,25 @@ class Poller:
         return PollerStatistics(
             replies=dict(self._replies),
             triggers=len(self._subscriptions),
-            waiting=len(timers) + due + len(self._tasks) - 1,  # the dispatcher is a task, too
+            waiting=len(timers) + due + max(0, len(self._tasks) - 1),  # the dispatcher is a task, too
             due=due,
             next_due=max(0.0, min(moments)) if moments else None,
             pace=self.pace.rate(now),
-            paused=self.pace.paused,
+            paused=self._paused,
         )
 
-    def take_finished(self) -> list[FinishedJob]:
-        """Return the jobs that have finished since the last call."""
-        finished, self._finished = self._finished, []
-        return finished
+    def count_ends(self, waits: Iterable[JobWait]) -> None:
+        """
+        Count the jobs of a wait that is over, as far as they have finished.
+
+        Not before: a triggerer that takes over a wait polls all its jobs again.
+        """
+        self._ends.jobs.update((wait.job.endpoint, end) for wait in waits if (end := wait.end) is not None)
+
+    def take_ends(self) -> Ends:
+        """Return what has ended since the last call."""
+        ends, self._ends = self._ends, Ends()
+        return ends
 
     @contextmanager
     def subscribed(self, waits: Sequence[JobWait], deadline: float) -> Iterator[Subscription]:
@@ -283,11 +292,11 @@ class Poller:
         if not wait.job.finished:
             self._set_timer(wait, subscription)
             return
-        self._finished.append(FinishedJob(wait.job.endpoint, reply.verdict, wait.duration, wait.noticed_after))
         subscription.news.finished.append(wait)
         subscription.notify()
         try:
             if wait.duration is not None:
+                self._ends.times.append((wait.job.endpoint, wait.duration, wait.noticed_after))
                 self.durations[wait.job.endpoint].observe(wait.first_eta, wait.duration)
         except Exception:  # a job that is done and paid for does not depend on what it teaches
             _log.exception("Nothing was learned from job %s", wait.job)
@@ -297,7 +306,7 @@ class Poller:
         now = self._now()
         self._replies[reply.verdict] += 1
         if reply.verdict is Verdict.RATE_LIMITED:
-            self.pace.refuse(started, now, reply.retry_after or 0.0)
+            self._paused += self.pace.refuse(started, now, reply.retry_after or 0.0)
         if now >= self._next_line:
             self._next_line = now + self._line_gap
             if _log.isEnabledFor(logging.DEBUG):

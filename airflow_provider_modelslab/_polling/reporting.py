@@ -11,8 +11,9 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextvars import Context
+from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from airflow_provider_modelslab._polling.statistics import PollerStatistics
 from airflow_provider_modelslab._protocol.verdicts import Verdict
@@ -21,20 +22,18 @@ from airflow_provider_modelslab._telemetry import metrics
 _log = logging.getLogger(__name__)
 
 
-class FinishedJob(NamedTuple):
+@dataclass(frozen=True)
+class Ends:
     """
-    A job that a wait has found done or failed.
+    What has ended.
 
-    :param endpoint: its family.
-    :param verdict: what the last reply said.
-    :param duration: seconds from its submission until it was ready; ``None`` where that cannot be told.
-    :param noticed_after: then: seconds from then to the poll that found it so.
+    :param jobs: how many jobs of an endpoint ended how, in waits that are over.
+    :param times: of jobs for which that can be told, the endpoint, the seconds from the submission until it was ready,
+        and those from then to the poll that found it so.
     """
 
-    endpoint: str
-    verdict: Verdict
-    duration: float | None
-    noticed_after: float
+    jobs: Counter[tuple[str, Verdict]] = field(default_factory=Counter)
+    times: list[tuple[str, float, float]] = field(default_factory=list)
 
 
 class Reported(Protocol):
@@ -43,8 +42,8 @@ class Reported(Protocol):
     def statistics(self) -> PollerStatistics:
         """Return what it has done, and what it has before it."""
 
-    def take_finished(self) -> list[FinishedJob]:
-        """Return the jobs that have finished since the last call."""
+    def take_ends(self) -> Ends:
+        """Return what has ended since the last call."""
 
 
 class Reporter:
@@ -95,17 +94,20 @@ class Reporter:
         for verdict, polls in now.replies.items():
             yield partial(metrics.polled, verdict, polls - before.replies.get(verdict, 0))
         yield partial(metrics.paused, "polls", now.paused - before.paused)
-        finished = poller.take_finished()
-        for (endpoint, verdict), jobs in Counter((job.endpoint, job.verdict) for job in finished).items():
+        ends = poller.take_ends()
+        for (endpoint, verdict), jobs in ends.jobs.items():
             yield partial(metrics.jobs_finished, endpoint, verdict, jobs)
-        for job in finished:
-            if job.duration is not None:
-                yield partial(metrics.job_timed, job.endpoint, job.duration, job.noticed_after)
+        for times in ends.times:
+            yield partial(metrics.job_timed, *times)
 
     def _waiting(self) -> Callable[[], None]:
-        open_pollers = self._reported.values()
-        jobs = sum(statistics.waiting for statistics in open_pollers)
-        return partial(metrics.waiting, sum(statistics.triggers for statistics in open_pollers), jobs)
+        pollers = self._reported.values()
+        return partial(
+            metrics.waiting,
+            triggers=sum(statistics.triggers for statistics in pollers),
+            jobs=sum(statistics.waiting for statistics in pollers),
+            next_due=min((each.next_due for each in pollers if each.next_due is not None), default=0.0),
+        )
 
 
 def _emit(emissions: list[Callable[[], None]]) -> None:

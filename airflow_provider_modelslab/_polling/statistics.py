@@ -19,8 +19,7 @@ class PollerStatistics:
     :param due: how many of them are to be polled now and wait for their turn.
     :param next_due: seconds until the next poll; ``None`` while no job waits for one.
     :param pace: how many polls may start in a second.
-    :param paused: seconds without polls that ModelsLab has asked for, those to come included, since the connection was
-        first used here.
+    :param paused: seconds without polls that ModelsLab has asked this poller for, those to come included.
     """
 
     replies: Mapping[Verdict, int]

@@ -59,6 +59,7 @@ class JobWait:
     ) -> None:
         self.job = job
         self.first_eta = job.eta
+        self.is_news = True  # whether its end counts: not where that is known already, or another poll will find it
         self.duration: float | None = None  # once it is done, and where that can be told
         self.noticed_after = 0.0  # then: how much later than that a poll has noticed
         self.last_verdict: Verdict | None = None
@@ -89,6 +90,13 @@ class JobWait:
     def unreachable(self) -> bool:
         """Whether the last polls brought nothing but faults."""
         return self._faults >= self._pacing.policy.fault_limit
+
+    @property
+    def end(self) -> Verdict | None:
+        """What has ended the job; ``None`` while it is unfinished."""
+        if not self.job.finished:
+            return None
+        return Verdict.SUCCESS if self.job.status == "success" else self.last_verdict
 
     @property
     def expected(self) -> float | None:

@@ -22,9 +22,11 @@ class WorkerSession:
 
     :param ceiling: requests a second after a rate limit at the most.
     :param clock: the time.
+    :ivar paused: seconds without requests that ModelsLab has asked for, those to come included.
     """
 
     def __init__(self, ceiling: float, clock: Clock) -> None:
+        self.paused = 0.0
         self._pace = Pace(ceiling)
         self._clock = clock
         self._lock = Lock()
@@ -52,5 +54,5 @@ class WorkerSession:
         # A full queue is no matter of the pace.
         if reply.verdict is Verdict.RATE_LIMITED and reply.queue_slots is None:
             with self._lock:
-                self._pace.refuse(started, self._clock.monotonic(), reply.retry_after or 0.0)
+                self.paused += self._pace.refuse(started, self._clock.monotonic(), reply.retry_after or 0.0)
         return reply

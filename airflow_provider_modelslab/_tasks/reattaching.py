@@ -136,8 +136,13 @@ def _leave(ledger: Ledger, position: int, log: Any, *, forgotten: bool) -> None:
 
 def _poll_until_known(hook: PollingHook, progress: Progress) -> set[tuple[str, str]]:
     """Poll jobs once; those that ModelsLab seems to have forgotten, until that is certain. Return the forgotten."""
-    clock, waits = hook.pacing.clock, JobWaits(list(progress.ledger.jobs.values()), hook.pacing)
+    clock, ledger = hook.pacing.clock, progress.ledger
+    waits = JobWaits(list(ledger.jobs.values()), hook.pacing)
     polled = everyone = waits.unfinished()
+    receipts = {(job.endpoint, job.id): ledger.receipt(position) for position, job in ledger.jobs.items()}
+    for wait in everyone:
+        receipt = receipts[wait.job.endpoint, wait.job.id]
+        wait.is_news = receipt is None or receipt.state != "succeeded"
     while polled:
         hook.poll_waits(waits, polled)
         polled = [wait for wait in waits.unfinished() if wait.last_verdict is Verdict.NOT_FOUND]

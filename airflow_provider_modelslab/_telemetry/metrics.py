@@ -12,7 +12,6 @@ import logging
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Literal
 
 from airflow.providers.common.compat.sdk import Stats
@@ -67,14 +66,14 @@ JOBS_SUCCEEDED = Metric(
     "modelslab.jobs.succeeded",
     "counter",
     ("endpoint",),
-    "Jobs that a wait has found done. Two waits for one job count it twice; so does a triggerer that starts again.",
+    "Jobs that a wait has found done, counted when the wait ends. Two waits for one job count it twice.",
 )
 JOBS_FAILED = Metric(
     "modelslab.jobs.failed",
     "counter",
     ("endpoint", "reason"),
-    "Jobs that a wait has found failed: `failed` by ModelsLab's own word, `not_found`, `no_output` or `empty_error` "
-    "after that answer has come again and again, `refused` as malformed. A timeout fails no job.",
+    "Jobs that a wait has found failed, counted likewise: `failed` by ModelsLab's own word, `not_found`, `no_output` "
+    "or `empty_error` after that answer has come again and again, `refused` as malformed. A timeout fails no job.",
 )
 JOBS_TIME_TO_READY = Metric(
     "modelslab.jobs.time_to_ready",
@@ -114,8 +113,8 @@ PAUSED_SECONDS = Metric(
     "modelslab.paused_seconds",
     "counter",
     ("paused",),
-    "Seconds of the pauses that ModelsLab has asked for by rate limits: of all `polls` that a triggerer sends over one "
-    "connection, or of a task's `submissions`. Counted when a pause begins.",
+    "Seconds of the pauses that ModelsLab has asked for by rate limits: of all `polls` that a triggerer, or a task on "
+    "its worker, sends over one connection, or of a task's `submissions`. Counted when a pause begins.",
 )
 TRIGGERER_WAITS = Metric(
     "modelslab.triggerer.waits",
@@ -128,6 +127,12 @@ TRIGGERER_JOBS = Metric(
     "gauge",
     ("hostname",),
     "Unfinished jobs that these triggers wait for.",
+)
+TRIGGERER_NEXT_DUE = Metric(
+    "modelslab.triggerer.next_due",
+    "gauge",
+    ("hostname",),
+    "Seconds until the next of their polls: 0 while polls wait for their turn, and where nothing is waited for.",
 )
 OUTPUT_FILES = Metric(
     "modelslab.outputs.files",
@@ -154,6 +159,7 @@ METRICS = (
     PAUSED_SECONDS,
     TRIGGERER_WAITS,
     TRIGGERER_JOBS,
+    TRIGGERER_NEXT_DUE,
     OUTPUT_FILES,
     OUTPUT_BYTES,
 )
@@ -214,10 +220,18 @@ def paused(what: Literal["polls", "submissions"], seconds: float) -> None:
         _emit(PAUSED_SECONDS, whole, what)
 
 
-def waiting(triggers: int, jobs: int) -> None:
-    """Tell how much is waited for in this triggerer."""
-    _emit(TRIGGERER_WAITS, triggers, socket.gethostname())
-    _emit(TRIGGERER_JOBS, jobs, socket.gethostname())
+def waiting(triggers: int, jobs: int, next_due: float) -> None:
+    """
+    Tell how much is waited for in this triggerer.
+
+    :param triggers: how many triggers wait.
+    :param jobs: for how many unfinished jobs.
+    :param next_due: seconds until the next poll.
+    """
+    host = socket.gethostname()
+    _emit(TRIGGERER_WAITS, triggers, host)
+    _emit(TRIGGERER_JOBS, jobs, host)
+    _emit(TRIGGERER_NEXT_DUE, round(next_due, 1), host)
 
 
 def file_stored(size: int) -> None:
@@ -243,7 +257,7 @@ def _emit(metric: Metric, value: float, *tags: str) -> None:
         if metric.kind == "counter":
             Stats.incr(metric.name, int(value), tags=named)
         elif metric.kind == "timer":
-            Stats.timing(metric.name, timedelta(seconds=value), tags=named)
+            Stats.timing(metric.name, 1000 * value, tags=named)  # of a timedelta, Airflow 2.11 makes seconds for some
         else:
             Stats.gauge(metric.name, value, tags=named)
     except Exception:  # whatever a backend of metrics raises is no matter of the task

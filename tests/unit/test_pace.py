@@ -46,20 +46,19 @@ def test_after_a_rate_limit_it_pauses_resumes_at_half_the_pace_and_climbs_back_s
 
 def test_a_session_that_is_left_alone_is_back_at_its_ceiling_within_an_hour():
     pace = Pace(10.0)
-    for _ in range(20):
-        pace.refuse(started=pace.quiet_until + 1, now=pace.quiet_until + 1 if pace.paused else 0.0, pause=30.0)
+    for now in range(0, 2000, 100):
+        pace.refuse(started=now, now=now, pause=30.0)
     assert pace.rate(pace.quiet_until) < 1.0
     assert pace.rate(pace.quiet_until + RECOVERY + CLIMB) == 10.0
 
 
 def test_requests_that_were_under_way_together_slow_it_down_once():
     pace = Pace(10.0)
-    for started in (99.7, 99.8, 99.9):
-        pace.refuse(started, now=100.0, pause=30.0)
-    pace.refuse(started=99.95, now=101.0, pause=30.0)
+    paused = [pace.refuse(started, now=100.0, pause=30.0) for started in (99.7, 99.8, 99.9)]
+    paused.append(pace.refuse(started=99.95, now=101.0, pause=30.0))
     assert pace.rate(131.0) == 5.0
     assert pace.delay(101.0) == 30.0
-    assert pace.paused == 31.0
+    assert paused == [30.0, 0.0, 0.0, 1.0]
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e4), st.floats(0, 3600), st.floats(0, 30)), max_size=50), st.floats(0.01, 1e4))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from airflow_provider_modelslab._http.fingerprint import fingerprint_of
 from airflow_provider_modelslab.exceptions import (
     ModelsLabAmbiguousSubmission,
     ModelsLabCreditsError,
@@ -14,10 +17,14 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabRateLimited,
 )
 from airflow_provider_modelslab.hooks import ModelsLabHook
+from airflow_provider_modelslab.jobs import Job
+from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
+from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.support.metrics import RecordedStats, record_metrics, undocumented
 from tests.support.pacing import set_policy
-from tests.support.raw_server import RawServer, reply
+from tests.support.raw_server import RawServer, path_of, reply
 from tests.support.storing import PNG, job, picture, save_outputs
+from tests.support.tasks import RecordingTaskInstance
 from tests.support.triggers import aevent_of, event_of, make_trigger
 from tests.support.waiting import await_until
 
@@ -147,6 +154,42 @@ def test_the_times_of_a_job_add_up_to_what_the_wait_took(server: RawServer, stat
     assert 0 < notice <= took - ready + 0.01
 
 
+def test_pokes_in_processes_of_their_own_count_each_job_once(server: RawServer, stats: RecordedStats):
+    answers = {1: DONE, 2: PROCESSING}
+    server.answer_to = lambda request: reply(answers[int(path_of(request)[-1])])
+
+    def poke() -> bool:
+        task = ModelsLabJobSensor(task_id="wait", jobs=[1, 2], endpoint="v6/video", mode="reschedule")
+        return bool(task.poke({"ti": RecordingTaskInstance()}))
+
+    assert [poke(), poke(), poke()] == [False] * 3
+    answers[2] = FAILED
+    with pytest.raises(ModelsLabJobFailed):
+        poke()
+    assert stats.totals("jobs.succeeded") == {("v6/video",): 1}
+    assert stats.totals("jobs.failed") == {("v6/video", "failed"): 1}
+
+
+def test_a_task_that_is_cleared_after_its_success_counts_nothing_again(
+    server: RawServer, stats: RecordedStats, tmp_path
+):
+    server.answer(reply(ACCEPTED), reply(DONE))
+    for clears in range(2):
+        task = ModelsLabGenerateOperator(
+            task_id="task", endpoint=VIDEO, payload={"prompt": "a fox"}, ledger_path=str(tmp_path), poke_interval=0.01
+        )
+        task.execute({"ti": RecordingTaskInstance(clears=clears), "task": task})
+    assert stats.totals("jobs.submitted") == {("v6/video",): 1}
+    assert stats.totals("jobs.succeeded") == {("v6/video",): 1}
+
+
+def test_a_pause_of_polls_on_a_worker_counts_once_however_many_meet_it(server: RawServer, stats: RecordedStats):
+    server.answer(reply({"status": "error", "message": "Too Many Attempts.", "retry_after": 100}, 429))
+    jobs = [Job(str(number), "v6/video") for number in range(30)]
+    ModelsLabHook().poll_many(jobs)
+    assert stats.totals("paused_seconds") == {("polls",): pytest.approx(100, abs=2)}
+
+
 # --- waits in the triggerer ---
 
 
@@ -196,6 +239,66 @@ def test_each_poll_and_each_pause_of_a_triggerer_counts_once_in_however_many_rep
     assert stats.totals("polls") == {("processing",): 50, ("rate_limited",): 1, ("success",): 1}
     assert stats.totals("paused_seconds") == {("polls",): 1}
     assert stats.totals("jobs.succeeded") == {("v6/video",): 1}
+
+
+def test_a_triggerer_that_takes_over_counts_no_job_again(server: RawServer, stats: RecordedStats):
+    first_done = [reply(DONE), reply(PROCESSING)]
+
+    async def killed() -> None:
+        server.answer(*first_done)
+        wait = asyncio.create_task(aevent_of(trigger_for(1, 2)))
+        await await_until(lambda: len(server.requests) > 4)
+        wait.cancel()
+        await asyncio.gather(wait, return_exceptions=True)
+
+    asyncio.run(killed())
+    server.answer(reply(DONE))
+    event_of(trigger_for(1, 2))
+    assert stats.totals("jobs.succeeded") == {("v6/video",): 2}
+
+
+def test_a_deferral_that_fills_queue_slots_counts_only_what_has_finished_in_it(server: RawServer, stats: RecordedStats):
+    server.answer(reply(DONE))
+    finished = {"id": "1", "endpoint": "v6/video", "status": "success", "outputs": ["https://example.com/1.png"]}
+    event_of(make_trigger([finished, {"id": "2", "endpoint": "v6/video"}]))
+    assert stats.totals("jobs.succeeded") == {("v6/video",): 1}
+
+
+def test_a_training_that_counts_as_done_because_its_model_is_exported_elsewhere_has_succeeded(
+    server: RawServer, stats: RecordedStats, monkeypatch
+):
+    completed = {"status": "success", "data": {"status": "training_completed", "inference": {"status": "pending"}}}
+    server.answer(reply(completed))
+    set_policy(monkeypatch, unusable_limit=0.05)
+    event = event_of(trigger_for(1, endpoint="v6/trainer"))
+    assert [job["status"] for job in event["jobs"]] == ["success"]
+    ModelsLabHook().wait("1", "v6/trainer", poke_interval=0.01)
+    assert stats.totals("jobs.succeeded") == {("v6/trainer",): 2}
+    assert stats.totals("jobs.failed") == {}
+
+
+def test_a_pause_counts_once_when_waits_with_the_former_key_and_with_the_new_one_share_it(
+    server: RawServer, stats: RecordedStats, monkeypatch
+):
+    set_policy(monkeypatch, metrics_gap=0.01)
+
+    async def scenario() -> None:
+        server.answer(reply(PROCESSING))
+        waits = [asyncio.create_task(aevent_of(trigger_for(1)))]
+        await await_until(lambda: len(server.requests) > 2)
+        other_key = {**json.loads(server.connection), "password": "another-api-key-0123456789"}
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(other_key))
+        fingerprint = asdict(fingerprint_of(ModelsLabHook().options))
+        waits.append(asyncio.create_task(aevent_of(trigger_for(2, fingerprint=fingerprint))))
+        await await_until(lambda: any(b"another-api-key" in request for request in server.requests))
+        server.answer(reply({**QUEUE_FULL, "retry_after": 100}, 429))
+        await await_until(lambda: bool(stats.totals("paused_seconds")))
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert stats.totals("paused_seconds") == {("polls",): pytest.approx(100, abs=2)}
 
 
 class BrokenStats:
