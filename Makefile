@@ -10,8 +10,10 @@ DISTRIBUTED_VENV := .venv-distributed
 UV_VENV := .venv-uv
 DOCS_VENV := .venv-docs
 UV := $(UV_VENV)/bin/uv
-# Installs what is pinned, several times as fast as pip: INSTALL of a Python, then files or packages.
-INSTALL := $(UV) pip install --quiet --compile-bytecode --no-deps --python
+# Installs what is pinned into a Python, several times as fast as pip. uv does not read how pip is configured (an index, a
+# certificate authority of its own): where it finds no package, pip tries.
+install = $(UV) pip install --quiet --system-certs --compile-bytecode --no-deps --python $(1) $(2) || \
+  $(UV_VENV)/bin/python -m pip --python $(1) install --quiet --disable-pip-version-check --no-deps $(2)
 # What no other Airflow can change, or what starts the Airflow of .venv.
 VERSION_INDEPENDENT := system ui sandbox project/test_packaging.py unit/test_properties.py
 # The first of some Pythons that is there and within the versions that an Airflow supports.
@@ -105,13 +107,13 @@ docs: $(DOCS_VENV)/installed
 
 $(DOCS_VENV)/installed: dev/requirements/docs.txt | $(UV)
 	$(PYTHON) -m venv --clear --without-pip $(DOCS_VENV)
-	$(INSTALL) $(DOCS_VENV)/bin/python -r dev/requirements/docs.txt
+	$(call install,$(DOCS_VENV)/bin/python,-r dev/requirements/docs.txt)
 	@touch $@
 
 $(VENV)/installed: pyproject.toml dev/requirements/airflow-3.3.txt | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv --clear --without-pip $(VENV)
-	$(INSTALL) $(RUN) -r dev/requirements/airflow-3.3.txt --editable .
+	$(call install,$(RUN),-r dev/requirements/airflow-3.3.txt --editable .)
 	@touch $@
 
 $(OLDEST_VENV)/installed: INTERPRETER = $(OLDEST_PYTHON)
@@ -119,7 +121,7 @@ $(NEWEST_VENV)/installed: INTERPRETER = $(NEWEST_PYTHON)
 .venv-airflow-%/installed: pyproject.toml dev/requirements/airflow-%.txt | $(UV)
 	@test -n "$(INTERPRETER)" || { echo "Airflow 2.11 needs Python 3.10 to 3.12, and 3.4 Python 3.11 or later"; exit 1; }
 	$(INTERPRETER) -m venv --clear --without-pip $(@D)
-	$(INSTALL) $(@D)/bin/python -r dev/requirements/airflow-$*.txt --editable .
+	$(call install,$(@D)/bin/python,-r dev/requirements/airflow-$*.txt --editable .)
 	@touch $@
 
 distributed: $(DISTRIBUTED_VENV)/installed
@@ -128,7 +130,7 @@ distributed: $(DISTRIBUTED_VENV)/installed
 $(DISTRIBUTED_VENV)/installed: pyproject.toml dev/requirements/distributed.txt | $(UV)
 	@$(NEWEST_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(NEWEST_PYTHON) -m venv --clear --without-pip $(@D)
-	$(INSTALL) $(@D)/bin/python -r dev/requirements/distributed.txt --editable .
+	$(call install,$(@D)/bin/python,-r dev/requirements/distributed.txt --editable .)
 	@touch $@
 
 $(UV):
