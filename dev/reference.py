@@ -132,8 +132,10 @@ def _parameters(documented: Any) -> list[tuple[str, str]]:
 
 def _default(called: Callable[..., Any], name: str) -> str:
     parameter = inspect.signature(called).parameters.get(name)
-    if parameter is None or parameter.kind is parameter.VAR_KEYWORD or parameter.default is parameter.empty:
+    if parameter is None or parameter.kind is parameter.VAR_KEYWORD:
         return ""
+    if parameter.default is parameter.empty:
+        return "required"
     if name == "deferrable":
         return "`[operators] default_deferrable`"
     if "factory" in repr(parameter.default).lower():
