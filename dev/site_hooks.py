@@ -40,7 +40,7 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Let the links of a page in ``docs/`` lead to pages of the site."""
     made = page.file.src_uri in PAGES.values()
-    return markdown if made else _moved(markdown, f"docs/{page.file.src_uri}")
+    return _with_plain_pipes(markdown if made else _moved(markdown, f"docs/{page.file.src_uri}"))
 
 
 def _moved(markdown: str, path: str) -> str:
@@ -58,6 +58,15 @@ def _moved(markdown: str, path: str) -> str:
         return text.lstrip("!").strip("[]")
 
     return _LINK.sub(replace, markdown)
+
+
+def _with_plain_pipes(markdown: str) -> str:
+    """Return a text whose code in tables has no escaped pipes: forges need the escape, MkDocs would show it."""
+
+    def replace(row: re.Match[str]) -> str:
+        return re.sub(r"`[^`]+`", lambda code: code[0].replace(r"\|", "|"), row[0])
+
+    return re.sub(r"^\|.*", replace, markdown, flags=re.MULTILINE)
 
 
 def _example_dags() -> str:

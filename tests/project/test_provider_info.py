@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -41,6 +42,13 @@ def test_it_names_the_distribution():
 def test_it_satisfies_airflows_schema():
     schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
     jsonschema.validate(get_provider_info(), schema)
+
+
+def test_the_description_is_shown_as_it_is():
+    """Airflow's list of providers takes markup out of it, some releases together with the blanks around it."""
+    description = get_provider_info()["description"]
+    assert re.fullmatch(r"[\w,. -]+\.", description)
+    assert {"Generate", "wait"} <= set(re.findall(r"\w+", description))
 
 
 def test_every_module_that_it_names_exists():
