@@ -10,7 +10,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jsonschema
@@ -49,6 +50,9 @@ RUN_BY = {
     'airflow connections add modelslab_default --conn-type modelslab --conn-password "$YOUR_KEY"': (
         f"{HERE}::test_the_connection_on_the_command_line"
     ),
+    "airflow connections add …": f"{HERE}::test_the_command_that_the_sandbox_prints_connects_to_it",
+    "airflow connections delete modelslab_default": f"{HERE}::test_the_command_that_the_sandbox_prints_connects_to_it",
+    "airflow connections test modelslab_default": f"{HERE}::test_the_command_that_the_sandbox_prints_connects_to_it",
     "airflow db migrate": "the fixture airflow_database in tests/conftest.py",
     'airflow pools set modelslab 5 "queue slots of ModelsLab" --include-deferred': (
         f"{HERE}::test_the_pool_on_the_command_line"
@@ -226,7 +230,7 @@ def test_the_api_accepts_the_body_of_a_request(code: str):
 
 @pytest.mark.usefixtures("airflow_database")
 def test_the_connection_on_the_command_line():
-    shell("bash", "-ec", the_command("airflow connections add"), YOUR_KEY="key-of-the-readme")
+    shell("bash", "-ec", the_command("airflow connections add modelslab_default"), YOUR_KEY="key-of-the-readme")
     (connection,) = json_in(shell("airflow", "connections", "get", "modelslab_default", "-o", "json"))
     assert (connection["conn_type"], connection["password"]) == ("modelslab", "key-of-the-readme")
     shell("airflow", "connections", "delete", "modelslab_default")
@@ -249,12 +253,32 @@ def test_the_connection_as_a_variable(monkeypatch):
 
 
 def test_the_sandbox_on_the_command_line():
-    command = the_command("python -m airflow_provider_modelslab.sandbox --port").replace("--port 8787", "--port 0")
+    with serving(
+        the_command("python -m airflow_provider_modelslab.sandbox --port").replace("8787", "0")
+    ) as first_lines:
+        assert first_lines[0].startswith("ModelsLab sandbox on http://127.0.0.1:")
+
+
+@pytest.mark.usefixtures("airflow_database")
+def test_the_command_that_the_sandbox_prints_connects_to_it():
+    with serving("python -m airflow_provider_modelslab.sandbox --port 0") as printed:
+        (command,) = (line for line in printed if line.startswith("airflow connections add "))
+        shell(*shlex.split(command))
+        tested = shell(*shlex.split(the_command("airflow connections test")), AIRFLOW__CORE__TEST_CONNECTION="Enabled")
+    shell(*shlex.split(the_command("airflow connections delete")))
+    assert b"Connection success" in tested
+
+
+@contextmanager
+def serving(command: str) -> Iterator[list[str]]:
+    """Run the command of a sandbox; yield what it prints first, and see it end well."""
     process = subprocess.Popen([sys.executable, *shlex.split(command)[1:]], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("ModelsLab sandbox on http://127.0.0.1:")
-    process.send_signal(signal.SIGTERM)
-    process.communicate()
+    try:
+        yield [process.stdout.readline() for _ in range(4)]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
     assert process.returncode == 0
 
 
