@@ -301,12 +301,16 @@ class ModelsLabHook(BaseHook):
         """
         Block for a few seconds where enough jobs may be finished by then: a deferral would cost more.
 
+        Only where the jobs are so few that each may be polled every second: a triggerer polls many at a steady pace.
+
         :param waits: the waits; afterwards they tell how the jobs stand.
         :param end: when to stop at the latest, on the monotonic clock.
         :param max_pending: as of :meth:`wait_for`.
         :raises AirflowException: the account is refused: key, credits or plan.
         """
         now, most = self.pacing.clock.monotonic(), self.pacing.policy.brief_wait
+        if len(waits.unfinished()) > self.options.requests_per_second:
+            return
         if (end - now if max_pending is None else waits.likely_left(max_pending)) <= most:
             self.wait_for(waits, min(end, now + most), max_pending)
 

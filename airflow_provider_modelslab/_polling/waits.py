@@ -8,7 +8,6 @@ name says otherwise.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -107,13 +106,12 @@ class JobWait:
     @property
     def likely_left(self) -> float:
         """
-        The seconds after which a poll has a fair chance to find the job done.
+        The seconds after which a poll may well find the job done: until the moment at which the schedule polls first.
 
-        By a spread before the expected moment, one job in six is done. A job that is late may be as late again.
+        A job that is late may be as late again.
         """
-        median, spread = self._durations.expected_duration(self.first_eta)
-        moment = self._submitted + median * math.exp(-spread)
-        return max(abs(moment - self._pacing.clock.monotonic()), self.delay())
+        first = self._submitted + schedule.first_delay(self.first_eta, self._durations, self._pacing.policy)
+        return max(abs(first - self._pacing.clock.monotonic()), self.delay())
 
     def may_poll(self) -> bool:
         """Whether a caller that keeps its own pace may poll now: not while ModelsLab asks for a pause."""

@@ -71,7 +71,7 @@ def operator(**kwargs: Any) -> ModelsLabGenerateOperator:
     return ModelsLabGenerateOperator(task_id="task", endpoint="v6/video/text2video", deferrable=True, **kwargs)
 
 
-@pytest.mark.parametrize("seconds", [0.5, 2.0, 3.0])
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 3.0, 4.5])
 def test_short_jobs_end_on_their_worker(raw_server, monkeypatch, clock, context, seconds):
     serve(raw_server, monkeypatch, Jobs(clock, seconds, eta=seconds))
     assert sensor("1").execute(context) == [URL]
@@ -103,6 +103,16 @@ def test_the_longest_of_many_jobs_decides(raw_server, monkeypatch, clock, contex
             context
         )
     assert clock.naps == []
+
+
+def test_jobs_too_many_to_be_polled_every_second_are_deferred_at_once(raw_server, monkeypatch, clock, context):
+    jobs = Jobs(clock, 600.0, eta=2.0)
+    serve(raw_server, monkeypatch, jobs)
+    connection = json.loads(raw_server.connection) | {"extra": {"requests_per_second": 10}}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
+    with pytest.raises(TaskDeferred):
+        sensor([{"id": number, "endpoint": "v6/video", "eta": 2} for number in range(1, 12)]).execute(context)
+    assert (jobs.polls, clock.naps) == (1, [])
 
 
 def test_a_job_that_is_late_is_deferred_in_the_end(raw_server, monkeypatch, clock, context):
