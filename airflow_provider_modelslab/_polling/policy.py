@@ -40,7 +40,9 @@ class PollingPolicy:
     :param brief_wait: seconds for which a task goes on polling on its worker, at the most, where its jobs may be done
         by then. A deferral holds a worker for as long, and starts two processes: a wait never costs twice as much.
     :param settling: seconds after a deferral before which no event comes: a scheduler that has not yet read that the
-        worker's process has ended would take the task that resumes for one that was killed (in all Airflows up to 3.4).
+        worker's process has ended would take the task that resumes for one that was killed. No release is free of
+        that: 3.2.2 spares a task that is scheduled by then, 3.4.0b2 one that is queued, too, or running where its
+        executor counts what it has dispatched (LocalExecutor does, CeleryExecutor 3.26 does not).
     :param connection_attempts: how often a missing connection is looked up, over half a minute, until that counts.
     :param renewal_gap: between two look-ups of a connection whose key is refused.
     :param statistics_gap: between two debug lines with a poller's statistics, at the least.
