@@ -153,6 +153,13 @@ def test_what_is_said_to_run_a_command_does():
     assert re.search(r"^test:.* unit\b", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
+def test_every_example_dag_is_run():
+    tests = [ROOT / "tests" / "runs" / "test_example_dags.py", ROOT / "tests" / "system" / "test_examples.py"]
+    code = "".join(test.read_text() for test in tests)
+    names = [file.stem for file in (ROOT / "example_dags").glob("*.py")]
+    assert [name for name in names if f'"{name}"' not in code] == []
+
+
 def test_the_options_of_benchmarks_exist():
     for command in commands():
         if command.startswith("python benchmarks/"):
