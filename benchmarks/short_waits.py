@@ -17,7 +17,7 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from statistics import fmean
@@ -90,10 +90,14 @@ class Measured:
             str(self.failed),
             f"{sum(self.slots) / self.jobs:.1f}",
             f"{len(self.slots) / self.jobs:.2f}",
-            f"{fmean(self.noticed_after):.1f}",
-            f"{fmean(self.used_after):.1f}",
-            f"{percentile(self.used_after, 0.95):.1f}",
+            shown(self.noticed_after, fmean),
+            shown(self.used_after, fmean),
+            shown(self.used_after, lambda late: percentile(late, 0.95)),
         ]
+
+
+def shown(values: list[float], summary: Callable[[list[float]], float]) -> str:
+    return f"{summary(values):.1f}" if values else "–"
 
 
 def wait_for_run(here: Laboratory, dag_id: str, run_id: str) -> None:
@@ -133,11 +137,13 @@ def compare(dag_ids: Sequence[str], jobs: int) -> None:
         for dag_id in dag_ids:
             results[dag_id] = measure(here, dag_id, jobs)
             sys.stderr.write(f"{dag_id}: {dict(results[dag_id])}\n")
+        mismatches = here.airflow.component_log("scheduler").count(MISMATCH)
     say(f"{where()}; ETAs within a factor of e^{ETA_SIGMA:g}.\n")
     say(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for path, duration in DURATIONS.items():
         for dag_id in dag_ids:
             say(f"| {' | '.join([f'{duration:g} s', TITLES[dag_id], *results[dag_id][path].cells()])} |")
+    say(f"\nThe scheduler wrote {mismatches} times: {MISMATCH} …")
 
 
 def race(dag_id: str, jobs: int, runs: int) -> None:

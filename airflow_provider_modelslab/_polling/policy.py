@@ -38,11 +38,12 @@ class PollingPolicy:
     :param update_gap: between two updates of a deferred task's XCom, at the least.
     :param update_spacing: between two such updates of all tasks together, at the least.
     :param brief_wait: seconds for which a task goes on polling on its worker, at the most, where its jobs may be done
-        by then. A deferral holds a worker for as long, and starts two processes: a wait never costs twice as much.
+        by then. The two processes of a deferral hold workers for as long: a wait never costs much more than twice that.
     :param settling: seconds after a deferral before which no event comes: a scheduler that has not yet read that the
-        worker's process has ended would take the task that resumes for one that was killed. No release is free of
-        that: 3.2.2 spares a task that is scheduled by then, 3.4.0b2 one that is queued, too, or running where its
-        executor counts what it has dispatched (LocalExecutor does, CeleryExecutor 3.26 does not).
+        worker's process has ended would take the task that resumes for one that was killed. A worker often notices that
+        only at its next heartbeat, 5 s later (``[workers] min_heartbeat_interval``); then the scheduler has to read it.
+        No release is free of that: 3.2.2 spares a task that is scheduled by then, 3.4.0b2 one that is queued, too, or
+        running where its executor counts what it has dispatched (LocalExecutor does, CeleryExecutor 3.26 does not).
     :param connection_attempts: how often a missing connection is looked up, over half a minute, until that counts.
     :param renewal_gap: between two look-ups of a connection whose key is refused.
     :param statistics_gap: between two debug lines with a poller's statistics, at the least.
@@ -72,7 +73,7 @@ class PollingPolicy:
     update_gap: float = 5.0
     update_spacing: float = 2.0
     brief_wait: float = 5.0
-    settling: float = 5.0
+    settling: float = 8.0
     connection_attempts: int = 5
     renewal_gap: float = 60.0
     statistics_gap: float = 60.0
