@@ -79,11 +79,8 @@ class Client:
 
     def submit(self, submission: Submission) -> Reply:
         """Submit a generation with one request."""
-        # In a session of its own: a connection that was kept alive may die with the request half sent, and then
-        # it is unknown whether it arrived.
-        with self._transport.open_session(self._ssl_context) as session:
-            call = _submit(submission, self.options)
-            return call.reply(self._transport.send(session, call.request, self.options.request_timeout))
+        # A connection that was kept alive may die with the request half sent: then it is unknown whether it arrived.
+        return self._send_apart(_submit(submission, self.options))
 
     def cancel(self, job: Job) -> Reply:
         """
@@ -91,7 +88,7 @@ class Client:
 
         :raises ValueError: see :func:`~airflow_provider_modelslab._protocol.kinds.cancel_request`.
         """
-        # In a session of its own: Airflow kills a task by a signal, amid another request perhaps.
+        # Airflow kills a task by a signal, perhaps amid another request.
         return self._send_apart(_cancel(job, self.options))
 
     def upload(self, data: str) -> Reply:
@@ -111,8 +108,9 @@ class Client:
         return self._send(_assets(path, self.options))
 
     def _send_apart(self, call: _Call[_Read]) -> _Read:
+        """Send a request over a connection of its own."""
         with self._transport.open_session(self._ssl_context) as session:
-            return call.read(self._transport.send(session, call.request, self.options.request_timeout))
+            return call.reply(self._transport.send(session, call.request, self.options.request_timeout))
 
     def _send(self, call: _Call[_Read]) -> _Read:
         timeout = self.options.request_timeout
