@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
@@ -28,9 +26,9 @@ from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
 from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.poller import ConnectionMoved
-from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
-from airflow_provider_modelslab._polling.worker_session import WorkerSession
-from airflow_provider_modelslab._protocol.arguments import parse_family, parse_jobs, parse_seconds
+from airflow_provider_modelslab._polling.waits import JobWaits
+from airflow_provider_modelslab._polling.worker_poller import WorkerPoller, count_poll
+from airflow_provider_modelslab._protocol.arguments import parse_jobs, parse_seconds
 from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment
 from airflow_provider_modelslab._protocol.masking import secrets_in
 from airflow_provider_modelslab._protocol.phrases import says_only_running
@@ -44,7 +42,6 @@ from airflow_provider_modelslab.endpoints import (
     MODELSLAB,
     did_you_mean,
     endpoint_of_submission,
-    parse_job_id,
 )
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
@@ -75,9 +72,6 @@ DEFAULT_WAIT_TIMEOUT = 3600.0
 
 DEFAULT_QUEUE_TIMEOUT = 3600.0
 """Seconds that :meth:`ModelsLabHook.submit` waits for a queue slot by default."""
-
-POLLS_AT_A_TIME = 10
-"""Requests at a time when a worker polls many jobs."""
 
 _LONGEST_RETRY_PAUSE = 8.0
 
@@ -131,11 +125,12 @@ class ModelsLabHook(BaseHook):
             :class:`~airflow_provider_modelslab.exceptions.ModelsLabAuthError` and its siblings.
         :raises ModelsLabJobFailed: ModelsLab took the request and failed at once.
         """
-        submission = self._submission(path, payload)
+        with argument_errors():
+            submission = Submission.parse(path, payload)
         for secret in secrets_in(submission.payload):
             mask_secret(secret)
         queue = tenacity.Retrying(**self._queue_policy(queue_timeout))
-        client = self.client
+        client, poller = self.client, self.poller
         unknown = Job(id="", endpoint=endpoint_of_submission(submission.path))
 
         def send() -> Reply:  # a refusal costs nothing, and a second one confirms it
@@ -144,15 +139,15 @@ class ModelsLabHook(BaseHook):
                 reply = client.submit(submission)
             return _submission_counted(reply)
 
-        retrying = tenacity.Retrying(**_retry_policy(client.options))
-        reply: Reply = queue(retrying, lambda: self._session.send(send, unknown))
+        reply: Reply = queue(_repeat, client.options, lambda: poller.send(send, unknown))
         return self._submitted(reply, submission.path)
 
     async def asubmit(
         self, path: str, payload: Mapping[str, Any], *, queue_timeout: timedelta | float = DEFAULT_QUEUE_TIMEOUT
     ) -> Job:
         """Submit a generation job from an event loop; see :meth:`submit`."""
-        submission = self._submission(path, payload)
+        with argument_errors():
+            submission = Submission.parse(path, payload)
 
         async def send() -> Reply:  # see submit
             async with await self.open_async_client() as client:
@@ -162,15 +157,16 @@ class ModelsLabHook(BaseHook):
                 return _submission_counted(reply)
 
         queue = tenacity.AsyncRetrying(**self._queue_policy(queue_timeout))
-        reply: Reply = await queue(tenacity.AsyncRetrying(**_retry_policy(await self.aoptions())), send)
+        reply: Reply = await queue(_arepeat, await self.aoptions(), send)
         return self._submitted(reply, submission.path)
 
-    def fetch(self, job_id: Job | str | int, endpoint: str | None = None) -> Job:
+    def fetch(self, job_id: Job | Mapping[str, Any] | str | int, endpoint: str | None = None) -> Job:
         """
         Poll a job once. This generates nothing, costs nothing and may be repeated freely.
 
-        :param job_id: the id from the submission's reply, or a job.
-        :param endpoint: of an id, the family it is fetched under: a
+        :param job_id: the id from the submission's reply; or the job that :meth:`submit` returned, its record
+            (``job.to_dict()``), or the reply itself.
+        :param endpoint: the family it is fetched under, where ``job_id`` is no more than an id: a
             :class:`~airflow_provider_modelslab.endpoints.FetchEndpoint`, or its string such as ``"v6/video"``.
         :return: the job, whether it is in progress, done or failed. An id that ModelsLab does not know is a
             failed job; right after a submission that may be too early an answer, which :meth:`wait` allows for.
@@ -178,20 +174,26 @@ class ModelsLabHook(BaseHook):
             ``ModelsLabPlanError`` and ``ModelsLabRequestError``.
         :raises ModelsLabTransientError: ModelsLab could not be asked, even by the connection's ``retries``.
         """
-        job = self._job(job_id, endpoint)
-        retrying = tenacity.Retrying(**_retry_policy(self.options))
-        return self._fetched(retrying(lambda: _poll_counted(self.client.poll(job))))
+        job = _one_job(job_id, endpoint, self.options)
 
-    async def afetch(self, job_id: Job | str | int, endpoint: str | None = None) -> Job:
+        def poll() -> Reply:
+            reply = self.client.poll(job)
+            count_poll(reply)
+            return reply
+
+        return self._fetched(_repeat(self.options, poll))
+
+    async def afetch(self, job_id: Job | Mapping[str, Any] | str | int, endpoint: str | None = None) -> Job:
         """Poll a job once from an event loop; see :meth:`fetch`."""
-        job = self._job(job_id, endpoint)
+        job = _one_job(job_id, endpoint, await self.aoptions())
         async with await self.open_async_client() as client:
-            retrying = tenacity.AsyncRetrying(**_retry_policy(client.options))
 
             async def poll() -> Reply:
-                return _poll_counted(await client.poll(job))
+                reply = await client.poll(job)
+                count_poll(reply)
+                return reply
 
-            return self._fetched(await retrying(poll))
+            return self._fetched(await _arepeat(client.options, poll))
 
     def cancel(self, job_id: Job | Mapping[str, Any] | str | int, endpoint: str | None = None) -> None:
         """
@@ -202,18 +204,16 @@ class ModelsLabHook(BaseHook):
         :raises ModelsLabArgumentError: ModelsLab has no request that cancels work of this kind.
         :raises ModelsLabRequestError: ModelsLab refuses, for example because it has ended already.
         """
-        job = job_id if isinstance(job_id, Job) else self._one_job(job_id, endpoint)
-        retrying = tenacity.Retrying(**_retry_policy(self.options))
+        job = _one_job(job_id, endpoint, self.options)
         with argument_errors():
-            reply: Reply = retrying(self.client.cancel, job)
+            reply = _repeat(self.options, self.client.cancel, job)
         self._cancelled(reply, job)
 
     async def acancel(self, job: Job) -> None:
         """Cancel a job from an event loop; see :meth:`cancel`."""
         async with await self.open_async_client() as client:
-            retrying = tenacity.AsyncRetrying(**_retry_policy(client.options))
             with argument_errors():
-                reply: Reply = await retrying(client.cancel, job)
+                reply = await _arepeat(client.options, client.cancel, job)
         self._cancelled(reply, job)
 
     def upload(self, file: str | bytes | os.PathLike[str] | ObjectStoragePath) -> str:
@@ -228,8 +228,7 @@ class ModelsLabHook(BaseHook):
         with argument_errors():
             content = file if isinstance(file, bytes) else read_input(file, "file")
             check_size(content, "file")
-        retrying = tenacity.Retrying(**_retry_policy(self.options))
-        reply: Reply = retrying(self.client.upload, data_url(content))
+        reply = _repeat(self.options, self.client.upload, data_url(content))
         if reply.verdict is Verdict.SUCCESS and is_url(url := reply.job.outputs[0]):
             return url
         verdict = Verdict.REFUSED if reply.verdict in (*_NOT_DONE, Verdict.SUCCESS) else reply.verdict
@@ -256,14 +255,14 @@ class ModelsLabHook(BaseHook):
         :raises ModelsLabJobFailed: the generation failed.
         :raises ModelsLabTimeout: it was not done in time. The job lives on and can be waited for again.
         """
-        job = job_id if isinstance(job_id, Job) else self._one_job(job_id, endpoint)
+        job = _one_job(job_id, endpoint, self.options)
         with argument_errors():
             seconds = parse_seconds(timeout, "timeout")
             pace = None if poke_interval is None else parse_seconds(poke_interval, "poke_interval")
         end = self.pacing.clock.monotonic() + seconds
         waits = JobWaits([job], self.pacing, pace)
-        self.poll_waits(waits, waits.unfinished())
-        self.wait_for(waits, end)
+        self.poller.poll(waits, waits.unfinished())
+        self.poller.wait(waits, end)
         (job,) = waits.jobs()
         if not job.finished:
             raise ModelsLabTimeout(
@@ -274,87 +273,6 @@ class ModelsLabHook(BaseHook):
         if job.status == "failed":
             raise ModelsLabJobFailed(f"Job {job} failed: {job.message}", jobs=[job])
         return job
-
-    def wait_for(self, waits: JobWaits, end: float, max_pending: int | None = 0) -> None:
-        """
-        Block until enough jobs have finished; poll each when it is due, and all of them at the deadline.
-
-        :param waits: the waits; afterwards they tell how the jobs stand.
-        :param end: when to stop at the latest, on the monotonic clock.
-        :param max_pending: stop when no more jobs than these are unfinished; ``None`` waits for the deadline.
-        :raises AirflowException: the account is refused: key, credits or plan.
-        """
-        clock = self.pacing.clock
-        now = clock.monotonic()
-        moments = {wait: now + wait.delay(end) for wait in waits.unfinished()}
-        while not enough(len(moments), max_pending) and now < end:
-            clock.sleep(max(0.0, min([end, *moments.values()]) - now))
-            now = clock.monotonic()
-            due = [wait for wait, moment in moments.items() if moment <= now or now >= end]
-            self.poll_waits(waits, due)
-            now = clock.monotonic()
-            for wait in due:
-                del moments[wait]
-            moments |= {wait: now + wait.delay(end) for wait in due if not wait.job.finished}
-
-    def wait_briefly(self, waits: JobWaits, end: float, max_pending: int | None = 0) -> None:
-        """
-        Block for a few seconds where enough jobs may be finished by then: a deferral would cost more.
-
-        Only where the jobs are so few that each may be polled every second: a triggerer polls many at a steady pace.
-
-        :param waits: the waits; afterwards they tell how the jobs stand.
-        :param end: when to stop at the latest, on the monotonic clock.
-        :param max_pending: as of :meth:`wait_for`.
-        :raises AirflowException: the account is refused: key, credits or plan.
-        """
-        now, most = self.pacing.clock.monotonic(), self.pacing.policy.brief_wait
-        if len(waits.unfinished()) > self.options.requests_per_second:
-            return
-        if (end - now if max_pending is None else waits.likely_left(max_pending)) <= most:
-            self.wait_for(waits, min(end, now + most), max_pending)
-
-    def poll_many(self, jobs: Sequence[Job]) -> list[Reply]:
-        """
-        Ask for many jobs, several at a time, and return their replies in the order of the jobs.
-
-        After a rate limit the rest of the jobs is not asked for: the reply to each of them is that rate limit.
-        """
-        client = self.client  # looked up before there are threads: only one may speak to Airflow's supervisor
-        session = self._session
-        with ThreadPoolExecutor(max_workers=POLLS_AT_A_TIME) as pool:
-            before = session.paused
-            replies = list(pool.map(lambda job: session.send(lambda: client.poll(job), job), jobs))
-        metrics.paused("polls", session.paused - before)
-        return list(map(_poll_counted, replies))
-
-    def poll_waits(self, waits: JobWaits, due: Sequence[JobWait]) -> None:
-        """
-        Poll some jobs once, and let their waits take the replies.
-
-        Where one of them is refused for the account's sake, another one, or else it again, is polled at once.
-
-        :param waits: all waits that belong together.
-        :param due: those of them whose jobs are polled.
-        :raises AirflowException: the account is refused, by two polls: key, credits or plan.
-        """
-        self._take_replies(due)
-        refused = next((wait for wait in due if wait.refusals), None)
-        if refused is None:
-            return
-        if waits.account_refusal() is None:
-            others = (wait for wait in waits.unfinished() if not wait.refusals and wait.may_poll())
-            self._take_replies([next(others, refused)])
-        if reply := waits.account_refusal():
-            raise exception_for(reply.verdict, reply.job.message, self.modelslab_conn_id)
-
-    def _take_replies(self, waits: Sequence[JobWait]) -> None:
-        for wait, reply in zip(waits, self.poll_many([wait.job for wait in waits]), strict=True):
-            if remark := wait.take(reply):
-                self.log.warning("Job %s %s", wait.job, remark)
-            if wait.duration is not None:
-                metrics.job_timed(wait.job.endpoint, wait.duration, wait.noticed_after)
-        count_ends([wait for wait in waits if wait.is_news])
 
     # --- the connection ---------------------------------------------------------------------------------
 
@@ -395,9 +313,9 @@ class ModelsLabHook(BaseHook):
             return Client(self.options)
 
     @cached_property
-    def _session(self) -> WorkerSession:
-        """What keeps the requests of this worker to the pace that the account allows."""
-        return WorkerSession(self.options.requests_per_second, self.pacing.clock)
+    def poller(self) -> WorkerPoller:
+        """What polls many jobs in worker code, and keeps its requests to the pace that the account allows."""
+        return WorkerPoller(self.client, self.modelslab_conn_id, self.pacing, self.log)
 
     async def open_async_client(self) -> AsyncClient:
         """Return a client of the connection for an event loop, which the caller closes."""
@@ -502,23 +420,6 @@ class ModelsLabHook(BaseHook):
             f'{self.modelslab_conn_id} --conn-type {CONNECTION_TYPE} --conn-password "$YOUR_KEY"'
         )
 
-    def _job(self, job_id: object, endpoint: object) -> Job:
-        if isinstance(job_id, Job):
-            return job_id
-        with argument_errors():
-            return Job(id=parse_job_id(job_id), endpoint=parse_family(endpoint))
-
-    def _one_job(self, value: object, endpoint: str | None) -> Job:
-        with argument_errors():
-            jobs = parse_jobs(value, endpoint, self.options.base_url, self.options.key)
-        if len(jobs) != 1:
-            raise ModelsLabArgumentError(f"job_id must name one job, not {len(jobs)}: the sensor waits for many")
-        return jobs[0]
-
-    def _submission(self, path: object, payload: object) -> Submission:
-        with argument_errors():
-            return Submission.parse(path, payload)
-
     def _fetched(self, reply: Reply) -> Job:
         """Return the job of a poll, or raise where the reply is not about the job."""
         if reply.verdict in (*ACCOUNT_VERDICTS, Verdict.TRANSIENT, Verdict.REFUSED):
@@ -590,24 +491,10 @@ _NOT_DONE = frozenset({Verdict.FAILED, Verdict.NOT_FOUND, Verdict.EMPTY_ERROR, V
 """What a request that is no submission and no poll was refused with."""
 
 
-def count_ends(waits: Iterable[JobWait]) -> None:
-    """Tell metrics and span which jobs of some waits have finished."""
-    ends = [(wait.job, end) for wait in waits if (end := wait.end) is not None]
-    for (endpoint, verdict), jobs in Counter((job.endpoint, end) for job, end in ends).items():
-        metrics.jobs_finished(endpoint, verdict, jobs)
-    spans.done([job for job, _ in ends])
-
-
 def _submission_counted(reply: Reply) -> Reply:
     metrics.submission_answered(reply.job.endpoint, reply.verdict)
     if reply.verdict is Verdict.RATE_LIMITED:
         spans.queue_full(reply.job.endpoint, reply.retry_after or 0.0)
-    return reply
-
-
-def _poll_counted(reply: Reply) -> Reply:
-    if reply.verdict is not Verdict.RATE_LIMITED or reply.http_status is not None:  # else it was not sent
-        metrics.polled(reply.verdict)
     return reply
 
 
@@ -634,3 +521,26 @@ def _retry_policy(options: ClientOptions) -> dict[str, Any]:
         # Retries used up: the last reply counts.
         "retry_error_callback": _last_reply,
     }
+
+
+def _repeat(options: ClientOptions, send: Callable[..., Reply], *arguments: Any) -> Reply:
+    """Send a request, again while it fails for a passing reason, and return the last reply."""
+    reply: Reply = tenacity.Retrying(**_retry_policy(options))(send, *arguments)
+    return reply
+
+
+async def _arepeat(options: ClientOptions, send: Callable[..., Awaitable[Reply]], *arguments: Any) -> Reply:
+    """Do the same as :func:`_repeat` on an event loop."""
+    reply: Reply = await tenacity.AsyncRetrying(**_retry_policy(options))(send, *arguments)
+    return reply
+
+
+def _one_job(value: Job | Mapping[str, Any] | str | int, endpoint: str | None, options: ClientOptions) -> Job:
+    """Return the job that an argument names."""
+    if isinstance(value, Job):
+        return value
+    with argument_errors():
+        jobs = parse_jobs(value, endpoint, options.base_url, options.key)
+    if len(jobs) != 1:
+        raise ModelsLabArgumentError(f"job_id must name one job, not {len(jobs)}: the sensor waits for many")
+    return jobs[0]

@@ -27,6 +27,7 @@ from airflow_provider_modelslab._protocol.arguments import (
     parse_count,
     parse_generation_endpoint,
     parse_max_in_flight,
+    parse_optional,
     parse_output_path,
     parse_seconds,
 )
@@ -47,7 +48,7 @@ from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest, 
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of
 from airflow_provider_modelslab._tasks.events import job_records, read_event
 from airflow_provider_modelslab._tasks.inputs import read_input
-from airflow_provider_modelslab._tasks.kills import judge_cancelling, stop_or_tell
+from airflow_provider_modelslab._tasks.kills import cancel_or_log, judge_cancelling
 from airflow_provider_modelslab._tasks.ledgers import (
     SENSOR_ADVICE,
     advise_clear,
@@ -55,11 +56,11 @@ from airflow_provider_modelslab._tasks.ledgers import (
     advise_storing,
     guard_of,
     ledger_path_of,
+    log_former_jobs,
+    log_missing_seeds,
+    log_protection,
     payer_of,
     store_of,
-    tell_former_jobs,
-    tell_protection,
-    tell_seeds,
 )
 from airflow_provider_modelslab._tasks.progress import Progress
 from airflow_provider_modelslab._tasks.reattaching import reattach
@@ -139,9 +140,9 @@ class ModelsLabGenerateOperator(BaseOperator):
     is generated again, unless its outputs are stored. Where the queue of the account is full, the submission is
     repeated later, from a worker that is not held meanwhile.
 
-    What was rendered when a try began counts until it ends: a deferred task keeps it in the XCom ``items``, whatever
-    its templates give when it resumes. A payload longer than 32 kB is not stored: while one is not submitted, the task
-    stays on its worker.
+    A try uses what was rendered when it began: a deferred task keeps it in the XCom ``items``, since Airflow renders
+    templates again when the task resumes. A payload longer than 32 kB is not stored: while one is not submitted, the
+    task stays on its worker.
 
     An ``ObjectStoragePath`` in a payload is a file: it is read when the task starts, and uploaded right before the
     submission, each content once. ModelsLab then gets its URL. Two files are the same input when their contents are.
@@ -256,15 +257,11 @@ class ModelsLabGenerateOperator(BaseOperator):
             self.timeout = parse_seconds(timeout, "timeout")
             self.max_in_flight = max_in_flight
             parse_max_in_flight(max_in_flight)
-            self.min_balance = None if min_balance is None else parse_amount(min_balance, "min_balance")
-            self.max_jobs_per_day = (
-                None if max_jobs_per_day is None else parse_count(max_jobs_per_day, "max_jobs_per_day")
-            )
-            self.max_spending_per_day = (
-                None if max_spending_per_day is None else parse_amount(max_spending_per_day, "max_spending_per_day")
-            )
+            self.min_balance = parse_optional(parse_amount, min_balance, "min_balance")
+            self.max_jobs_per_day = parse_optional(parse_count, max_jobs_per_day, "max_jobs_per_day")
+            self.max_spending_per_day = parse_optional(parse_amount, max_spending_per_day, "max_spending_per_day")
             self.prices = parse_prices(prices, "prices")
-            self.poke_interval = None if poke_interval is None else parse_seconds(poke_interval, "poke_interval")
+            self.poke_interval = parse_optional(parse_seconds, poke_interval, "poke_interval")
             self.retry_failed = parse_count(retry_failed, "retry_failed", least=0)
             self._judge()
 
@@ -272,9 +269,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         """Submit, wait for the jobs in the triggerer or here, and return the output URLs."""
         started = ModelsLabHook.pacing.clock.wall()
         with argument_errors():
-            self.output_path = None if self.output_path is None else parse_output_path(self.output_path)
-            if self.ledger_path is not None:
-                self.ledger_path = parse_output_path(self.ledger_path, "ledger_path")
+            self.output_path = parse_optional(parse_output_path, self.output_path, "output_path")
+            self.ledger_path = parse_optional(parse_output_path, self.ledger_path, "ledger_path")
             items = self._items()
         hook = ModelsLabHook(self.modelslab_conn_id)
         progress = Progress(
@@ -322,14 +318,14 @@ class ModelsLabGenerateOperator(BaseOperator):
         """Cancel trainings and runs where ``cancel_on_kill`` asks for that, or say in the log that they go on."""
         if self._running is not None:
             hook, progress = self._running
-            stop_or_tell(
+            cancel_or_log(
                 progress.jobs(), self.modelslab_conn_id, self.log, hook.cancel if self.cancel_on_kill else None
             )
 
     # --- arguments --------------------------------------------------------------------------------------
 
     def _judge(self) -> None:
-        """Refuse at parse time what is wrong whatever the connection, the upstreams and the templates hold."""
+        """Refuse at parse time what is wrong with every connection, upstream and template."""
         is_final = rendered_for(self)
         # In a mapped task, None comes from a skipped upstream.
         neither = self.payload is None and self.payloads is None and not is_mapped(self)
@@ -380,9 +376,9 @@ class ModelsLabGenerateOperator(BaseOperator):
         if self.durable:
             self.ledger_path = ledger_path_of(self.ledger_path, hook.options.ledger_path, self.output_path)
             store = store_of(context, self.ledger_path, self.output_path)
-            tell_protection(store, self.ledger_path, self.log)
+            log_protection(store, self.ledger_path, self.log)
         if self.reuse == "always":
-            tell_seeds(items, self.log)
+            log_missing_seeds(items, self.log)
         return Ledger.recall(
             items,
             payer_of(context, self.endpoint, hook.fingerprint),
@@ -394,8 +390,8 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _reattach(self, hook: ModelsLabHook, progress: Progress) -> None:
         """Take up the jobs that are paid for, and mark those as failed whose submission was ambiguous."""
-        tell_former_jobs(progress.ledger, self.log)
-        reattach(hook, progress, self.log, self.output_path if self.if_exists == "skip" else None)
+        log_former_jobs(progress.ledger, self.log)
+        reattach(hook.poller, progress, self.log, self.output_path if self.if_exists == "skip" else None)
         self._submitter(hook, progress).fail_orphans(hook.client.assets)
 
     def _submitter(self, hook: ModelsLabHook, progress: Progress) -> Submitter:
@@ -449,11 +445,10 @@ class ModelsLabGenerateOperator(BaseOperator):
             push_jobs(context, progress.jobs())
             if progress.batch and not progress.left():
                 context["ti"].xcom_push(key=MANIFEST_KEY, value=manifest(progress.items, progress.jobs()))
-            if not (self.deferrable and progress.may_travel()):
-                self._wait_here(context, hook, progress, max_pending, until, briefly=False)
-                continue
-            self._wait_here(context, hook, progress, max_pending, until, briefly=True)
-            if pacing.clock.monotonic() < until and not enough(len(progress.unfinished()), max_pending):
+            may_defer = self.deferrable and progress.may_travel()
+            self._wait_here(context, hook, progress, max_pending, until, briefly=may_defer)
+            is_due = pacing.clock.monotonic() >= until or enough(len(progress.unfinished()), max_pending)
+            if may_defer and not is_due:
                 progress.deadline = pacing.wall_of(end)  # The wall clock may have been set.
                 self._defer(context, hook, progress, max_pending, pacing.wall_of(until))
 
@@ -496,7 +491,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         waits = JobWaits(list(progress.ledger.jobs.values()), hook.pacing, self.poke_interval)
         if waits.jobs() and not briefly:
             self.log.info("Waiting for jobs: %s", waits.summary())
-        wait = hook.wait_briefly if briefly else hook.wait_for
+        wait = hook.poller.wait_briefly if briefly else hook.poller.wait
         try:
             wait(waits, until, max_pending)
         finally:
@@ -505,7 +500,7 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _time_out(self, context: Context, progress: Progress) -> NoReturn:
         push_jobs(context, progress.jobs())
-        stop_or_tell(progress.jobs(), self.modelslab_conn_id, self.log)
+        cancel_or_log(progress.jobs(), self.modelslab_conn_id, self.log)
         waiting = Job(id="", endpoint=endpoint_of_submission(self.endpoint), message="not submitted yet")
         limit = limit_of(self, self.timeout)
         advice = advise_clear(progress.ledger.store, f", with a longer {limit.argument}, to wait again")
@@ -543,13 +538,15 @@ class ModelsLabGenerateOperator(BaseOperator):
         ledger = progress.ledger
         try:
             progress.replace_jobs(with_whole_outputs(list(ledger.jobs.values()), hook.fetch))
+            if self.output_path is None:
+                return None
             positions = sorted(ledger.jobs)
             files = store(
                 context,
                 progress.jobs(),
                 output_path=self.output_path,
                 if_exists=self.if_exists,
-                options=hook.options if self.output_path else None,
+                options=hook.options,
                 log=self.log,
                 advice=advise_storing(ledger.store, self.output_path),
                 stored={index: ledger.files[p] for index, p in enumerate(positions) if p in ledger.files},
@@ -569,8 +566,6 @@ class ModelsLabGenerateOperator(BaseOperator):
             if ledger.survives_retry:
                 raise
             raise AirflowFailException(str(error)) from error
-        if files is None:
-            return None
         ledger.files.update(zip(positions, map(tuple, files), strict=True))
         return paths_of(files)
 
@@ -592,6 +587,6 @@ def _names(context: Context, progress: Progress) -> list[str]:
 
 def _probe(output_path: str) -> None:
     """Find out, before anything is paid for, whether outputs can be stored."""
-    from airflow_provider_modelslab._outputs.stores import Store  # fsspec is not for those who only parse DAGs
+    from airflow_provider_modelslab._outputs.stores import Store  # parsing a DAG needs no fsspec
 
     Store(output_path).probe()

@@ -102,7 +102,7 @@ class ModelsLabPickOperator(HITLOperator):
         if not candidates:
             self.log.info("Nothing to choose from: no job has an output")
             return self._hand_on(context, [])
-        # The answer is about what the person has seen, whatever the templates render to afterwards.
+        # The answer is about what the person has seen: Airflow renders the templates again afterwards.
         context["ti"].xcom_push(key=CANDIDATES_KEY, value=candidates)
         labels = [each["label"] for each in candidates]
         self.options = [*labels, NONE]

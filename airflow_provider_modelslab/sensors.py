@@ -20,12 +20,14 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_modelslab._polling.waits import JobWait, JobWaits
+from airflow_provider_modelslab._polling.waits import JobWaits
+from airflow_provider_modelslab._polling.worker_poller import POLLS_AT_A_TIME, count_ends
 from airflow_provider_modelslab._protocol.arguments import (
     IfExists,
     flatten_jobs,
     parse_family,
     parse_jobs,
+    parse_optional,
     parse_output_path,
     parse_seconds,
 )
@@ -40,7 +42,7 @@ from airflow_provider_modelslab._tasks.arguments import (
 )
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of
 from airflow_provider_modelslab._tasks.events import job_records, read_event
-from airflow_provider_modelslab._tasks.kills import stop_or_tell
+from airflow_provider_modelslab._tasks.kills import cancel_or_log
 from airflow_provider_modelslab._tasks.results import (
     paths_of,
     push_jobs,
@@ -52,7 +54,7 @@ from airflow_provider_modelslab._tasks.results import (
 from airflow_provider_modelslab._telemetry import lineage
 from airflow_provider_modelslab.endpoints import ForeignHostError
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, argument_errors
-from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook, count_ends
+from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job, Output
 from airflow_provider_modelslab.links import OUTPUT_LINKS
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
@@ -138,7 +140,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         with ConstructorErrors(kwargs.get("task_id", "")):
             if timeout is not None:
                 kwargs["timeout"] = parse_seconds(timeout, "timeout")
-            pace = 60.0 if poke_interval is None else parse_seconds(poke_interval, "poke_interval")
+            pace = parse_optional(parse_seconds, poke_interval, "poke_interval") or 60.0
         super().__init__(poke_interval=pace, **kwargs)
         self.jobs = jobs
         self.endpoint = endpoint
@@ -165,9 +167,10 @@ class ModelsLabJobSensor(BaseSensorOperator):
         if not self.deferrable:
             return self._wait_here(context, hook, waits)
         with self._failures_skipped():
-            self._poll_until_one_is_unfinished(context, hook, waits)
-            if not self.paced_by_user:
-                self._poll_on(context, hook, waits, began)
+            with self._records_kept(context, waits):
+                self._poll_until_one_is_unfinished(hook, waits)
+                if not self.paced_by_user:
+                    hook.poller.wait_briefly(waits, began + self.timeout)
             if not waits.unfinished():
                 return self._finish(context, hook, waits.jobs())
             # By the wall clock as the trigger will read it: it may have been set since the task began.
@@ -212,7 +215,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
         unfinished = len(begun)
         for wait in begun:
             wait.is_news = self.mode != "reschedule"  # The next process polls all jobs again.
-        self._poll(context, hook, waits, begun)
+        with self._records_kept(context, waits):
+            hook.poller.poll(waits, [wait for wait in begun if wait.may_poll()])
         if not waits.unfinished():
             if self.mode == "reschedule":
                 count_ends(begun)
@@ -234,7 +238,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
     def on_kill(self) -> None:
         """Say in the log that trainings and runs go on without the task."""
         if self._running is not None:
-            stop_or_tell(self._running[1].jobs(), self.modelslab_conn_id, self.log)
+            cancel_or_log(self._running[1].jobs(), self.modelslab_conn_id, self.log)
 
     def _recall(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> None:
         """
@@ -256,7 +260,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
             store.set(STATE_KEY, state)
 
     def _judge(self) -> None:
-        """Refuse at parse time what is wrong whatever the connection, the upstreams and the templates hold."""
+        """Refuse at parse time what is wrong with every connection, upstream and template."""
         is_final = rendered_for(self)
         judge_storing(self.output_path, self.if_exists, self.return_files, is_final)
         for name in ("exponential_backoff", "max_wait", "silent_fail"):
@@ -286,7 +290,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         """Judge what was rendered, and begin to wait."""
         hook = ModelsLabHook(self.modelslab_conn_id)
         with argument_errors():
-            self.output_path = None if self.output_path is None else parse_output_path(self.output_path)
+            self.output_path = parse_optional(parse_output_path, self.output_path, "output_path")
             given = flatten_jobs(self.jobs)
             jobs = parse_jobs(given, self.endpoint, hook.options.base_url, hook.options.key)
             for job in jobs if self.output_path is not None else ():
@@ -317,23 +321,16 @@ class ModelsLabJobSensor(BaseSensorOperator):
                 self._say_why_skipped(skip.__cause__)
             raise
 
-    def _poll(self, context: Context, hook: ModelsLabHook, waits: JobWaits, at: Sequence[JobWait]) -> None:
-        """Poll the jobs of some waits once, as far as they may be polled now."""
+    @contextmanager
+    def _records_kept(self, context: Context, waits: JobWaits) -> Iterator[None]:
+        """Push the records of the jobs when ModelsLab refuses the account."""
         try:
-            hook.poll_waits(waits, [wait for wait in at if wait.may_poll()])
+            yield
         except AirflowException:
             push_jobs(context, waits.jobs())
             raise
 
-    def _poll_on(self, context: Context, hook: ModelsLabHook, waits: JobWaits, began: float) -> None:
-        """Poll on for a few seconds, where the jobs are likely to be done by then."""
-        try:
-            hook.wait_briefly(waits, began + self.timeout)
-        except AirflowException:
-            push_jobs(context, waits.jobs())
-            raise
-
-    def _poll_until_one_is_unfinished(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> None:
+    def _poll_until_one_is_unfinished(self, hook: ModelsLabHook, waits: JobWaits) -> None:
         """
         Find out whether all jobs are finished; if one is not, the triggerer polls the rest, at its own pace.
 
@@ -341,25 +338,21 @@ class ModelsLabJobSensor(BaseSensorOperator):
         """
         unfinished, at_a_time = waits.unfinished(), 1
         while batch := unfinished[:at_a_time]:
-            self._poll(context, hook, waits, batch)
+            hook.poller.poll(waits, [wait for wait in batch if wait.may_poll()])
             if not all(wait.job.finished for wait in batch):
                 return
             unfinished, at_a_time = unfinished[at_a_time:], POLLS_AT_A_TIME
 
     def _finish(self, context: Context, hook: ModelsLabHook, jobs: Sequence[Job]) -> list[Output]:
         jobs = with_whole_outputs(jobs, hook.fetch)
-        files = store(
-            context,
-            jobs,
-            output_path=self.output_path,
-            if_exists=self.if_exists,
-            options=hook.options if self.output_path else None,
-            log=self.log,
-        )
+        files = None
+        if self.output_path is not None:
+            options = hook.options
+            files = paths_of(store(context, jobs, self.output_path, self.if_exists, options, self.log))
         return push_results(
             context,
             jobs,
-            files=None if files is None else paths_of(files),
+            files=files,
             return_files=self.return_files,
             fail_on_partial_error=self.fail_on_partial_error,
             log=self.log,
@@ -367,7 +360,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
 
     def _time_out(self, context: Context, jobs: Sequence[Job]) -> NoReturn:
         push_jobs(context, jobs)
-        stop_or_tell(jobs, self.modelslab_conn_id, self.log)
+        cancel_or_log(jobs, self.modelslab_conn_id, self.log)
         limit = limit_of(self, self.timeout)
         raise timeout_error(jobs, limit, f"Clear the task, with a longer {limit.argument}, to wait again")
 

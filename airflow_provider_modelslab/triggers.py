@@ -22,7 +22,7 @@ from airflow_provider_modelslab._protocol.formatting import format_moment
 from airflow_provider_modelslab._protocol.shortening import is_long_output, shorten_output
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab._tasks.events import job_records, write_error, write_event
-from airflow_provider_modelslab._tasks.kills import told_of
+from airflow_provider_modelslab._tasks.kills import describe_ongoing
 from airflow_provider_modelslab._tasks.results import apush_jobs
 from airflow_provider_modelslab._telemetry import spans
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
@@ -57,7 +57,7 @@ class ModelsLabJobTrigger(BaseTrigger):
         ``pacing.policy.settling`` seconds after that. ``None`` where it does not matter.
     :param poke_interval: a fixed number of seconds between two polls at a job; ``None`` lets the schedule decide.
     :param max_pending: the wait is over (``"partial"``) when no more than so many jobs are unfinished: an
-        operator then has queue slots to fill. ``None`` waits for the deadline, whatever finishes.
+        operator then has queue slots to fill. ``None`` waits for the deadline in any case.
     :param state: plain data that the event hands back as it is.
     :param cancel_on_kill: cancel trainings and runs when a user kills or clears the task (Airflow 3.3 and later).
     """
@@ -130,7 +130,7 @@ class ModelsLabJobTrigger(BaseTrigger):
         hook = ModelsLabHook(self.modelslab_conn_id)
         hook.keep_to(self.fingerprint)
         for job in jobs:
-            told = told_of(job, self.modelslab_conn_id)
+            told = describe_ongoing(job, self.modelslab_conn_id)
             if told and self.cancel_on_kill:
                 try:
                     await hook.acancel(job)
@@ -240,7 +240,7 @@ class ModelsLabJobTrigger(BaseTrigger):
 
 class _LiveRecords:
     """
-    Keeps the XCom ``jobs`` of a deferred task up to date, for those who watch the page "Outputs".
+    Keeps the XCom ``jobs`` of a deferred task up to date, for the page "Outputs".
 
     An update costs the triggerer and its supervisor 30 to 75 ms of CPU: each task has one at most every ``update_gap``
     seconds, all tasks together one every ``update_spacing`` seconds, and a task with very many jobs none.

@@ -27,7 +27,7 @@ from airflow_provider_modelslab._ledger.stores import ReceiptStore, Records
 from airflow_provider_modelslab.jobs import Job
 
 Reuse = Literal["task", "always"]
-"""Who may take up a job: the task that paid for it, or whatever task generates the same."""
+"""Who may take up a job: the task that paid for it, or every task that generates the same."""
 
 OnClear = Literal["reuse", "regenerate"]
 """What a finished task does when it is cleared."""
@@ -84,7 +84,7 @@ class Ledger:
 
     :param items: the items.
     :param payer: who pays.
-    :param store: where receipts are kept; ``None`` where nothing can or shall be remembered.
+    :param store: where receipts are kept; ``None`` where nothing is remembered.
     :param names: how the receipts of the items are called: those that are there, or that are to be written.
     :param wall: tells the time, in seconds since the epoch.
     :param jobs: the jobs that are known. A failed one without an id stands for a submission that failed.
@@ -151,7 +151,7 @@ class Ledger:
 
     @property
     def is_shared(self) -> bool:
-        """Whether whatever task generates the same may take up these jobs."""
+        """Whether every task that generates the same may take up these jobs."""
         return any(name.stem.startswith(f"{SHARED_FOLDER}/") for name in self.names[:1])
 
     def receipt(self, position: int) -> Receipt | None:
@@ -180,7 +180,7 @@ class Ledger:
         """
         Remember that an item is about to be submitted.
 
-        :return: whether it may be submitted: nobody else has done so, or is about to.
+        :return: whether it may be submitted: no other try or task has done so, or is about to.
         :raises ModelsLabBudgetExceeded: it would exceed a limit of spending.
         """
         self.catch_up()
@@ -242,15 +242,15 @@ class Ledger:
         self._keep([position for position in owed if position in self._receipts])
 
     def renew(self, position: int) -> None:
-        """Leave the job of an item, which cannot be had any more: the item may be submitted again."""
+        """Leave the job of an item, which has failed or is gone: the item may be submitted again."""
         self.jobs.pop(position, None)
         self.orphans.discard(position)
         self.reattached.discard(position)
         self._receipts.pop(position, None)
         self.names[position] = self.names[position].next()
 
-    def look_again(self, position: int) -> Receipt | None:
-        """Read what somebody else has written of an item, and take its job up, if there is one."""
+    def read_again(self, position: int) -> Receipt | None:
+        """Read what another try or task has written of an item, and take its job up, if there is one."""
         self.orphans.discard(position)
         self._receipts.pop(position, None)
         self._read([position])
@@ -272,7 +272,7 @@ class Ledger:
         for position in ended:
             receipt, job = self._receipts.get(position), self.jobs[position]
             if receipt is None:
-                continue  # Nobody has paid for it: it was refused.
+                continue  # It was refused, and not paid for.
             is_doubtful = not job.id and status == "failed" and receipt.state in ("intended", "in_doubt")
             files = self.files.get(position, ())
             after = receipt.doubted(job.message, task, now) if is_doubtful else receipt.ended(job, task, now, files)
@@ -346,7 +346,7 @@ class Ledger:
 
 
 def _shared_records(store: ReceiptStore, names: Sequence[ReceiptName]) -> Records:
-    """Return all generations of some receipts, by their names: no listing, since whatever DAG may have left many."""
+    """Return all generations of some receipts, by their names: no listing, since all DAGs have left theirs there."""
     records: Records = {}
     while names:
         found = store.read(str(name) for name in names)

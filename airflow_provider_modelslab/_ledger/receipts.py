@@ -74,12 +74,12 @@ class Receipt:
     :param item: the item's name.
     :param task: the try that submitted it.
     :param settled_by: the try that took its result last, or that told the user what is in doubt.
-    :param nonce: tells the receipt from one that somebody else writes under the same name.
+    :param nonce: tells the receipt from one that another try or task writes under the same name.
     :param submitted_at: when the request was about to leave, in seconds since the epoch.
     :param ended_at: when that was.
     :param job: what the job is fetched by; ``None`` while no reply has named it.
     :param outputs: of a job that has succeeded. Data is shortened, but for a job without an id that has not ended:
-        nobody could fetch it again.
+        it could not be fetched again.
     :param files: the stored outputs, in the order of the outputs; empty where none were stored.
     :param generation_time: seconds that ModelsLab took.
     :param message: why it failed, or what is in doubt: one line.
@@ -109,20 +109,19 @@ class Receipt:
         outputs = () if job.id else tuple(job.outputs)
         return replace(self, state="submitted", job=_fetchable(job), outputs=outputs)
 
-    def named(self, job: Job | None) -> Receipt:
-        """Return the receipt with what an unusable reply named: the job's id, or whatever looks like one."""
-        return self if job is None else replace(self, job=_fetchable(job))
+    def named(self, job: Job) -> Receipt:
+        """Return the receipt with the ids that an unusable reply has named."""
+        return replace(self, job=_fetchable(job))
 
-    def doubted(self, message: str, task: TaskTry, now: float, job: Job | None = None) -> Receipt:
+    def doubted(self, message: str, task: TaskTry, now: float) -> Receipt:
         """
         Return the receipt of a submission that may have been billed, as the user is told.
 
         :param message: what happened.
         :param task: the try that tells it.
         :param now: the time, in seconds since the epoch.
-        :param job: the job that an unusable reply named.
         """
-        return replace(self.named(job), state="in_doubt", settled_by=task, ended_at=now, message=_line(message))
+        return replace(self, state="in_doubt", settled_by=task, ended_at=now, message=_line(message))
 
     def ended(self, job: Job, task: TaskTry, now: float, files: Sequence[StoredFile] = ()) -> Receipt:
         """
@@ -149,7 +148,7 @@ class Receipt:
         return replace(self, settled_by=task, ended_at=now)
 
     def is_retried_by(self, task: TaskTry) -> bool:
-        """Whether a try goes on with this, without that the user has cleared the task in between."""
+        """Whether a try goes on with this, and the user has not cleared the task in between."""
         return task.is_retry_of(self.settled_by or self.task)
 
     def known_job(self) -> Job | None:
@@ -199,7 +198,7 @@ class Receipt:
         if not isinstance(record, Mapping):
             return cls()
         state = record.get("state")
-        outputs, files, settled_by = (record.get(name) for name in ("outputs", "files", "settled_by"))
+        outputs, files, settled_by = record.get("outputs"), record.get("files"), record.get("settled_by")
         return cls(
             state=state if state in STATES else "intended",
             endpoint=_text(record.get("endpoint")),
@@ -214,7 +213,7 @@ class Receipt:
             settled_by=TaskTry.read(settled_by) if isinstance(settled_by, Mapping) else None,
             job=_job(record.get("job")),
             outputs=tuple(filter(_is_output, sanitize(outputs, ""))) if isinstance(outputs, list) else (),
-            files=tuple(_stored_file(each) for each in files) if isinstance(files, list) else (),
+            files=tuple(map(_stored_file, files)) if isinstance(files, list) else (),
             generation_time=_number(record.get("generation_time")),
             message=_text(record.get("message")),
         )

@@ -77,7 +77,7 @@ class Limits:
     What one place allows a day.
 
     :param place: where they are set, for example ``"connection 'modelslab_default'"``.
-    :param whole_account: whether all jobs of the account count; else those of the task, in whatever run.
+    :param whole_account: whether all jobs of the account count; else those of the task, in all its runs.
     :param max_jobs: jobs a day; ``None`` for any number.
     :param max_spending: the estimated amount a day; ``None`` for any.
     """
@@ -96,7 +96,7 @@ class SpendingGuard:
     """
     Counts the jobs of a UTC day, and refuses what would exceed a limit.
 
-    :param limits: the limits, each with its place.
+    :param limits: the limits, each with its place: one at least.
     :param prices: what one job costs, by endpoint.
     :param store: where the ledger is kept; ``None`` where that is no path.
     :param account: the host and the account that pays.
@@ -123,8 +123,6 @@ class SpendingGuard:
         :raises ModelsLabBudgetExceeded: it would exceed a limit.
         :raises ModelsLabArgumentError: a limit cannot be kept.
         """
-        if not self.limits:
-            return
         if self.store is None:
             raise ModelsLabArgumentError(
                 f"Set ledger_path, on the task or in the connection: the limits of {self.limits[0].place} count what "
@@ -139,7 +137,7 @@ class SpendingGuard:
 
     def count(self, name: ReceiptName) -> None:
         """Count a job that is about to be submitted."""
-        if not self.limits or self.store is None:
+        if self.store is None:
             return
         mark = Mark.of(self.account, self.endpoint, self.task, name)
         path = f"{DAYS_FOLDER}/{self._day}/{mark}"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from airflow_provider_modelslab._protocol.kinds import endpoint_of_address, kind_of, kind_started_by, read_by_others
@@ -32,6 +32,8 @@ from airflow_provider_modelslab.endpoints import (
     parse_submission_path,
 )
 from airflow_provider_modelslab.jobs import JOB_STATUSES, Job, Output
+
+Parsed = TypeVar("Parsed")
 
 IfExists = Literal["skip", "overwrite", "error"]
 """What happens to files that are there."""
@@ -148,6 +150,11 @@ def parse_seconds(value: Any, argument: str) -> float:
     return float(seconds)
 
 
+def parse_optional(parse: Callable[[Any, str], Parsed], value: Any, argument: str) -> Parsed | None:
+    """Return what a function of this module makes of an argument, or ``None`` where the argument is not given."""
+    return None if value is None else parse(value, argument)
+
+
 def parse_count(value: Any, argument: str, least: int = 1) -> int:
     """Return a whole number of at least ``least``, or raise a ``ValueError`` that names the argument."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -172,7 +179,7 @@ def parse_amount(value: Any, argument: str) -> float:
 
 
 def parse_if_exists(value: Any) -> IfExists:
-    """Return what shall happen to files that are there, or raise a ``ValueError``."""
+    """Return what happens to files that are there, or raise a ``ValueError``."""
     if value not in get_args(IfExists):
         raise ValueError(f"if_exists must be one of {', '.join(get_args(IfExists))}, not {value!r:.200}")
     choice: IfExists = value

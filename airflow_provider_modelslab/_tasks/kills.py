@@ -11,7 +11,7 @@ from airflow_provider_modelslab._protocol.kinds import kind_of, kind_started_by
 from airflow_provider_modelslab.jobs import Job
 
 
-def told_of(job: Job, conn_id: str) -> str:
+def describe_ongoing(job: Job, conn_id: str) -> str:
     """
     Return a line for the log about work that goes on without its task; empty for a generation, and for what has ended.
 
@@ -27,7 +27,7 @@ def told_of(job: Job, conn_id: str) -> str:
     return f"{line} To stop it, call ModelsLabHook({conn_id!r}).cancel({job.id!r}, {job.endpoint!r})"
 
 
-def stop_or_tell(jobs: Iterable[Job], conn_id: str, log: Any, cancel: Callable[[Job], None] | None = None) -> None:
+def cancel_or_log(jobs: Iterable[Job], conn_id: str, log: Any, cancel: Callable[[Job], None] | None = None) -> None:
     """
     Cancel the trainings and runs of a task that ends before them, or say that they go on.
 
@@ -37,7 +37,7 @@ def stop_or_tell(jobs: Iterable[Job], conn_id: str, log: Any, cancel: Callable[[
     :param cancel: cancels one; ``None`` where that is not asked for.
     """
     for job in jobs:
-        told = told_of(job, conn_id)
+        told = describe_ongoing(job, conn_id)
         if told and cancel is not None:
             try:
                 cancel(job)

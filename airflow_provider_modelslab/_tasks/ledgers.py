@@ -163,7 +163,7 @@ def _is_lost_with(output_path: str | None, store: ReceiptStore) -> bool:
     return isinstance(store, FolderStore) and store.path == _beside(output_path)
 
 
-def tell_protection(store: ReceiptStore | None, ledger_path: str | None, log: Any) -> None:
+def log_protection(store: ReceiptStore | None, ledger_path: str | None, log: Any) -> None:
     """Say once per try where the ledger is, and what it does not protect from."""
     if ledger_path is not None:
         log.info("Paid jobs are remembered in %s", ledger_path)
@@ -179,7 +179,7 @@ def tell_protection(store: ReceiptStore | None, ledger_path: str | None, log: An
         )
 
 
-def tell_former_jobs(ledger: Ledger, log: Any) -> None:
+def log_former_jobs(ledger: Ledger, log: Any) -> None:
     """Name the jobs that were paid for what is now another payload, endpoint or account."""
     for name, receipt in ledger.former.items():
         changes = [
@@ -196,7 +196,7 @@ def tell_former_jobs(ledger: Ledger, log: Any) -> None:
         )
 
 
-def tell_seeds(items: Sequence[Item], log: Any) -> None:
+def log_missing_seeds(items: Sequence[Item], log: Any) -> None:
     """Say where a job is taken up though ModelsLab would have generated something else each time."""
     without = sum(not has_seed(item.payload) for item in items)
     if without:

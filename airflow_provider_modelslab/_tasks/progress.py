@@ -98,7 +98,7 @@ class Progress:
     def may_travel(self) -> bool:
         """Whether all that the task still needs may stand in Airflow's database."""
         payloads_fit = all(self.items[position].may_travel for position in self._to_submit())
-        # The output of a job without an id cannot be had again.
+        # The output of a job without an id cannot be fetched again.
         outputs_fit = not any(is_long_output(output) for job in self.jobs() if not job.id for output in job.outputs)
         return payloads_fit and outputs_fit
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
-from airflow_provider_modelslab._http.connection import ClientOptions
 from airflow_provider_modelslab._ledger.ledger import Ledger
 from airflow_provider_modelslab._ledger.receipts import Receipt, StoredFile
-from airflow_provider_modelslab._polling.policy import Pacing
-from airflow_provider_modelslab._polling.waits import JobWait, JobWaits
+from airflow_provider_modelslab._polling.waits import JobWaits
+from airflow_provider_modelslab._polling.worker_poller import WorkerPoller
 from airflow_provider_modelslab._protocol.shortening import described_digest
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab._tasks.progress import Progress
@@ -21,69 +20,54 @@ SUBMISSION_GRACE = 5.0
 """Seconds that an intent gets beyond the connection's ``request_timeout`` before it counts as given up."""
 
 _LOOK_GAP = 1.0
-"""Seconds between two looks at what somebody else is submitting."""
+"""Seconds after which the receipt of an item is read again that another try is submitting."""
 
 
-class PollingHook(Protocol):
-    """What is needed of the hook."""
-
-    @property
-    def pacing(self) -> Pacing:
-        """Clock, chance and policy."""
-
-    @property
-    def options(self) -> ClientOptions:
-        """The client options of the connection."""
-
-    def poll_waits(self, waits: JobWaits, due: Sequence[JobWait]) -> None:
-        """Poll some jobs once."""
-
-
-def reattach(hook: PollingHook, progress: Progress, log: Any, keep_files_in: str | None = None) -> None:
+def reattach(poller: WorkerPoller, progress: Progress, log: Any, keep_files_in: str | None = None) -> None:
     """
     Take up what is paid for; what is left in ``ledger.orphans`` may have been billed.
 
-    :param hook: the hook of the connection.
+    :param poller: polls the jobs.
     :param progress: the task, at the begin of a try.
     :param log: the task's log.
     :param keep_files_in: the folder whose files are good as they are; ``None`` asks ModelsLab again for the outputs.
     """
     ledger = progress.ledger
-    seen = hook.pacing.clock.wall()
+    seen = poller.pacing.clock.wall()
     for position in sorted(ledger.orphans):
-        await_submission(hook, ledger, position, seen)
+        await_submission(poller, ledger, position, seen)
     for position in sorted(ledger.jobs):
         _take_up(ledger, position, log, keep_files_in)
     unfinished = progress.unfinished()
     if not unfinished:
         return
     log.info("Re-attaching to jobs of an earlier try: %s", ", ".join(map(str, unfinished)))
-    forgotten = _poll_until_known(hook, progress)
+    forgotten = _poll_until_known(poller, progress)
     for position in sorted(ledger.jobs):
         job = ledger.jobs[position]
         if job.status == "failed":
             _leave(ledger, position, log, forgotten=(job.endpoint, job.id) in forgotten)
 
 
-def await_submission(hook: PollingHook, ledger: Ledger, position: int, seen: float) -> Receipt | None:
+def await_submission(poller: WorkerPoller, ledger: Ledger, position: int, seen: float) -> Receipt | None:
     """
-    Give somebody else, who is submitting an item at this moment, the time to do so.
+    Wait while another try, or another task, is submitting an item.
 
     :param seen: when the intent was seen first, in seconds since the epoch: so old is one that tells no time, such as a
         file that is being written.
     :return: what is known of the item then; ``None`` where it was not submitted after all.
     """
-    clock = hook.pacing.clock
-    receipt = ledger.receipt(position) or ledger.look_again(position)
+    clock = poller.pacing.clock
+    receipt = ledger.receipt(position) or ledger.read_again(position)
     if receipt is None or not ledger.others_may_write:
         return receipt
-    limit = hook.options.request_timeout + SUBMISSION_GRACE
+    limit = poller.client.options.request_timeout + SUBMISSION_GRACE
     # Clocks of two machines differ: an intent of the future is as old as one of this moment.
     age = max(0.0, clock.wall() - (seen if receipt.submitted_at is None else receipt.submitted_at))
     end = clock.monotonic() + limit - age
     while receipt is not None and _is_under_way(receipt) and clock.monotonic() < end:
         clock.sleep(_LOOK_GAP)
-        receipt = ledger.look_again(position)
+        receipt = ledger.read_again(position)
     return receipt
 
 
@@ -134,17 +118,17 @@ def _leave(ledger: Ledger, position: int, log: Any, *, forgotten: bool) -> None:
         ledger.orphans.add(position)
 
 
-def _poll_until_known(hook: PollingHook, progress: Progress) -> set[tuple[str, str]]:
+def _poll_until_known(poller: WorkerPoller, progress: Progress) -> set[tuple[str, str]]:
     """Poll jobs once; those that ModelsLab seems to have forgotten, until that is certain. Return the forgotten."""
-    clock, ledger = hook.pacing.clock, progress.ledger
-    waits = JobWaits(list(ledger.jobs.values()), hook.pacing)
+    clock, ledger = poller.pacing.clock, progress.ledger
+    waits = JobWaits(list(ledger.jobs.values()), poller.pacing)
     polled = everyone = waits.unfinished()
     receipts = {(job.endpoint, job.id): ledger.receipt(position) for position, job in ledger.jobs.items()}
     for wait in everyone:
         receipt = receipts[wait.job.endpoint, wait.job.id]
         wait.is_news = receipt is None or receipt.state != "succeeded"
     while polled:
-        hook.poll_waits(waits, polled)
+        poller.poll(waits, polled)
         polled = [wait for wait in waits.unfinished() if wait.last_verdict is Verdict.NOT_FOUND]
         left = progress.deadline - clock.wall()
         if left <= 0:
@@ -165,7 +149,7 @@ def _all_in(folder: str, files: Sequence[StoredFile]) -> bool:
 
 def _are_there(files: Sequence[StoredFile]) -> bool:
     """Whether stored files are there, as long as they were."""
-    from airflow_provider_modelslab._outputs.stores import Store  # fsspec is not for those who only parse DAGs
+    from airflow_provider_modelslab._outputs.stores import Store  # parsing a DAG needs no fsspec
 
     stores: dict[str, Store] = {}
     for file in files:

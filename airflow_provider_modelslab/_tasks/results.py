@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import compress, zip_longest
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Asset, AssetAlias, XCom
@@ -83,7 +84,7 @@ def push_jobs(context: Context, jobs: Sequence[Job]) -> None:
 
 async def apush_jobs(ti: Any, jobs: Sequence[Job]) -> None:
     """
-    Update the records of a deferred task's jobs, for those who watch; where that cannot be done, nothing happens.
+    Update the records of a deferred task's jobs, for the page "Outputs"; do nothing where that is not possible.
 
     Airflow lets triggers write XComs from 3.3 on. A custom XCom backend might block the triggerer, and is left alone.
 
@@ -91,7 +92,7 @@ async def apush_jobs(ti: Any, jobs: Sequence[Job]) -> None:
     """
     if not hasattr(XCom, "aset") or XCom.__name__ != "BaseXCom":
         return
-    with suppress(Exception):  # Whatever it is, it must not end the wait: the worker pushes the records anyway.
+    with suppress(Exception):  # It must not end the wait: the worker pushes the records anyway.
         await XCom.aset(
             JOBS_KEY,
             xcom_records(jobs),
@@ -128,57 +129,51 @@ def _with_whole_outputs(job: Job, fetch: Callable[[Job], Job]) -> Job:
 def store(
     context: Context,
     jobs: Sequence[Job],
-    *,
-    output_path: str | None,
+    output_path: str,
     if_exists: IfExists,
-    options: ClientOptions | None,
+    options: ClientOptions,
     log: Any,
     advice: str = STORING_ADVICE,
-    stored: Mapping[int, Sequence[StoredFile]] | None = None,
-) -> list[Sequence[StoredFile]] | None:
+    stored: Mapping[int, Sequence[StoredFile]] = MappingProxyType({}),
+) -> list[Sequence[StoredFile]]:
     """
     Store the outputs of finished jobs; push the paths of the files, and return the files of each job.
 
     :param context: the task's context.
     :param jobs: the jobs; those that failed have no outputs.
-    :param output_path: the folder; ``None`` stores nothing and returns ``None``.
+    :param output_path: the folder.
     :param if_exists: what happens to files that are there.
-    :param options: what the connection says; not needed where nothing is stored.
+    :param options: the options of the connection.
     :param log: the task's log.
     :param advice: what to do where something could not be stored.
     :param stored: by position, the files of jobs whose outputs are stored already.
     :raises ModelsLabSaveError: some outputs could not be stored; repeating the task repeats only that.
     """
-    if output_path is None:
-        return None
-    from airflow_provider_modelslab._outputs.saving import save_outputs  # fsspec is not for those who only parse DAGs
+    from airflow_provider_modelslab._outputs.saving import save_outputs  # parsing a DAG needs no fsspec
 
     push_jobs(context, jobs)
-    download_options = None if options is None else options.download_options
-    stored = stored or {}
     left = [job for position, job in enumerate(jobs) if position not in stored]
+    rules = options.download_options
     try:
-        saved = iter(save_outputs(left, output_path, if_exists=if_exists, download_options=download_options, log=log))
+        saved = iter(save_outputs(left, output_path, if_exists=if_exists, download_options=rules, log=log))
     except ModelsLabSaveError as error:
         raise ModelsLabSaveError(f"{advice}: {error}", error.without_files) from error
     files = [
-        stored[position] if position in stored else [StoredFile(*next(saved)) for _ in _succeeded_outputs(job)]
+        stored[position]
+        if position in stored
+        else [StoredFile(*next(saved)) for _ in (job.outputs if job.status == "success" else ())]
         for position, job in enumerate(jobs)
     ]
     paths = paths_of(files)
     context["ti"].xcom_push(key=FILES_KEY, value=paths)
     paths_by_job = [(job, paths_of([files_of_job])) for job, files_of_job in zip(jobs, files, strict=True)]
-    lineage.report_files(paths_by_job, output_path, None if options is None else options.base_url)
+    lineage.report_files(paths_by_job, output_path, options.base_url)
     return files
 
 
 def paths_of(files: Sequence[Sequence[StoredFile]]) -> list[str]:
     """Return the paths of the files of jobs, in their order."""
     return [file.path for files_of_job in files for file in files_of_job]
-
-
-def _succeeded_outputs(job: Job) -> Sequence[Output]:
-    return job.outputs if job.status == "success" else ()
 
 
 def push_results(
@@ -225,7 +220,7 @@ def push_results(
         log.warning("%s", message)
     _refuse_long_data(jobs, data_advice)
     urls = [*map(shorten_output, outputs)]
-    _tell_outlets(context, log, {"urls": urls} | ({} if files is None else {"files": list(files)}))
+    _update_outlet_events(context, log, {"urls": urls} | ({} if files is None else {"files": list(files)}))
     return list(files or ()) if return_files else outputs
 
 
@@ -295,12 +290,12 @@ def _format_job(job: Job, name: str | None) -> str:
     return f"{name} ({reason}, job {job})" if job.id else f"{name} ({reason})"
 
 
-def _tell_outlets(context: Context, log: Any, extra: dict[str, Any]) -> None:
+def _update_outlet_events(context: Context, log: Any, extra: dict[str, Any]) -> None:
     """
     Let the events of the task's assets carry what was generated.
 
-    An alias has no event until somebody names its asset: that is the asset of the alias's own name. An asset that
-    Airflow does not know is no reason to lose outputs.
+    An alias has no event before an asset is added to it: here that is the asset of its own name. An asset that Airflow
+    does not know is no reason to lose outputs.
     """
     for outlet in context["task"].outlets if "task" in context else ():
         events: Any = context["outlet_events"]

@@ -11,11 +11,12 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_modelslab._ledger.receipts import Receipt
 from airflow_provider_modelslab._polling import schedule
+from airflow_provider_modelslab._polling.worker_poller import WorkerPoller
 from airflow_provider_modelslab._protocol.formatting import format_moment
 from airflow_provider_modelslab._tasks.doubts import describe_candidates
 from airflow_provider_modelslab._tasks.ledgers import advise_clear, advise_in_doubt
 from airflow_provider_modelslab._tasks.progress import Progress
-from airflow_provider_modelslab._tasks.reattaching import PollingHook, await_submission
+from airflow_provider_modelslab._tasks.reattaching import await_submission
 from airflow_provider_modelslab._telemetry import metrics
 from airflow_provider_modelslab.endpoints import endpoint_of_submission
 from airflow_provider_modelslab.exceptions import (
@@ -36,10 +37,14 @@ class BalanceTooLow(ModelsLabCreditsError):
     """The account's balance is below ``min_balance``."""
 
 
-class SubmittingHook(PollingHook, Protocol):
-    """What is needed of the hook."""
+class SubmittingHook(Protocol):
+    """What is needed of the hook, which stands above this module."""
 
     modelslab_conn_id: str
+
+    @property
+    def poller(self) -> WorkerPoller:
+        """What polls many jobs."""
 
     def submit(self, path: str, payload: Mapping[str, Any], *, queue_timeout: float) -> Job:
         """Submit a generation job."""
@@ -137,11 +142,11 @@ class Submitter:
     def _submit(self, position: int) -> None:
         self._check_balance()
         hook, progress, ledger = self.hook, self.progress, self.progress.ledger
-        item, now = progress.items[position], hook.pacing.clock.wall()
+        item, clock = progress.items[position], hook.poller.pacing.clock
         with argument_errors():
-            payload = progress.uploads.payload_of(item.payload, item.files, hook.upload, now)
+            payload = progress.uploads.payload_of(item.payload, item.files, hook.upload, clock.wall())
         while not ledger.intend(position):
-            if (found := await_submission(hook, ledger, position, hook.pacing.clock.wall())) is not None:
+            if (found := await_submission(hook.poller, ledger, position, clock.wall())) is not None:
                 self._take_over(position, found)
                 return
         job = hook.submit(ledger.payer.endpoint, payload, queue_timeout=0)
@@ -149,7 +154,7 @@ class Submitter:
             ledger.accept(position, job)
 
     def _take_over(self, position: int, found: Receipt) -> None:
-        """Wait for the job that somebody else has just submitted."""
+        """Wait for the job that another try, or another task, has just submitted."""
         ledger = self.progress.ledger
         if found.known_job() is None or found.state == "in_doubt":
             raise ModelsLabAmbiguousSubmission(
@@ -184,7 +189,7 @@ class Submitter:
                 return None
         moment = self._pause(error.retry_after or 0.0, waiting, error.reason)
         if isinstance(error, ModelsLabRateLimited):
-            metrics.paused("submissions", moment - self.hook.pacing.clock.monotonic())
+            metrics.paused("submissions", moment - self.hook.poller.pacing.clock.monotonic())
         return moment
 
     def _pause(self, asked: float, waiting: str, reason: str) -> float:
@@ -193,8 +198,9 @@ class Submitter:
 
         :param asked: seconds that ModelsLab asks to pause.
         """
-        clock, shortest = self.hook.pacing.clock, schedule.backoff_delay(self.progress.refusals)
-        pause = schedule.spread_pause(max(asked, shortest), self.hook.pacing.random)
+        pacing = self.hook.poller.pacing
+        clock, shortest = pacing.clock, schedule.backoff_delay(self.progress.refusals, pacing.policy)
+        pause = schedule.spread_pause(max(asked, shortest), pacing.random, pacing.policy)
         again = format_moment(clock.wall() + pause, clock.wall())
         self.log.info("%s, next try about %s: %s", waiting, again, reason)
         return clock.monotonic() + pause

@@ -31,7 +31,7 @@ APART = {"sandbox"}
 """It stands for ModelsLab, and knows nothing of Airflow."""
 
 PURE_PARTS = {"_protocol", "_polling"}
-IMPURE = {f"{PACKAGE}._polling.{module}" for module in ("clock", "poller", "reporting")}
+IMPURE = {f"{PACKAGE}._polling.{module}" for module in ("clock", "poller", "reporting", "worker_poller")}
 SOURCES = {"airflow", "aiohttp", "asyncio", "requests", "secrets", "socket", "time", "uuid"}
 """Where I/O, time and chance come from."""
 

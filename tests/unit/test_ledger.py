@@ -219,10 +219,10 @@ def test_of_two_tries_at_a_time_one_submits_and_the_other_takes_its_job_up(store
     zombie, successor = ledger(store, "a"), ledger(store, "a", RETRY)
     assert zombie.intend(0)
     assert not successor.intend(0)
-    assert successor.look_again(0) is not None
+    assert successor.read_again(0) is not None
     assert successor.orphans == {0}
     zombie.accept(0, job(1))
-    successor.look_again(0)
+    successor.read_again(0)
     assert (successor.jobs, successor.orphans) == ({0: job(1)}, set())
 
 
@@ -231,7 +231,7 @@ def test_what_the_other_has_withdrawn_may_be_submitted(store):
     zombie.intend(0)
     assert not successor.intend(0)
     zombie.withdraw(0)
-    assert successor.look_again(0) is None
+    assert successor.read_again(0) is None
     assert successor.intend(0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from random import Random
 
@@ -9,12 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from airflow_provider_modelslab._client import Client
+from airflow_provider_modelslab._http.connection import ClientOptions
 from airflow_provider_modelslab._polling.pace import CLIMB, FLOOR, KEPT, RECOVERY, Pace
-from airflow_provider_modelslab._polling.worker_session import WorkerSession
+from airflow_provider_modelslab._polling.worker_poller import WorkerPoller
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab.jobs import Job
-from tests.support.pacing import SimulatedClock
+from tests.support.pacing import SimulatedClock, simulated
 from tests.support.shared_account import Session, Shares, shares, simulate
 
 HOUR = 3600.0
@@ -127,17 +130,22 @@ def replying(*replies: Reply) -> Callable[[], Reply]:
     return lambda: left.pop(0) if len(left) > 1 else left[0]
 
 
+def worker(clock: SimulatedClock) -> WorkerPoller:
+    options = ClientOptions("key", base_url="http://127.0.0.1:1", requests_per_second=2.0)
+    return WorkerPoller(Client(options), "modelslab_default", simulated(clock), logging.getLogger())
+
+
 def test_a_worker_sends_as_requests_come_until_the_first_rate_limit():
     clock = SimulatedClock()
-    session = WorkerSession(2.0, clock)
-    verdicts = [session.send(replying(Reply(Verdict.PROCESSING, RUNNING)), RUNNING).verdict for _ in range(100)]
+    poller = worker(clock)
+    verdicts = [poller.send(replying(Reply(Verdict.PROCESSING, RUNNING)), RUNNING).verdict for _ in range(100)]
     assert verdicts == [Verdict.PROCESSING] * 100
     assert clock.naps == []
 
 
 def test_after_a_rate_limit_a_worker_sends_nothing_until_the_pause_is_over_and_then_at_half_the_pace():
     clock = SimulatedClock()
-    session = WorkerSession(2.0, clock)
+    poller = worker(clock)
     limited = Reply(Verdict.RATE_LIMITED, RUNNING, retry_after=30.0, http_status=429)
     sent = []
 
@@ -145,21 +153,21 @@ def test_after_a_rate_limit_a_worker_sends_nothing_until_the_pause_is_over_and_t
         sent.append(clock.monotonic())
         return limited if len(sent) == 1 else Reply(Verdict.PROCESSING, RUNNING)
 
-    assert session.send(request, RUNNING) is limited
-    refused = session.send(request, RUNNING)
+    assert poller.send(request, RUNNING) is limited
+    refused = poller.send(request, RUNNING)
     assert (refused.verdict, refused.retry_after, refused.http_status) == (Verdict.RATE_LIMITED, 30.0, None)
     assert len(sent) == 1
     clock.move(30.0)
     for _ in range(5):
-        assert session.send(request, RUNNING).verdict is Verdict.PROCESSING
+        assert poller.send(request, RUNNING).verdict is Verdict.PROCESSING
     assert sent[1] - sent[0] == 30.0
     assert sent[5] - sent[1] == pytest.approx(4 / 1.0, rel=0.2)
 
 
 def test_a_full_queue_does_not_slow_a_worker_down():
     clock = SimulatedClock()
-    session = WorkerSession(2.0, clock)
+    poller = worker(clock)
     full = Reply(Verdict.RATE_LIMITED, RUNNING, retry_after=30.0, http_status=429, queue_slots=5)
     for _ in range(3):
-        assert session.send(replying(full), RUNNING) is full
+        assert poller.send(replying(full), RUNNING) is full
     assert clock.naps == []

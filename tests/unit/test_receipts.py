@@ -82,7 +82,7 @@ def test_outputs_of_a_job_without_an_id_are_all_that_there_is():
 
 
 def test_a_reply_that_cannot_be_used_leaves_the_id_that_it_names():
-    doubted = stored(INTENT.doubted("HTTP 500", TRY, 1.0, Job("7", "v6/images")))
+    doubted = stored(INTENT.named(Job("7", "v6/images")).doubted("HTTP 500", TRY, 1.0))
     assert doubted.known_job() == Job("7", "v6/images")
 
 

@@ -127,13 +127,6 @@ def test_a_limit_that_cannot_be_kept_is_refused(store):
         guard(store, connection(max_spending=5), prices={"v6/video": 1.0}).admit()
 
 
-def test_without_limits_nothing_is_counted(store):
-    submit(guard(store), "a")
-    submit(guard(None), "a")
-    assert store.names("_days/2026-11-27") == []
-    assert store.listings == 1
-
-
 def test_a_mark_is_read_as_it_was_written_and_nothing_else_is_one(store):
     mark = Mark.of("host#1", PATH, TaskTry(dag_id="x\n", task_id="y/../z"), ReceiptName("a/b"))
     assert Mark.parse(str(mark)) == mark

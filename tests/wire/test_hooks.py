@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 from airflow.providers.common.compat.sdk import redact
 
+from airflow_provider_modelslab._polling.worker_poller import POLLS_AT_A_TIME
 from airflow_provider_modelslab._protocol.replies import Verdict
 from airflow_provider_modelslab.exceptions import (
     ModelsLabAmbiguousSubmission,
@@ -24,7 +25,7 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabTimeout,
     ModelsLabTransientError,
 )
-from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook
+from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sandbox.shapes import TEXT, TRANSCRIPT
@@ -129,7 +130,7 @@ def test_a_job_is_polled_whatever_its_reply_calls_the_id(sandbox: Sandbox, clien
     job = client.submit(VIDEO, PROMPT)
     sandbox.finish_all()
     assert (int(job.id), job.host) == (*sandbox.jobs, host)
-    assert client.fetch(job).status == "success"
+    assert client.fetch(job).status == client.fetch(job.to_dict()).status == "success"
 
 
 @both
@@ -270,7 +271,7 @@ def test_a_lost_reply_after_the_wait_for_a_queue_slot_is_not_repeated(full_sandb
 def test_after_a_rate_limit_a_worker_asks_for_none_of_its_other_jobs(server: RawServer):
     server.answer(reply({"status": "error", "message": "Too Many Attempts.", "retry_after": 30}, 429))
     jobs = [Job(id=str(number), endpoint="v6/video") for number in range(200)]
-    replies = ModelsLabHook().poll_many(jobs)
+    replies = ModelsLabHook().poller.poll_many(jobs)
     assert [each.verdict for each in replies] == [Verdict.RATE_LIMITED] * 200
     assert all(20 < (each.retry_after or 0) <= 30 for each in replies)
     assert [each.job.id for each in replies] == [job.id for job in jobs]
@@ -316,7 +317,7 @@ def test_25_submissions_at_once_pass_5_queue_slots(full_sandbox: Sandbox, client
         (1, VIDEO, "generation endpoint"),
     ],
 )
-def test_bad_arguments_of_fetch(client, job_id, endpoint, name):
+def test_bad_arguments_of_fetch(server: RawServer, client, job_id, endpoint, name):
     with pytest.raises(ModelsLabArgumentError, match=name):
         client.fetch(job_id, endpoint)
 
@@ -342,7 +343,7 @@ def test_bad_arguments_of_submit(client, path, payload, name):
 def test_many_jobs_are_polled_together(server: RawServer):
     server.together = POLLS_AT_A_TIME  # answers nobody until so many ask at the same time
     jobs = [Job(id=str(number), endpoint="v6/video") for number in range(POLLS_AT_A_TIME)]
-    replies = ModelsLabHook().poll_many(jobs)
+    replies = ModelsLabHook().poller.poll_many(jobs)
     assert [each.verdict for each in replies] == [Verdict.PROCESSING] * POLLS_AT_A_TIME
     assert [each.job.id for each in replies] == [job.id for job in jobs]
 

@@ -365,7 +365,9 @@ def test_a_batch_keeps_within_its_queue_slots(quick_sandbox: Sandbox, context, d
 @pytest.mark.parametrize("slots", [5, 15])
 def test_a_batch_fills_the_queue_by_itself_while_somebody_else_uses_it(context, deferrable, slots, monkeypatch):
     """Somebody else holds three of the slots, until a third of the batch is done."""
-    with Sandbox(duration=0.3, durations={"v6/interior": float("inf")}, queue_limit=slots, retry_after=1) as sandbox:
+    duration = slots / 15  # so long that a slow machine fills all slots before the first job is done
+    hold = {"v6/interior": float("inf")}
+    with Sandbox(duration=duration, durations=hold, queue_limit=slots, retry_after=1) as sandbox:
         monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", unhurried(sandbox.connection))
         foreign = [sandbox.submit("v6/interior/make", {"prompt": "a sofa"})["id"] for _ in range(3)]
         leaving = Thread(target=leave_the_queue, args=(sandbox, foreign, 20))
@@ -389,7 +391,8 @@ def test_an_item_that_is_refused_again_and_again_does_not_block_the_others(
     raw_server: RawServer, context, deferrable, monkeypatch
 ):
     """The first two are taken only when all others have been."""
-    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    set_policy(monkeypatch, **FAST)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", unhurried(raw_server.connection))
     accepted: list[str] = []
 
     def answer(request: bytes) -> bytes:
@@ -399,7 +402,7 @@ def test_an_item_that_is_refused_again_and_again_does_not_block_the_others(
         if prompt in ("picture 0", "picture 1") and len(accepted) < 3:
             return reply({"status": "error", "message": "Rate limit exceeded", "retry_after": 0.1}, 429)
         accepted.append(prompt)
-        return reply({"status": "processing", "id": len(accepted)})
+        return reply({"status": "processing", "id": len(accepted), "eta": 0.1})
 
     raw_server.answer_to = answer
     assert len(run(operator(payloads=prompts(5), deferrable=deferrable), context)) == 5

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from airflow_provider_modelslab._ledger.stores import FolderStore
+from airflow_provider_modelslab._polling.worker_poller import WorkerPoller
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab._tasks.events import job_records, write_event
@@ -176,7 +177,7 @@ class ModelsLab:
             return Job(generation.id, "v6/images", "success", [f"https://cdn/{generation.id}.png"])
         return Job(generation.id, "v6/images", submitted=hook.pacing.clock.wall())
 
-    def poll_many(self, hook: Any, jobs: Any) -> list[Reply]:
+    def poll_many(self, jobs: Any) -> list[Reply]:
         if self.world.step() in ("dies before", "dies after"):
             self.world.die()
         return list(map(self.poll, jobs))
@@ -265,7 +266,7 @@ class PayingOnce(RuleBasedStateMachine):
         self.patches.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", CONNECTION)
         self.patches.setattr(ModelsLabHook, "pacing", simulated(self.clock))
         self.patches.setattr(ModelsLabHook, "submit", lambda hook, *a, **k: lab.submit(hook, *a, **k))
-        self.patches.setattr(ModelsLabHook, "poll_many", lambda hook, jobs: lab.poll_many(hook, jobs))
+        self.patches.setattr(WorkerPoller, "poll_many", lambda poller, jobs: lab.poll_many(jobs))
         for kind, names in {FolderStore: ("read_folder", "read", "create", "write", "delete")}.items():
             for name in names:
                 method = breaking(self.world, getattr(kind, name), is_write=name in ("create", "write"))

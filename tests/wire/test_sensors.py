@@ -20,7 +20,9 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from airflow_provider_modelslab._polling import worker_poller
 from airflow_provider_modelslab._polling.policy import DEFAULT_POLICY
+from airflow_provider_modelslab._polling.worker_poller import POLLS_AT_A_TIME
 from airflow_provider_modelslab._tasks.deferral import TRIGGER_GRACE
 from airflow_provider_modelslab.endpoints import FetchEndpoint
 from airflow_provider_modelslab.exceptions import (
@@ -30,7 +32,7 @@ from airflow_provider_modelslab.exceptions import (
     ModelsLabJobFailed,
     ModelsLabTimeout,
 )
-from airflow_provider_modelslab.hooks import POLLS_AT_A_TIME, ModelsLabHook
+from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.support.pacing import FAST, set_policy
@@ -334,7 +336,7 @@ def test_what_is_done_is_kept_when_the_account_is_refused(
     sandbox: Sandbox, raw_server: RawServer, monkeypatch, context, deferrable
 ):
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
-    monkeypatch.setattr("airflow_provider_modelslab.hooks.POLLS_AT_A_TIME", 1)  # one thread: the order is known
+    monkeypatch.setattr(worker_poller, "POLLS_AT_A_TIME", 1)  # one thread: the order is known
     done = reply({"status": "success", "output": ["https://cdn/a"]})
     refused = reply({"status": "error", "message": "Insufficient credits"}, 402)
     raw_server.answer(done, refused, done, refused)

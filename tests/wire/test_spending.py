@@ -61,6 +61,11 @@ def test_one_job_more_than_the_task_may_submit_is_refused_unpaid(sandbox: Sandbo
     assert submissions(sandbox) == 3
 
 
+def test_without_a_limit_no_job_is_counted(sandbox: Sandbox, ledger: str):
+    run(operator(ledger_path=ledger), new_try(), lambda _: sandbox.finish_all())
+    assert [folder.name for folder in Path(ledger).iterdir()] == ["dag"]
+
+
 def test_the_cleared_task_goes_on_where_it_was_stopped(sandbox: Sandbox, ledger: str):
     with pytest.raises(ModelsLabBudgetExceeded):
         operator(5, ledger_path=ledger, max_jobs_per_day=3).execute(new_try())

@@ -36,7 +36,7 @@ def submit() -> Job:
 
 
 def poll_many() -> Job:
-    (seen,) = ModelsLabHook().poll_many([Job("1", "v6/video")])
+    (seen,) = ModelsLabHook().poller.poll_many([Job("1", "v6/video")])
     if not seen.job.finished:
         raise ModelsLabTransientError(seen.job.message)
     return seen.job
@@ -221,7 +221,7 @@ def test_who_is_trusted_is_read_once_for_many_jobs_and_off_the_event_loop(server
 
     monkeypatch.setattr(tls, "create_ssl_context", create_ssl_context)
     connect(monkeypatch, server, ca_bundle=str(ca_file))
-    ModelsLabHook().poll_many([Job(str(number), "v6/video") for number in range(30)])
+    ModelsLabHook().poller.poll_many([Job(str(number), "v6/video") for number in range(30)])
     assert len(readings) == 1
     assert event()["status"] == "finished"
     assert len(readings) == 2
