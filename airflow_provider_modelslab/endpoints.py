@@ -159,7 +159,7 @@ class Route:
     id_in: IdPlace = "path"
 
 
-# Whatever is not listed here has its id in the path and lives on modelslab.com: families appear every few
+# A family that is not listed here has the id in the path and is on modelslab.com: families appear every few
 # months, and all of them so far had that shape. ``v6/images`` is documented in both forms; replies name the
 # path in their ``fetch_result``, so the path it is.
 _EXCEPTIONS = {

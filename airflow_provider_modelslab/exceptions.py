@@ -119,8 +119,8 @@ class ModelsLabAmbiguousSubmission(AirflowFailException):
     the account's newest outputs that the ledger does not know, where ModelsLab lists them.
 
     :param message: what happened.
-    :param job: what the reply names of a job: an id, where it has one that can be polled, and whatever else looks like
-        an id in it. ``ids`` are all of these, by the names of their fields.
+    :param job: what the reply names of a job: an id, where it has one that can be polled, and everything else that
+        looks like an id. ``ids`` are all of these, by the names of their fields.
     """
 
     def __init__(self, message: str, job: Job | None = None) -> None:
@@ -137,7 +137,7 @@ class ModelsLabTransientError(AirflowException):
 
     :param message: what to do, and what happened.
     :param retry_after: seconds to pause, where ModelsLab named them.
-    :ivar reason: what happened alone, for those who know what to do.
+    :ivar reason: what happened, without what to do.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:

@@ -76,7 +76,7 @@ _CONFIG: dict[str, Any] = {
         "description": 'The page "Outputs", which shows in Airflow what ModelsLab has generated.',
         "options": {
             "media_roots": {
-                "description": "Folders whose files the page may show to those who may read the XComs of the task "
+                "description": "Folders whose files the page may show to users who may read the XComs of the task "
                 "that stored them: paths or URLs as they stand in ``output_path``, separated by commas.",
                 "version_added": None,
                 "type": "string",

@@ -2,7 +2,7 @@
 Which addresses outputs may be downloaded from: public ones, and the hosts that the connection names.
 
 URLs of outputs are a stranger's: ModelsLab's, an upstream task's, a redirect's. Without this, they would lead a worker
-to whatever its network lets it reach, such as the credentials that a cloud hands out at 169.254.169.254.
+to every address that its network reaches, such as the credentials that a cloud hands out at 169.254.169.254.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from airflow_provider_modelslab._protocol.outcomes import HttpReply, NoReply
 
 class Session:
     """
-    What requests share: connections that are kept alive, whom they trust, and how long each may take.
+    What requests share: connections that are kept alive, the certificates to trust, and the time for each request.
 
     The caller closes its ``client``.
 

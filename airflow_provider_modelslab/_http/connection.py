@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from airflow_provider_modelslab._http.addresses import Host, bare
-from airflow_provider_modelslab._protocol.arguments import parse_output_path
+from airflow_provider_modelslab._protocol.arguments import parse_optional, parse_output_path
 from airflow_provider_modelslab._protocol.formatting import one_line
 from airflow_provider_modelslab._protocol.prices import Prices, parse_prices
 from airflow_provider_modelslab.endpoints import MODELSLAB, OFFICIAL_HOSTS, FetchEndpoint, did_you_mean
@@ -35,7 +35,6 @@ DEFAULT_REQUESTS_PER_SECOND = 10.0
 
 MAX_CONNECTIONS = 30
 """TCP connections, and so requests at a time, of one client."""
-
 
 SHORTEST_GOOD_KEY = 16
 """Characters of a key below which parts of it are words, so that only the whole of it is taken out of replies."""
@@ -131,6 +130,7 @@ def read_connection(connection: ConnectionFields) -> ClientOptions:
     key = _key(connection.password)
     extra = _extra(connection.extra)
     hosts = _text(extra, "output_hosts", "a text: hosts, separated by commas")
+    ledger_path = _text(extra, "ledger_path", "the path of a folder")
     max_jobs = _optional_number(extra, "max_jobs_per_day")
     return ClientOptions(
         key=key,
@@ -139,7 +139,7 @@ def read_connection(connection: ConnectionFields) -> ClientOptions:
         retries=int(_number(extra, "retries", DEFAULT_RETRIES)),
         requests_per_second=_number(extra, "requests_per_second", DEFAULT_REQUESTS_PER_SECOND),
         ca_bundle=_text(extra, "ca_bundle", "the path of a file") or None,
-        ledger_path=_ledger_path(extra),
+        ledger_path=parse_optional(parse_output_path, ledger_path or None, "its extra field 'ledger_path'"),
         output_hosts=frozenset(_listed_host(each, "output_hosts") for each in re.split(r"[,\s]+", hosts) if each),
         max_jobs_per_day=None if max_jobs is None else int(max_jobs),
         max_spending_per_day=_optional_number(extra, "max_spending_per_day"),
@@ -275,11 +275,6 @@ def _text(extra: Mapping[str, Any], name: str, meaning: str) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise ValueError(f"its extra field {name!r} must be {meaning}")
     return value.strip()
-
-
-def _ledger_path(extra: Mapping[str, Any]) -> str | None:
-    path = _text(extra, "ledger_path", "the path of a folder")
-    return parse_output_path(path, "its extra field 'ledger_path'") if path else None
 
 
 def _listed_host(text: str, name: str) -> Host:

@@ -55,7 +55,7 @@ def is_encoded(headers: Mapping[str, str]) -> bool:
     """
     Return whether a body is compressed.
 
-    :param headers: its headers, whatever their letters' case.
+    :param headers: its headers, in a mapping that ignores the case of names.
     """
     return headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
 
@@ -86,7 +86,7 @@ class IncomingBody:
         Return the reply with this body.
 
         :param status: the HTTP status code.
-        :param headers: its headers, whatever their letters' case.
+        :param headers: its headers, in a mapping that ignores the case of names.
         :param now: the time, in seconds since the epoch.
         """
         if self._running is None and len(self._body) > MAX_REPLY_BYTES:

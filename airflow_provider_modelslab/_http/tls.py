@@ -8,13 +8,15 @@ import ssl
 import requests
 
 _CA_BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""What requests and others read. The first that is set counts, for both transports: OpenSSL alone would heed the last
-two, and requests alone the first two."""
+"""
+What requests and OpenSSL read. The first that is set counts, for both transports: OpenSSL alone would read the last
+two, and requests alone the first two.
+"""
 
 
 def create_ssl_context(ca_bundle: str | None = None) -> ssl.SSLContext:
     """
-    Return whom TLS connections trust. This reads a long file: one for each session, and not on an event loop.
+    Return a TLS context with the certificates to trust. It reads a long file: make one for each session, in a thread.
 
     :param ca_bundle: the file, or the folder, of the certificate authorities; where it is ``None``, that which an
         environment variable names, or else the one that requests brings along.

@@ -1,5 +1,6 @@
 """
-What the receipts of a ledger say about money: what was paid for, by whom, what is in doubt, and what twice.
+What the receipts of a ledger say about money: which jobs were paid for, by which task, which may have been billed,
+and which were paid for twice.
 
 Pure. Receipts are read as they are found: of another version, broken, or not ours.
 """

@@ -72,7 +72,7 @@ class FolderStore:
     others_may_write = True
 
     def __init__(self, path: str, named: str = "") -> None:
-        # Imported here: those who only parse DAGs need no fsspec.
+        # Imported here: parsing a DAG needs no fsspec.
         from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
 
         with argument_errors():

@@ -124,7 +124,7 @@ class Downloader:
 
     :param timeout: seconds until all must have ended.
     :param retry_policy: when to give up on one file.
-    :param ssl_context: whom to trust, as for requests to ModelsLab.
+    :param ssl_context: the certificates to trust, as for requests to ModelsLab.
     :param guard: the addresses that may be fetched from.
     """
 

@@ -1,8 +1,8 @@
 """
 How stored outputs are called: names without extensions, made of ids, endpoints and URLs.
 
-Pure: no I/O, no Airflow. Ids, endpoints and URLs are foreign input, and whatever they hold, a name that is made here
-is one plain segment of a path, is the same whenever it is made, and belongs to one output of one job only.
+Pure: no I/O, no Airflow. Ids, endpoints and URLs are foreign input. Each name that is made of them
+is one plain segment of a path, is the same each time, and belongs to one output of one job only.
 """
 
 from __future__ import annotations

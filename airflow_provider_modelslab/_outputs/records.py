@@ -38,7 +38,7 @@ def recorded_files(job: Job, record: Any) -> list[tuple[str, int]] | None:
     Return name and size of the files that a stored record tells of, or ``None`` where it is not about these outputs.
 
     :param job: the job whose outputs are wanted.
-    :param record: what :func:`job_record` once returned, or whatever else was in the file.
+    :param record: what :func:`job_record` once returned, or anything else that was in the file.
     """
     if not isinstance(record, dict):
         return None

@@ -25,7 +25,7 @@ BLOCK_BYTES = 5 * 2**20
 """Bytes that are held back per upload before they are sent: the least that S3 takes as a part of a larger object."""
 
 ABANDONED_SECONDS = 3600.0
-"""Age from which on an unfinished local file is nobody's any more: a download fails at a far shorter silence."""
+"""Age from which on no download writes to an unfinished local file any more: one fails at a far shorter silence."""
 
 
 class Store:

@@ -90,7 +90,7 @@ class Clock(Protocol):
         """Return the seconds since the epoch: for moments that other processes know, too."""
 
     def monotonic(self) -> float:
-        """Return seconds that nobody sets: for everything within a process."""
+        """Return seconds of a clock that is never set: for everything within a process."""
 
     def sleep(self, seconds: float) -> None:
         """Block for so long."""

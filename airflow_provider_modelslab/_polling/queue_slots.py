@@ -1,10 +1,10 @@
 """
 How many jobs of a batch may be in flight: a fixed number, or as many as ModelsLab takes.
 
-Nobody knows how many queue slots an account has, and others may use it at the same time. So a batch fills the queue
+The number of queue slots of an account is not known, and others may use it at the same time. So a batch fills the queue
 until ModelsLab refuses, and then holds what it has: a job that finishes makes room for the next. Where the refusal
 names the number of the account's slots, ModelsLab's own count of the requests in flight tells when there is room for
-more; else one more is tried now and then. A refused submission costs nothing, but there shall be few. Pure.
+more; else one more is tried now and then. A refused submission costs nothing, but a request. Pure.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ _EARLINESS = 1.6
 """
 Spreads before the expected end at which the first poll comes.
 
-The jobs that it finds done teach nothing, because nobody has seen them in progress. The later it came, the more of the
+The jobs that it finds done teach nothing, because no poll has seen them in progress. The later it came, the more of the
 quick jobs would be missing, which would move it later still. Here that settles with one job in seven; from 1.3 on, it
 ends with every third one, and twice the latency.
 """

@@ -385,6 +385,6 @@ def enough(unfinished: int, max_pending: int | None) -> bool:
     Whether a wait has what it was for.
 
     :param unfinished: how many jobs are in progress.
-    :param max_pending: how many may be left: 0 waits for all, ``None`` for the deadline whatever finishes.
+    :param max_pending: how many may be left: 0 waits for all, ``None`` for the deadline in any case.
     """
     return max_pending is not None and unfinished <= max_pending

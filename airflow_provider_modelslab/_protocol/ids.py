@@ -1,7 +1,7 @@
 """
 Which ids a reply names, and by which fields: an id that was paid for must never be lost.
 
-Pure and total: whatever a reply holds, reading it raises nothing.
+Pure and total: reading a reply raises nothing.
 """
 
 from __future__ import annotations

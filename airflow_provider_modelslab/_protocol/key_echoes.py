@@ -2,7 +2,7 @@
 The API key in a foreign text: found in every spelling in which a server may echo it, and taken out.
 
 Pure: no I/O, no Airflow. A text is unescaped step by step, and after each step searched for the key, for parts of it
-and for its base64. The work grows in proportion to the text, whatever is in it.
+and for its base64. The work grows in proportion to the text, for any text.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _meant(escape: str) -> str:
     """
     Return the character that an escape stands for.
 
-    A backslash stands for nothing: nobody can tell whether it escapes or is meant. A key is compared without, too.
+    A backslash stands for nothing: it may escape, or be meant. The backslashes of a key are left out, too.
     """
     if escape[0] == "%":
         char = bytes.fromhex(escape.replace("%", "")).decode("utf-8", "replace")[:1]

@@ -136,12 +136,6 @@ def cancel_request(job: Job, key: str, base_url: str | None = None) -> HttpReque
     return _request(kind, kind.cancel, job, key, base_url)
 
 
-def can_be_cancelled(endpoint: str) -> bool:
-    """Return whether the jobs of an endpoint can be cancelled."""
-    kind = kind_of(endpoint)
-    return kind is not None and kind.cancel is not None
-
-
 def read_started(path: str, reply: Document) -> Document:
     """
     Return the reply to a start as a generation's queue would have answered.
@@ -171,7 +165,7 @@ def read_state(endpoint: str, job_id: str, reply: Document) -> Document:
 
 def read_by_others(reply: Mapping[str, Any], endpoint: str | None) -> tuple[Document, str | None]:
     """
-    Return the reply to a start that somebody else received, as a generation's, and its endpoint.
+    Return the reply to a start that another client received, as a generation's, and its endpoint.
 
     :param reply: the reply.
     :param endpoint: the endpoint that the user names, if any; the ``status_url`` of a workflow's run tells it, too.

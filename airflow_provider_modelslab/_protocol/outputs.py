@@ -2,7 +2,7 @@
 Where the outputs of a finished job stand in its reply: the only place that knows the fields and their shapes.
 
 An output is a URL, a text or embedded data (a string), or a structured result such as a transcript with the times of
-its words (a JSON object or list), which stays whole. Pure and total: whatever a reply holds, reading it raises nothing.
+its words (a JSON object or list), which stays whole. Pure and total: reading a reply raises nothing.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ def find_future_links(document: Mapping[str, Any]) -> list[str]:
 
 def find_other_links(document: Mapping[str, Any]) -> list[str]:
     """Return the further URLs of a reply that says ``success``: neither its outputs nor their copies."""
-    taken = [*filter(_is_text, find_outputs(document)), *find_copies(document)]
+    taken = [*find_outputs(document), *find_copies(document)]
     every = (file for field in ("output", *_ADDRESS_FIELDS) for file in _files_in(document.get(field)))
     return [file for file in dict.fromkeys(every) if file not in taken]
 
 
 def as_text(output: Output) -> str:
-    """Return an output as one text, the same whatever order a database gives the fields of an object."""
+    """Return an output as one text, the same in every order of the fields of an object: databases change it."""
     return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, sort_keys=True)
 
 
@@ -169,7 +169,3 @@ def _files_in(value: Any) -> Iterator[str]:
 
 def _is_file(text: str) -> bool:
     return _ADDRESS.match(text) is not None or _BASE64.fullmatch(text[:_HEAD]) is not None
-
-
-def _is_text(output: Output) -> bool:
-    return isinstance(output, str)

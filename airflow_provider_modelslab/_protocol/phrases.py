@@ -56,7 +56,7 @@ _COMPLAINTS = (
     r"invalid (model|image|audio|video|voice|prompt|parameter|url|width|height)",  # clients
 )
 
-# ModelsLab took nothing, whatever the HTTP status: "try again later" alone does not say so.
+# ModelsLab took nothing, with any HTTP status: "try again later" alone does not say so.
 _NOT_ACCEPTED = frozenset(
     {Verdict.INVALID_KEY, Verdict.NO_CREDITS, Verdict.NOT_IN_PLAN, Verdict.REFUSED, Verdict.RATE_LIMITED}
 )

@@ -44,7 +44,7 @@ RATE_LIMIT_PAUSE = 30.0
 """Seconds to pause after a rate limit that names no time of its own."""
 
 LONGEST_PAUSE = 3600.0
-"""Seconds to pause at the most, whatever a reply asks for: a broken proxy must not silence an account for ever."""
+"""Seconds to pause at the most: a broken proxy that asks for more must not silence an account for ever."""
 
 _LONGEST_ETA = 7 * 86400.0
 """A longer estimate cannot be meant."""
@@ -93,7 +93,7 @@ def read_fetch_reply(received: HttpReply | NoReply, job: Job, key: str = "") -> 
         return _reply(Verdict.TRANSIENT, _about(job, redirected, key), received, {})
     document = parse_json(received.body, key)
     if document is None:
-        # A page is a proxy's or a firewall's, whatever its status: no answer of ModelsLab's, and it may pass.
+        # A proxy or a firewall answers with a page, and any status: that is no answer of ModelsLab's, and it may pass.
         verdict = Verdict.TRANSIENT if _is_page(received) else _WITHOUT_JSON.get(received.status, Verdict.TRANSIENT)
         status: JobStatus = "failed" if verdict is Verdict.REFUSED else job.status
         return _reply(verdict, replace(_about(job, _not_json(received), key), status=status), received, {})
@@ -139,7 +139,7 @@ def read_submission_reply(
         message = f"the reply names no job that can be polled; {_fields_of(document)}"
         return _reply(Verdict.AMBIGUOUS, replace(job, message=message), received, document)
     if verdict in (Verdict.RATE_LIMITED, *ACCOUNT_VERDICTS) and job.id:
-        verdict = Verdict.AMBIGUOUS  # A refusal that names a job may be none: nobody may submit that again.
+        verdict = Verdict.AMBIGUOUS  # A refusal that names a job may be none: it must not be submitted again.
     return _reply(verdict, job, received, document)
 
 
@@ -189,7 +189,7 @@ def read_count_reply(received: HttpReply | NoReply, key: str = "") -> int | None
 
 def job_of_reply(reply: Mapping[str, Any], endpoint: str | None, base_url: str | None = None) -> Job:
     """
-    Return the job of a submission reply that somebody else received, for example a plain HTTP task.
+    Return the job of a submission reply that another client received, for example a plain HTTP task.
 
     :param reply: the reply's JSON object, as :func:`sanitize` returns it.
     :param endpoint: the family to assume where the reply has no ``fetch_result``.
@@ -221,7 +221,7 @@ def job_of_reply(reply: Mapping[str, Any], endpoint: str | None, base_url: str |
 
 # --- verdicts -------------------------------------------------------------------------------------------
 
-# What the status alone says, whatever the body; repeating cannot help with any of these.
+# What the status alone says, with any body; repeating cannot help with any of these.
 _BY_HTTP_STATUS = {
     400: Verdict.REFUSED,
     401: Verdict.INVALID_KEY,
@@ -294,7 +294,7 @@ def _error_verdict(word: str, document: dict[str, Any]) -> Verdict:
     messages = _messages(document)
     # Hints are marketing as often as not: they count only where there is no message.
     told = next(filter(None, map(verdict_of, messages or _texts(document, _HINT_FIELDS))), None)
-    if word == "failed":  # This is about the job, whatever its message quotes.
+    if word == "failed":  # This is about the job: its message may quote anything.
         return Verdict.NOT_FOUND if told is Verdict.NOT_FOUND else Verdict.FAILED
     if told is not None:
         return told
@@ -524,7 +524,7 @@ def _number(value: Any, most: float = sys.float_info.max) -> float | None:
 
 
 def _copies(document: dict[str, Any], outputs: int) -> list[str]:
-    """Return the copies of so many outputs: one of each, or else no more than somebody looks at."""
+    """Return the copies of so many outputs: one of each, or else no more than have a use."""
     links = find_copies(document)
     one_for_each = len(links) == outputs and all(len(link) <= MAX_LINKS for link in links)
     return links if one_for_each else fitting(links, MAX_LINKS)

@@ -69,7 +69,7 @@ def report_files(files: Iterable[tuple[Job, Sequence[str]]], output_path: str, b
                 collector.add_input_asset(folder, uri=source)
             for path in paths:
                 collector.add_output_asset(folder, uri=file_uri(path), asset_extra={SOURCE: source})
-    except Exception as error:  # the files are there, whatever becomes of their lineage
+    except Exception as error:  # the files are stored, also without their lineage
         _log.warning("The lineage of the stored files was not reported (%s)", type(error).__name__)
 
 

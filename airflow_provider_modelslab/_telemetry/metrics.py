@@ -260,5 +260,5 @@ def _emit(metric: Metric, value: float, *tags: str) -> None:
             Stats.timing(metric.name, 1000 * value, tags=named)  # of a timedelta, Airflow 2.11 makes seconds for some
         else:
             Stats.gauge(metric.name, value, tags=named)
-    except Exception:  # whatever a backend of metrics raises is no matter of the task
+    except Exception:  # no error of a metrics backend may end the task
         _log.debug("Metric %s was not emitted", metric.name, exc_info=True)
