@@ -186,7 +186,7 @@ def test_a_task_that_is_cleared_after_its_success_counts_nothing_again(
 def test_a_pause_of_polls_on_a_worker_counts_once_however_many_meet_it(server: RawServer, stats: RecordedStats):
     server.answer(reply({"status": "error", "message": "Too Many Attempts.", "retry_after": 100}, 429))
     jobs = [Job(str(number), "v6/video") for number in range(30)]
-    ModelsLabHook().poll_many(jobs)
+    ModelsLabHook().poller.poll_many(jobs)
     assert stats.totals("paused_seconds") == {("polls",): pytest.approx(100, abs=2)}
 
 
