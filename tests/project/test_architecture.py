@@ -40,10 +40,12 @@ OUTSIDERS = {
     "tests/unit",
     "tests/wire",
     "tests/support",
-    # What they measure or describe has no public name: the requests of the transport, the schedule, the storing of files.
+    # What they measure or describe has no public name: the requests of the transport, the schedule, the storing of files,
+    # the tables behind pages.
     "benchmarks/ceiling.py",
     "benchmarks/loop_stalls.py",
     "dev/reference.py",
+    "tests/project/test_pages.py",
     "benchmarks/end_to_end.py",
     "benchmarks/save_outputs.py",
     "benchmarks/schedule_study.py",
