@@ -227,7 +227,7 @@ class ModelsLabHook(BaseHook):
         """
         with argument_errors():
             content = file if isinstance(file, bytes) else read_input(file, "file")
-            check_size(content, "file")
+            check_size(len(content), "file")
         reply = _repeat(self.options, self.client.upload, data_url(content))
         if reply.verdict is Verdict.SUCCESS and is_url(url := reply.job.outputs[0]):
             return url

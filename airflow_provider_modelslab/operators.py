@@ -30,6 +30,7 @@ from airflow_provider_modelslab._protocol.arguments import (
     parse_optional,
     parse_output_path,
     parse_seconds,
+    without_path_types,
 )
 from airflow_provider_modelslab._protocol.formatting import one_line
 from airflow_provider_modelslab._protocol.prices import parse_prices
@@ -42,7 +43,6 @@ from airflow_provider_modelslab._tasks.arguments import (
     judge_storing,
     refuse_storing,
     rendered_for,
-    without_path_types,
 )
 from airflow_provider_modelslab._tasks.batches import Item, items_of, manifest, refuse_keys
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of

@@ -30,6 +30,7 @@ from airflow_provider_modelslab._protocol.arguments import (
     parse_optional,
     parse_output_path,
     parse_seconds,
+    without_path_types,
 )
 from airflow_provider_modelslab._protocol.templates import refuse_task
 from airflow_provider_modelslab._tasks.arguments import (
@@ -38,7 +39,6 @@ from airflow_provider_modelslab._tasks.arguments import (
     judge_storing,
     refuse_storing,
     rendered_for,
-    without_path_types,
 )
 from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit_of
 from airflow_provider_modelslab._tasks.events import job_records, read_event

@@ -186,6 +186,11 @@ def parse_if_exists(value: Any) -> IfExists:
     return choice
 
 
+def without_path_types(value: Any) -> Any:
+    """Return a path object as text: Airflow renders templates in texts, and its database stores them."""
+    return str(value) if isinstance(value, os.PathLike) or hasattr(value, "fs") else value
+
+
 def parse_output_path(value: Any, argument: str = "output_path") -> str:
     """
     Return the URL or the absolute path of a folder.
@@ -194,7 +199,7 @@ def parse_output_path(value: Any, argument: str = "output_path") -> str:
     :param argument: the name of the argument, for the error.
     :raises ValueError: it is neither, or relative.
     """
-    path = str(value) if isinstance(value, os.PathLike) or hasattr(value, "fs") else value
+    path = without_path_types(value)
     if not isinstance(path, str) or not re.match(r"/|[a-z][\w+.-]*://.", path) or "\0" in path:
         raise ValueError(
             f"{argument} must be a URL such as 's3://aws_default@bucket/folder/' or an absolute path, not "
@@ -281,5 +286,4 @@ def _list(value: Any) -> list[Any]:
 
 def _moment(value: Any) -> float | None:
     """Return seconds since the epoch, or ``None`` for what is no such number."""
-    known = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _YEAR_5000
-    return float(value) if known else None
+    return float(value) if _is_number(value) and 0 < value < _YEAR_5000 else None

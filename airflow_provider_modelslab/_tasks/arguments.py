@@ -7,7 +7,6 @@ not retry it.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -66,11 +65,6 @@ def rendered_for(operator: BaseOperator) -> Callable[[Any], bool]:
 def is_mapped(operator: BaseOperator) -> bool:
     """Whether a task is one instance of a mapped task: then it is made when it runs, with values of upstreams."""
     return bool(getattr(operator, "_BaseOperator__from_mapped", False))
-
-
-def without_path_types(output_path: Any) -> Any:
-    """Return a path object as text: Airflow renders templates in texts, and its database stores them."""
-    return str(output_path) if isinstance(output_path, os.PathLike) or hasattr(output_path, "fs") else output_path
 
 
 def judge_storing(output_path: Any, if_exists: Any, return_files: bool, is_final: Callable[[Any], bool]) -> None:

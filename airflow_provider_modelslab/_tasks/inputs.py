@@ -78,17 +78,22 @@ def read_input(path: Any, argument: str) -> bytes:
         raise ValueError(f"{argument}: the file {path} cannot be read: {error}") from None
     except Exception as error:  # each store has errors of its own
         raise ValueError(f"{argument}: the file {path} cannot be read ({type(error).__name__})") from None
-    _check(size, f"{argument}: the file {path}")
+    check_size(size, f"{argument}: the file {path}")
     return content
 
 
-def check_size(content: bytes, argument: str) -> None:
+def check_size(size: int, what: str) -> None:
     """
-    Refuse a content that ModelsLab does not take.
+    Refuse a file that ModelsLab does not take.
 
+    :param size: its bytes.
+    :param what: what the user calls it, for the error.
     :raises ValueError: it is empty or too large.
     """
-    _check(len(content), argument)
+    if not size:
+        raise ValueError(f"{what} is empty")
+    if size > MAX_BYTES:
+        raise ValueError(f"{what} has {size} bytes, and ModelsLab takes {MAX_BYTES} (5 MB) at most")
 
 
 def data_url(content: bytes) -> str:
@@ -185,10 +190,3 @@ def _unchanged(file: InputFile) -> bytes:
     if sha256(content).hexdigest() != file.digest:
         raise ValueError(f"payload: the file {file.path} has changed since the task started: clear the task")
     return content
-
-
-def _check(size: int, what: str) -> None:
-    if not size:
-        raise ValueError(f"{what} is empty")
-    if size > MAX_BYTES:
-        raise ValueError(f"{what} has {size} bytes, and ModelsLab takes {MAX_BYTES} (5 MB) at most")
