@@ -28,7 +28,7 @@ from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.poller import ConnectionMoved
 from airflow_provider_modelslab._polling.waits import JobWaits
 from airflow_provider_modelslab._polling.worker_poller import WorkerPoller, count_poll
-from airflow_provider_modelslab._protocol.arguments import parse_jobs, parse_seconds
+from airflow_provider_modelslab._protocol.arguments import parse_jobs, parse_optional, parse_seconds
 from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment
 from airflow_provider_modelslab._protocol.masking import secrets_in
 from airflow_provider_modelslab._protocol.phrases import says_only_running
@@ -258,7 +258,7 @@ class ModelsLabHook(BaseHook):
         job = _one_job(job_id, endpoint, self.options)
         with argument_errors():
             seconds = parse_seconds(timeout, "timeout")
-            pace = None if poke_interval is None else parse_seconds(poke_interval, "poke_interval")
+            pace = parse_optional(parse_seconds, poke_interval, "poke_interval")
         end = self.pacing.clock.monotonic() + seconds
         waits = JobWaits([job], self.pacing, pace)
         self.poller.poll(waits, waits.unfinished())

@@ -354,7 +354,7 @@ def is_generation(path: str) -> bool:
 
 
 def _size(parameters: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return width and height of the pictures that a submission asks for; ``None`` for whatever size they have."""
+    """Return width and height of the pictures that a submission asks for; ``None`` where it names neither."""
     if parameters.keys().isdisjoint({"width", "height"}):
         return None
     return _pixels(parameters.get("width")), _pixels(parameters.get("height"))

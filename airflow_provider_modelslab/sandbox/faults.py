@@ -175,7 +175,7 @@ class RequestLimit:
         self._counted = float("-inf")
 
     def admits(self, now: float) -> bool:
-        """Return whether a request that comes now is one too many, and count it if it is not."""
+        """Return whether a request that comes now is taken, and count it if it is."""
         self._left = min(self._most, self._left + (now - self._counted) * self._per_second)
         self._counted = now
         if self._left < 1:

@@ -323,7 +323,7 @@ def test_a_batch_costs_three_writes_per_job_and_no_more_reads_than_it_has_receip
 
 
 def test_the_same_try_once_more_counts_as_cleared(store):
-    """As with ``dag.test()``, which makes the run anew."""
+    """As with ``dag.test()``, which makes the run again."""
     finish(ledger(store, "ab"), done(1), job(2, status="failed"))
     again = ledger(store, "ab")
     assert set(again.jobs) == {0}
