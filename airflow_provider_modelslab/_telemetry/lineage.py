@@ -25,6 +25,8 @@ SCHEME = "modelslab"
 SOURCE = "modelslab_job"
 """The field in the ``extra`` of a file's asset that names its job."""
 
+_PLAIN_IN_PATHS = "/:@!$&'()*+,;=~"
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,12 +43,16 @@ def job_uri(job: Job, base_url: str | None) -> str:
 
 
 def file_uri(path: str) -> str:
-    """Return the URI of a stored file, without the connection that stands before its bucket."""
+    """
+    Return the URI of a stored file, without the connection that stands before its bucket.
+
+    What means something else in a URI is escaped: Airflow drops all behind a ``#``, and Airflow 2 takes only ASCII.
+    """
     if path.startswith("/"):
-        return f"file://{path}"
+        path = f"file://{path}"
     scheme, _, rest = path.partition("://")
     place, slash, name = rest.partition("/")
-    return f"{scheme}://{place.rpartition('@')[2]}{slash}{name}"
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{quote(name, safe=_PLAIN_IN_PATHS)}"
 
 
 def report_files(files: Iterable[tuple[Job, Sequence[str]]], output_path: str, base_url: str | None) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -112,6 +113,13 @@ def test_the_collector_has_each_stored_file_with_its_job_as_the_source(task, tmp
     assert sandbox.key not in str(told)
 
 
+def test_a_folder_of_any_name_has_each_of_its_files_reported(tmp_path):
+    with Sandbox(duration=0.2) as sandbox:
+        told = executed("sensor", tmp_path / "Füchse & #1?", tmp_path / "home", sandbox.connection)
+    assert [uri for uri, _ in told["outputs"]] == [file_uri(file) for file in told["files"]]
+    assert len({unquote(urlsplit(uri).path) for uri, _ in told["outputs"]} & set(told["files"])) == 4
+
+
 def test_files_that_an_earlier_task_has_stored_keep_their_source(tmp_path):
     arguments = "operator that reuses", tmp_path / "outputs", tmp_path / "home"
     with Sandbox(duration=0.2) as sandbox:
@@ -158,6 +166,8 @@ def test_openlineage_is_told_which_task_made_which_file_from_which_job(task, tmp
         ("file:///data/a.png", "file:///data/a.png"),
         ("s3://aws_default@bucket/run/a.png", "s3://bucket/run/a.png"),
         ("gs://bucket/a@b.png", "gs://bucket/a@b.png"),
+        ("/runs/manual__2026-11-28T12:00:00+00:00/a.png", "file:///runs/manual__2026-11-28T12:00:00+00:00/a.png"),
+        ("/data/50% of #1?/b ä.png", "file:///data/50%25%20of%20%231%3F/b%20%C3%A4.png"),
     ],
 )
 def test_a_file_is_named_without_the_connection(path, uri):
