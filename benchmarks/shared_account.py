@@ -30,7 +30,7 @@ from stand_in import PROCESSES
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from airflow_provider_modelslab.sandbox import Sandbox
-from tests.support.shared_account import Session, Shares, shares, simulate
+from tests.support.shared_account import Account, Bucket, Session, Shares, SlidingWindow, Windows, shares, simulate
 
 LIMIT = CEILING = 10.0
 HOUR = 3600.0
@@ -53,8 +53,8 @@ def one_is_late(count: int) -> Callable[[Random], list[Session]]:
     return lambda random: [*start_apart(count - 1)(random), Session(starts=2 * HOUR)]
 
 
-SCENES: dict[str, tuple[Callable[[Random], list[Session]], float, dict[str, float]]] = {
-    # (sessions, when what is measured begins, how the account differs)
+SCENES: dict[str, tuple[Callable[[Random], list[Session]], float, dict[str, Any]]] = {
+    # (sessions, when what is measured begins, how the account or the ceiling differs)
     "2 triggerers": (start_apart(2), HOUR, {}),
     "3 triggerers": (start_apart(3), HOUR, {}),
     "5 triggerers": (start_apart(5), HOUR, {}),
@@ -62,9 +62,24 @@ SCENES: dict[str, tuple[Callable[[Random], list[Session]], float, dict[str, floa
     "3, of which one leaves an hour before": (one_leaves(3), 3 * HOUR, {}),
     "5, of which one leaves an hour before": (one_leaves(5), 3 * HOUR, {}),
     "3, of which one comes an hour before": (one_is_late(3), 3 * HOUR, {}),
-    "3, refusals ask for 1 s": (start_apart(3), HOUR, {"pause": 1.0}),
+    "3, refusals ask for 1 s": (start_apart(3), HOUR, {"account": lambda: Bucket(LIMIT, 1.0)}),
     "3, `requests_per_second` twice the limit": (start_apart(3), HOUR, {"ceiling": 2 * LIMIT}),
     "3, `requests_per_second` half the limit": (start_apart(3), HOUR, {"ceiling": LIMIT / 2}),
+    "3, 600 a minute, refusals ask for the rest of it": (
+        start_apart(3),
+        HOUR,
+        {"account": lambda: Windows(LIMIT, 60.0)},
+    ),
+    "8, 600 a minute, refusals ask for the rest of it": (
+        start_apart(8),
+        HOUR,
+        {"account": lambda: Windows(LIMIT, 60.0)},
+    ),
+    "3, 600 a minute": (start_apart(3), HOUR, {"account": lambda: Windows(LIMIT, 60.0, 30.0)}),
+    "3, 600 in any minute": (start_apart(3), HOUR, {"account": lambda: SlidingWindow(LIMIT, 60.0, 30.0)}),
+    "3, 10 in each second, refusals ask for 1 s": (start_apart(3), HOUR, {"account": lambda: Windows(LIMIT, 1.0, 1.0)}),
+    "3, 10 in each second": (start_apart(3), HOUR, {"account": lambda: Windows(LIMIT, 1.0, 30.0)}),
+    "3, 10 in any second": (start_apart(3), HOUR, {"account": lambda: SlidingWindow(LIMIT, 1.0, 30.0)}),
 }
 
 
@@ -84,10 +99,10 @@ def simulated(seeds: int) -> None:
         _say(f"| {' | '.join((name, *figures))} |")
 
 
-def _outcome(scene: Callable[[Random], list[Session]], begin: float, differing: dict[str, float], seed: int) -> Shares:
+def _outcome(scene: Callable[[Random], list[Session]], begin: float, differing: dict[str, Any], seed: int) -> Shares:
     sessions, end = scene(Random(seed)), begin + 3 * HOUR
-    account = {"limit": LIMIT, "ceiling": CEILING, "pause": 30.0, **differing}
-    simulate(sessions, **account, seconds=end, seed=seed)
+    account: Account = differing.get("account", lambda: Bucket(LIMIT, 30.0))()
+    simulate(sessions, account, ceiling=differing.get("ceiling", CEILING), seconds=end, seed=seed)
     return shares(sessions, LIMIT, begin, end)
 
 

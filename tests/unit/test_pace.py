@@ -18,7 +18,16 @@ from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab.jobs import Job
 from tests.support.pacing import SimulatedClock, simulated
-from tests.support.shared_account import Session, Shares, shares, simulate
+from tests.support.shared_account import (
+    Account,
+    Bucket,
+    Session,
+    Shares,
+    SlidingWindow,
+    Windows,
+    shares,
+    simulate,
+)
 
 HOUR = 3600.0
 
@@ -80,11 +89,17 @@ def test_no_refusals_stop_it_or_bring_it_above_its_ceiling(refusals, ceiling):
 
 
 def together(
-    sessions: list[Session], begin: float, *, pause: float = 30.0, seed: int = 1, limit: float = 10.0
+    sessions: list[Session],
+    begin: float,
+    *,
+    pause: float = 30.0,
+    seed: int = 1,
+    limit: float = 10.0,
+    account: Account | None = None,
 ) -> Shares:
     """Return what comes of an account in the three hours from a moment on."""
     end = begin + 3 * HOUR
-    simulate(sessions, limit=limit, ceiling=10.0, pause=pause, seconds=end, seed=seed)
+    simulate(sessions, account or Bucket(limit, pause), ceiling=10.0, seconds=end, seed=seed)
     return shares(sessions, limit, begin, end)
 
 
@@ -101,6 +116,44 @@ def test_sessions_that_start_at_different_times_share_an_account_fairly(count, p
     random = Random(count)
     sessions = [Session(random.uniform(0, 900)) for _ in range(count)]
     check(together(sessions, begin=HOUR, pause=pause), pause)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize(
+    ("limiter", "used"),
+    [
+        (lambda: Windows(10.0, 60.0), 0.95),
+        (lambda: Windows(10.0, 60.0, 30.0), 0.89),
+        (lambda: Windows(10.0, 1.0, 1.0), 0.88),
+        (lambda: SlidingWindow(10.0, 60.0, 30.0), 0.9),
+    ],
+    ids=["a minute", "a minute, asking for 30 s", "a second", "any minute"],
+)
+def test_accounts_that_count_in_windows_are_shared_too(limiter, used, count):
+    sessions = [Session(100.0 * number) for number in range(count)]
+    outcome = together(sessions, begin=HOUR, account=limiter())
+    assert outcome.used >= used
+    assert outcome.refused <= 0.02
+    assert outcome.ratio <= 2.0
+    assert outcome.longest_gap <= 60.0
+
+
+def test_after_short_pauses_sessions_settle_within_minutes():
+    sessions = [Session(), Session(1.0), Session(2.0)]
+    simulate(sessions, Bucket(10.0, 1.0), ceiling=10.0, seconds=600.0, seed=1)
+    outcome = shares(sessions, 10.0, 300.0, 600.0)
+    assert outcome.used >= 0.95
+    assert outcome.refused <= 0.02
+    assert outcome.ratio <= 2.0
+
+
+def test_a_loop_that_is_late_now_and_then_keeps_the_pace():
+    pace, random, now, started = Pace(10.0), Random(1), 0.0, 0
+    while now < 60.0:
+        now += max(0.0, pace.delay(now)) + random.uniform(0.0, 0.015)
+        pace.start(now)
+        started += 1
+    assert started == pytest.approx(600, abs=2)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
