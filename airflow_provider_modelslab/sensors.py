@@ -158,7 +158,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Poll the jobs, wait for those in progress in the triggerer or here, and return the output URLs."""
         clock = ModelsLabHook.pacing.clock
-        began = clock.monotonic()
+        began, wall = clock.monotonic(), clock.wall()
         with self._failures_skipped():
             hook, waits = self._start(context)
             if not waits.jobs():
@@ -170,7 +170,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
             with self._records_kept(context, waits):
                 self._poll_until_one_is_unfinished(hook, waits)
                 if not self.paced_by_user:
-                    hook.poller.wait_briefly(waits, began + self.timeout)
+                    limit = deadline_of(context, self, self.timeout, wall) - wall
+                    hook.poller.wait_briefly(waits, began + limit)
             if not waits.unfinished():
                 return self._finish(context, hook, waits.jobs())
             # By the wall clock as the trigger will read it: it may have been set since the task began.

@@ -141,8 +141,8 @@ class ModelsLabJobTrigger(BaseTrigger):
                 self.log.warning("%s", told)
 
     async def _settle(self) -> None:
-        """Wait until the scheduler has heard of the deferral, however the wall clock was set since."""
-        if self.deferred is not None:
+        """Wait until the scheduler, if there is one, has heard of the deferral, however the wall clock was set."""
+        if self.deferred is not None and self.task_instance is not None:  # None in dag.test()
             settling = self.pacing.policy.settling
             await asyncio.sleep(min(self.deferred + settling - self.pacing.clock.wall(), settling))
 

@@ -7,6 +7,7 @@ a wait, and when to poll again, stands in :mod:`airflow_provider_modelslab._poll
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -135,7 +136,7 @@ class WorkerPoller:
 
     def wait_briefly(self, waits: JobWaits, end: float, max_pending: int | None = 0) -> None:
         """
-        Block for a few seconds where enough jobs may be finished by then: a deferral would cost more.
+        Block for a few seconds where enough jobs may be finished by then, or the time over: a deferral would cost more.
 
         Only where the jobs are so few that each may be polled every second: a triggerer polls many at a steady pace.
 
@@ -147,7 +148,8 @@ class WorkerPoller:
         now, most = self.pacing.clock.monotonic(), self.pacing.policy.brief_wait
         if len(waits.unfinished()) > self.client.options.requests_per_second:
             return
-        if (end - now if max_pending is None else waits.likely_left(max_pending)) <= most:
+        likely_left = math.inf if max_pending is None else waits.likely_left(max_pending)
+        if min(likely_left, end - now) <= most:
             self.wait(waits, min(end, now + most), max_pending)
 
     def _take_replies(self, waits: Sequence[JobWait]) -> None:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 TRIGGER_GRACE = timedelta(minutes=2)
 """How much later than the trigger's own deadline Airflow may end a deferral: a backstop, should the trigger be lost."""
 
+TIME_TO_TELL = 1.0
+"""
+Seconds by which a wait ends before the ``execution_timeout``, at most a quarter of it: so it is the task that fails and
+says which jobs were not done, and not Airflow that breaks it off.
+"""
+
 TIME_TO_RESUME = 20.0
 """Seconds that Airflow 2 may need to resume a task: so much before its ``execution_timeout`` the wait ends."""
 
@@ -56,11 +62,11 @@ def deadline_of(context: Context, operator: BaseOperator, timeout: float, starte
     if operator.execution_timeout is None:
         return started + timeout
     limit = operator.execution_timeout.total_seconds()
-    if not AIRFLOW_V_3_0_PLUS:
-        # Airflow 2 counts from the start of the try and ends a task that resumes too late without asking it.
-        started_before = max(0.0, started - context["ti"].start_date.timestamp())
-        limit = max(0.0, limit - started_before - min(TIME_TO_RESUME, limit / 4))
-    return started + min(timeout, limit)
+    if AIRFLOW_V_3_0_PLUS:
+        return started + min(timeout, limit - min(TIME_TO_TELL, limit / 4))
+    # Airflow 2 counts from the start of the try and ends a task that resumes too late without asking it.
+    started_before = max(0.0, started - context["ti"].start_date.timestamp())
+    return started + min(timeout, max(0.0, limit - started_before - min(TIME_TO_RESUME, limit / 4)))
 
 
 def defer(operator: BaseOperator, trigger: BaseTrigger, deadline: float) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -143,6 +144,36 @@ def test_the_timeout_ends_a_short_wait_too(raw_server, monkeypatch, clock, conte
     assert clock.monotonic() - 500.0 == pytest.approx(3.0)
 
 
+def test_an_execution_timeout_ends_a_short_wait_with_what_is_known(raw_server, monkeypatch, clock, context):
+    """Before Airflow breaks the task off, which would tell nothing of the jobs."""
+    serve(raw_server, monkeypatch, Jobs(clock, 600.0, eta=2.0))
+    limit = timedelta(seconds=4)
+    for task in (sensor("1", execution_timeout=limit), operator(payload={"prompt": "a"}, execution_timeout=limit)):
+        began = clock.monotonic()
+        with pytest.raises(ModelsLabTimeout, match="execution_timeout of 4 s"):
+            task.execute(context)
+        assert clock.monotonic() - began <= 3.0
+        assert [job["status"] for job in context["ti"].xcoms.pop("jobs")] == ["processing"]
+
+
+def test_a_submission_that_is_repeated_in_some_seconds_is_awaited_on_the_worker(
+    raw_server, monkeypatch, clock, context
+):
+    """However long the jobs take that are in flight: a deferral would take longer than the pause."""
+    accepted = reply({"status": "processing", "id": 1, "eta": 600})
+    away = reply({"status": "error", "message": "Too Many Attempts.", "retry_after": 3}, 429)
+    second = reply({"status": "processing", "id": 2, "eta": 600})
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    answers = [accepted, away, second]
+    raw_server.answer_to = lambda request: (
+        reply({"status": "processing", "eta": 600}) if "/fetch" in path_of(request) else answers.pop(0)
+    )
+    with pytest.raises(TaskDeferred):
+        operator(payloads=[{"prompt": "a"}, {"prompt": "b"}]).execute(context)
+    assert answers == []
+    assert [job["id"] for job in context["ti"].xcoms["jobs"]] == ["1", "2"]
+
+
 def test_a_refusal_during_a_short_wait_fails_the_task_and_keeps_the_jobs(raw_server, monkeypatch, clock, context):
     running = reply({"status": "processing", "id": 1, "eta": 2.0})
     refused = reply({"status": "error", "message": "Invalid API key"}, 401)
@@ -169,6 +200,7 @@ def test_no_event_comes_before_the_scheduler_has_heard_of_the_deferral(monkeypat
     """However the wall clock was set meanwhile."""
     trigger = make_trigger(done)
     trigger.started, trigger.deadline, trigger.deferred = START, START + 600, START - ago
+    trigger.task_instance = RecordingTaskInstance()
     monkeypatch.setattr(type(trigger), "pacing", simulated(clock, settling=DEFAULT_POLICY.settling))
     began = clock.monotonic()
 
@@ -188,6 +220,13 @@ def test_an_error_is_told_no_sooner(monkeypatch):
     )
     set_policy(monkeypatch, connection_attempts=1, settling=0.5)
     deferred = time.time()
-    event = event_of(make_trigger([{"id": "1", "endpoint": "v6/video"}], deferred=deferred))
-    assert event["status"] == "error"
+    trigger = make_trigger([{"id": "1", "endpoint": "v6/video"}], deferred=deferred)
+    trigger.task_instance = RecordingTaskInstance()
+    assert event_of(trigger)["status"] == "error"
     assert time.time() - deferred >= 0.5
+
+
+def test_where_there_is_no_scheduler_no_event_waits_for_it(monkeypatch, done):
+    """As in ``dag.test()``."""
+    set_policy(monkeypatch, settling=1000.0)
+    assert event_of(make_trigger(done, deferred=time.time()))["status"] == "finished"
