@@ -220,8 +220,8 @@ class ModelsLabJobTrigger(BaseTrigger):
                 break
             await records.update()
             news = await subscription.wait(min(end, progress.due, records.due) - clock.monotonic())
-        poller.count_ends(begun)
         jobs = await asyncio.to_thread(job_records, waits.jobs())  # where they are many, it takes a second
+        poller.count_ends(begun)
         if refusal is not None:
             return write_error(refusal.job.message, jobs, self.state, refusal.verdict)
         if not unfinished and self.max_pending is not None:

@@ -124,7 +124,7 @@ def test_sessions_that_start_at_different_times_share_an_account_fairly(count, p
     [
         (lambda: Windows(10.0, 60.0), 0.95),
         (lambda: Windows(10.0, 60.0, 30.0), 0.89),
-        (lambda: Windows(10.0, 1.0, 1.0), 0.88),
+        (lambda: Windows(10.0, 1.0, 1.0), 0.84),
         (lambda: SlidingWindow(10.0, 60.0, 30.0), 0.9),
     ],
     ids=["a minute", "a minute, asking for 30 s", "a second", "any minute"],

@@ -169,7 +169,7 @@ def test_a_submission_that_is_repeated_in_some_seconds_is_awaited_on_the_worker(
         reply({"status": "processing", "eta": 600}) if "/fetch" in path_of(request) else answers.pop(0)
     )
     with pytest.raises(TaskDeferred):
-        operator(payloads=[{"prompt": "a"}, {"prompt": "b"}]).execute(context)
+        operator(payloads=[{"prompt": "a"}, {"prompt": "b"}], max_in_flight=2).execute(context)
     assert answers == []
     assert [job["id"] for job in context["ti"].xcoms["jobs"]] == ["1", "2"]
 
