@@ -198,7 +198,7 @@ def done(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> list[dict[st
 @pytest.mark.parametrize(("ago", "waits"), [(0.0, 8.0), (3.0, 5.0), (60.0, 0.0), (-7200.0, 8.0)])
 def test_no_event_comes_before_the_scheduler_has_heard_of_the_deferral(monkeypatch, clock, done, ago, waits):
     """However the wall clock was set meanwhile."""
-    trigger = make_trigger(done)
+    trigger: Any = make_trigger(done)
     trigger.started, trigger.deadline, trigger.deferred = START, START + 600, START - ago
     trigger.task_instance = RecordingTaskInstance()
     monkeypatch.setattr(type(trigger), "pacing", simulated(clock, settling=DEFAULT_POLICY.settling))
@@ -220,7 +220,7 @@ def test_an_error_is_told_no_sooner(monkeypatch):
     )
     set_policy(monkeypatch, connection_attempts=1, settling=0.5)
     deferred = time.time()
-    trigger = make_trigger([{"id": "1", "endpoint": "v6/video"}], deferred=deferred)
+    trigger: Any = make_trigger([{"id": "1", "endpoint": "v6/video"}], deferred=deferred)
     trigger.task_instance = RecordingTaskInstance()
     assert event_of(trigger)["status"] == "error"
     assert time.time() - deferred >= 0.5
