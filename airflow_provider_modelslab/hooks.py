@@ -28,7 +28,13 @@ from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.poller import ConnectionMoved
 from airflow_provider_modelslab._polling.waits import JobWaits
 from airflow_provider_modelslab._polling.worker_poller import WorkerPoller, count_poll
-from airflow_provider_modelslab._protocol.arguments import parse_jobs, parse_optional, parse_seconds
+from airflow_provider_modelslab._protocol.arguments import (
+    flatten_jobs,
+    parse_family,
+    parse_job,
+    parse_optional,
+    parse_seconds,
+)
 from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment
 from airflow_provider_modelslab._protocol.masking import secrets_in
 from airflow_provider_modelslab._protocol.phrases import says_only_running
@@ -540,7 +546,8 @@ def _one_job(value: Job | Mapping[str, Any] | str | int, endpoint: str | None, o
     if isinstance(value, Job):
         return value
     with argument_errors():
-        jobs = parse_jobs(value, endpoint, options.base_url, options.key)
-    if len(jobs) != 1:
-        raise ModelsLabArgumentError(f"job_id must name one job, not {len(jobs)}: the sensor waits for many")
-    return jobs[0]
+        items = [item for item in flatten_jobs(value) if item is not None]
+        if len(items) != 1:
+            raise ValueError(f"job_id must name one job, not {len(items)}: the sensor waits for many")
+        family = None if endpoint is None else parse_family(endpoint)
+        return parse_job(items[0], "job_id", family, options.base_url, options.key)

@@ -66,7 +66,7 @@ def parse_jobs(value: Any, endpoint: Any = None, base_url: str | None = None, ke
     """
     family = None if endpoint is None else parse_family(endpoint)
     return [
-        _parse_job(item, position, family, base_url, key)
+        parse_job(item, f"jobs[{position}]", family, base_url, key)
         for position, item in enumerate(flatten_jobs(value))
         if item is not None
     ]
@@ -215,7 +215,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _parse_job(item: Any, position: int, endpoint: str | None, base_url: str | None, key: str) -> Job:
+def parse_job(item: Any, argument: str, endpoint: str | None, base_url: str | None, key: str) -> Job:
+    """
+    Return the job that a single value names; see :func:`parse_jobs`.
+
+    :param argument: what the user calls the value, for the error.
+    :param endpoint: its family, as :func:`parse_family` returns it, where the value does not say it itself.
+    """
     if isinstance(item, Job):
         return item
     if isinstance(item, (str, Mapping)):
@@ -228,7 +234,7 @@ def _parse_job(item: Any, position: int, endpoint: str | None, base_url: str | N
             return job_of_reply({"fetch_result": item}, endpoint, base_url)
         job_id = parse_job_id(item)
     except ValueError as error:
-        raise type(error)(f"jobs[{position}]: {error}") from None
+        raise type(error)(f"{argument}: {error}") from None
     if endpoint is None:
         raise ValueError(
             f"endpoint is missing: job {job_id} does not say its own; pass, for example, endpoint='v6/video'"

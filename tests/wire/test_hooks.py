@@ -310,8 +310,8 @@ def test_25_submissions_at_once_pass_5_queue_slots(full_sandbox: Sandbox, client
 @pytest.mark.parametrize(
     ("job_id", "endpoint", "name"),
     [
-        (True, "v3", "job id"),
-        ("a/b", "v3", "job id"),
+        (True, "v3", "^job_id: a job id"),
+        ("a/b", "v3", "^job_id: job id 'a/b'"),
         (1, None, "endpoint"),
         (1, "", "endpoint"),
         (1, VIDEO, "generation endpoint"),
