@@ -31,7 +31,7 @@ ON_ANOTHER_AIRFLOW := $(PARALLEL) $(VERSION_INDEPENDENT:%=--ignore=tests/%)
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help docs distributed demo test lint types unit system ui pictures system-oldest system-newest oldest matrix matrix-system \
-  airflow sandbox lock clean
+  airflow first-hour sandbox lock clean
 
 help:
 	@echo "make demo      run an example DAG on a real Airflow against the sandbox; FAULTS=failed=1 shows it failing"
@@ -40,6 +40,9 @@ help:
 	@echo "make airflow   Airflow's UI with the provider, the sandbox and the example DAGs, until Ctrl-C; PORT=8080"
 	@echo "               SANDBOX_PORT=8787 DAGS=folder DURATION=20 (seconds of a job) QUEUE=5 (slots) FAULTS=failed=0.2"
 	@echo "make sandbox   the sandbox alone"
+	@echo "make first-hour"
+	@echo "               what the README says, timed until a browser shows a picture: in plain Airflows and in a fresh clone;"
+	@echo "               ARGUMENTS='--airflow 3.3 --no-clone'"
 	@echo "make docs      the documentation as a site, in site/"
 	@echo "make oldest    what must hold on the oldest supported Airflow, in an environment of its own"
 	@echo "make matrix    the tests on every supported Airflow with every Python here; ONLY='--airflow 3.0 --python 3.12'"
@@ -76,7 +79,7 @@ ui: $(VENV)/installed
 	$(RUN) -m pytest tests/ui
 
 pictures: $(VENV)/installed
-	PICTURES=docs/pictures REQUIRE_BROWSER=1 $(RUN) -m pytest tests/ui -k pictures
+	PICTURES=docs/pictures REQUIRE_BROWSER=1 $(RUN) -m pytest tests/ui -k picture
 
 system-oldest: $(OLDEST_VENV)/installed
 	$(OLDEST_VENV)/bin/python -m pytest tests/system -m selection
@@ -93,6 +96,9 @@ matrix: $(UV)
 
 matrix-system: $(UV)
 	@$(UV_VENV)/bin/python dev/matrix.py --python $(SYSTEM_PYTHON) $(ONLY) -- $(SYSTEM_TESTS)
+
+first-hour: $(VENV)/installed $(UV)
+	@$(RUN) dev/first_hour.py $(ARGUMENTS)
 
 airflow: $(VENV)/installed
 	@$(RUN) dev/standalone.py $(if $(PORT),--port $(PORT)) $(if $(SANDBOX_PORT),--sandbox-port $(SANDBOX_PORT)) \

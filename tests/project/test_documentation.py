@@ -78,6 +78,7 @@ RUN_BY = {
 NOT_RUN = {
     "make airflow": "it goes on until somebody ends it, on fixed ports",
     "make distributed": "20 minutes, and Redis",
+    "make first-hour": "a quarter of an hour, on fixed ports",
     "make matrix-system": "an hour, and an environment for each Airflow",
     "make pictures": "it changes the pictures of the pages; make test runs the same tests without that",
     "make sandbox": "python -m airflow_provider_modelslab.sandbox, which is run",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import requests
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import XCom
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
+from airflow_provider_modelslab.sandbox import Sandbox, media
 from tests.ui.conftest import page_url, wait_for
 from tests.ui.records import failed, generated, job, waiting
 
@@ -422,16 +425,37 @@ def test_the_tab_of_a_run_shows_its_page(open_page, site, draws):
 
 # --- pictures for the documentation -----------------------------------------------------------------------
 
+AT_A_GLANCE = {"viewport": {"width": 1000, "height": 660}, "device_scale_factor": 1.5}
+"""As wide as the pages of forges nearly are, so that the text is readable there, and sharp."""
 
-def test_the_pictures_of_the_documentation(open_page, site, tell, draws, tmp_path, held, all_kinds):
+
+@pytest.fixture
+def take(tmp_path: Path) -> Callable[[Page, str], None]:
+    """Make a picture of a page, in the folder that ``make pictures`` names."""
     folder = Path(os.environ.get("PICTURES", tmp_path))
-    until = tmp_path / "until"
+
+    def screenshot(page: Page, name: str) -> None:
+        assert len(page.screenshot(path=folder / f"{name}.png")) < 200_000
+
+    return screenshot
+
+
+def drawn(sandbox: Sandbox, motif: str, prompt: str) -> dict:
+    """Generate until a picture has the motif that the prompt names."""
+    beginning = (Path(media.__file__).parent / f"{motif}.png").read_bytes()[:200]
+    while True:
+        record = generated(sandbox, "image", prompt)
+        if requests.get(record["outputs"][0], timeout=10).content.startswith(beginning):
+            return record
+
+
+def test_pictures_of_the_page(open_page, site, tell, tmp_path, held, take):
     jobs = [
-        *(
-            generated(held, "image", prompt)
-            for prompt in ("poster for a winter fair, flat colours", "the same poster, no text")
-        ),
-        *all_kinds[1:4],
+        drawn(held, "lighthouse", "a lighthouse at dusk, flat colours"),
+        drawn(held, "fox", "a fox in the snow"),
+        generated(held, "video", "the same lighthouse, slow motion"),
+        generated(held, "audio", "the sea is calm tonight"),
+        generated(held, "3d", "a gem, faceted"),
         job(
             "30000871",
             endpoint="v7/llm",
@@ -441,24 +465,46 @@ def test_the_pictures_of_the_documentation(open_page, site, tell, draws, tmp_pat
         failed("30000872", "something forbidden", "NSFW content detected: try another prompt"),
         waiting("30000873", "a castle above the clouds", eta=95, since=12),
     ]
-    run_id = tell(wait=False, xcoms={"jobs": jobs}, until=str(until))
-    address = page_url(site, "told", run_id, "tell")
+    until = tmp_path / "until"
+    address = page_url(site, "posters", tell("posters", wait=False, xcoms={"jobs": jobs}, until=str(until)), "generate")
     try:
-        for name, theme in {"outputs": "light", "outputs-dark": "dark"}.items():
-            page = open_page(address, viewport={"width": 1200, "height": 760}, color_scheme=theme)
-            expect(cards(page)).to_have_count(8, timeout=60_000)
-            wait_for(page, "[...document.querySelectorAll('.card img')].every((image) => image.naturalWidth > 0)")
-            wait_for(page, "document.querySelector('.card video').readyState === 4")
-            picture = page.screenshot(path=folder / f"{name}.png")
-            assert len(picture) < 200_000
-        page.get_by_role("button", name="Open poster for a winter fair, flat colours").click()
+        page = open_page(address, **AT_A_GLANCE)
+        expect(cards(page)).to_have_count(8, timeout=60_000)
+        wait_for(page, "[...document.querySelectorAll('.card img')].every((image) => image.naturalWidth > 0)")
+        wait_for(page, "document.querySelector('.card video').readyState === 4")
+        wait_for(page, "document.querySelector('.card video').networkState === 1")
+        take(page, "outputs")
+        page.get_by_role("button", name="Open a lighthouse at dusk, flat colours").click()
         wait_for(page, "document.querySelector('dialog img').naturalWidth > 0")
-        assert len(page.screenshot(path=folder / "output-large.png")) < 200_000
-        page = open_page(f"{site}/dags/draws/runs/{quote(draws)}", viewport={"width": 1400, "height": 860})
-        page.get_by_role("link", name="Outputs", exact=True).click()
-        frame = page.frame_locator("iframe")
-        expect(frame.locator(".card")).to_have_count(4)
-        frame.locator("img").last.evaluate("(image) => image.decode()")
-        assert len(page.screenshot(path=folder / "outputs-tab.png")) < 200_000
+        take(page, "output-large")
     finally:
         until.touch()
+
+
+def test_the_picture_of_the_tab(open_page, site, draws, take):
+    page = open_page(f"{site}/dags/draws/runs/{quote(draws)}/tasks/draw", **AT_A_GLANCE)
+    page.get_by_role("link", name="Outputs", exact=True).click()
+    frame = page.frame_locator("iframe")
+    expect(frame.locator(".card")).to_have_count(2)
+    frame.locator("img").last.evaluate("(image) => image.decode()")
+    take(page, "outputs-tab")
+
+
+def test_the_picture_of_a_choice(open_page, site, airflow, held, take):
+    motifs = {"fox": "a fox in the snow", "harbour": "a harbour in the rain", "lighthouse": "a lighthouse at dusk"}
+    records = [drawn(held, *each) for each in motifs.items()]
+    run_id = airflow.trigger("picks", {"xcoms": {"jobs": records, "files": []}})
+    airflow.wait_until(
+        lambda: airflow.is_parked(airflow.task_instance("picks", run_id, "pick")), 120, "nobody has been asked"
+    )
+    page = open_page(f"{site}/dags/picks/runs/{quote(run_id)}/tasks/pick/required_actions", user="admin", **AT_A_GLANCE)
+    wait_for(page, "[...document.querySelectorAll('img[src*=generations]')].filter((i) => i.naturalWidth).length === 3")
+    take(page, "choice")
+
+
+def test_the_picture_of_the_sandbox(open_page, take):
+    with Sandbox(duration=float("inf")) as sandbox:
+        for motif, prompt in {"fox": "a fox in the snow", "lighthouse": "a lighthouse at dusk"}.items():
+            drawn(sandbox, motif, prompt)
+        sandbox.submit("v6/video/text2video", {"prompt": "waves, slow motion"})
+        take(open_page(sandbox.url, **AT_A_GLANCE), "sandbox")

@@ -31,6 +31,11 @@ def told():
 
 
 @dag(schedule=None, start_date=START)
+def posters():
+    tell.override(task_id="generate")()
+
+
+@dag(schedule=None, start_date=START)
 def private_told():
     tell()
 
@@ -121,6 +126,7 @@ def waits():
 
 
 told()
+posters()
 private_told()
 told_mapped()
 draws()
