@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import requests
 from airflow_instance.processes import end_trees
@@ -269,6 +270,7 @@ def see(watch: Watch, airflow: Service, task: tuple[str, str], picture: Path, pa
         # As root, as in containers, Chromium runs only without its own sandbox.
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--no-proxy-server"])
         page = chromium.new_page(viewport={"width": 1280, "height": 800})
+        page.set_default_timeout(60_000)
         with watch.step("find the DAG in the UI" if password is None else "log in, and find the DAG in the UI"):
             page.goto(f"{URL}/dags/{dag_id}")
             if password is not None:
@@ -279,9 +281,9 @@ def see(watch: Watch, airflow: Service, task: tuple[str, str], picture: Path, pa
             airflow.wait_for(lambda: shown(page, f"dags/{dag_id}", 'button:has-text("Trigger")'))
         with watch.step("press *Trigger*, wait for the task"):
             page.get_by_role("button", name="Trigger").first.click()
-            page.get_by_role("dialog").get_by_role("button", name="Trigger").click()
-            run_id = airflow.wait_for(lambda: run_of(page, dag_id))
-            task_page = f"dags/{dag_id}/runs/{run_id}/tasks/{task_id}"
+            with page.expect_response(f"**/dags/{dag_id}/dagRuns", timeout=60_000) as reply:
+                page.get_by_role("dialog").get_by_role("button", name="Trigger").click()
+            task_page = f"dags/{dag_id}/runs/{quote(reply.value.json()['dag_run_id'])}/tasks/{task_id}"
             airflow.wait_for(lambda: shown(page, task_page, 'text="Success"'))
         with watch.step("press *Outputs* under *Details*, see the picture"):
             page.get_by_role("link", name="Details").click()
@@ -296,19 +298,9 @@ def shown(page: Page, address: str, selector: str) -> bool:
     """Open a page of the UI, and tell whether it soon shows something: it may not know of it yet."""
     with suppress(Error):
         page.goto(f"{URL}/{address}")
-        page.locator(selector).first.wait_for(timeout=5000)
+        page.locator(selector).first.wait_for(timeout=10_000)
         return True
     return False
-
-
-def run_of(page: Page, dag_id: str) -> str | None:
-    """Return the id of the DAG's run as it stands in URLs, once the UI lists it."""
-    with suppress(Error):
-        page.goto(f"{URL}/dags/{dag_id}/runs")
-        link = page.locator(f'a[href*="/dags/{dag_id}/runs/manual__"]').first
-        address = link.get_attribute("href", timeout=5000) or ""
-        return address.split("/runs/")[1].split("/")[0]
-    return None
 
 
 def shows_a_picture(frame: Frame) -> bool:
