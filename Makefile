@@ -15,7 +15,11 @@ UV := $(UV_VENV)/bin/uv
 install = $(UV) pip install --quiet --system-certs --compile-bytecode --no-deps --python $(1) $(2) || \
   $(UV_VENV)/bin/python -m pip --python $(1) install --quiet --disable-pip-version-check --no-deps $(2)
 # What no other Airflow can change, or what starts the Airflow of .venv.
-VERSION_INDEPENDENT := system ui sandbox project/test_packaging.py unit/test_properties.py
+VERSION_INDEPENDENT := system ui sandbox unit/test_properties.py \
+  $(addprefix project/test_,architecture.py one_job.py packaging.py pages.py)
+# What tries pure code and HTTP libraries for long: both are the same in $(OLDEST_VENV) and $(VENV), where it runs.
+WITH_THE_SAME_LIBRARIES := wire/test_fault_matrix.py wire/test_bounds.py \
+  $(addprefix unit/test_,key_echoes.py kinds.py pace.py reply_outputs.py shortening.py)
 # The first of some Pythons that is there and within the versions that an Airflow supports.
 FIRST_PYTHON = $(shell for p in $(2) $(PYTHON); do \
   $$p -c 'import sys; sys.exit(not $(1))' 2>/dev/null && echo $$p && break; done)
@@ -88,8 +92,7 @@ system-newest: $(NEWEST_VENV)/installed
 	$(NEWEST_VENV)/bin/python -m pytest tests/system -m selection
 
 oldest: $(OLDEST_VENV)/installed
-	@# Its HTTP libraries are those of $(VENV), where all faults are tried.
-	$(OLDEST_VENV)/bin/python -m pytest $(ON_ANOTHER_AIRFLOW) --ignore=tests/wire/test_fault_matrix.py
+	$(OLDEST_VENV)/bin/python -m pytest $(ON_ANOTHER_AIRFLOW) $(WITH_THE_SAME_LIBRARIES:%=--ignore=tests/%)
 
 matrix: $(UV)
 	@$(UV_VENV)/bin/python dev/matrix.py $(ONLY) -- $(ON_ANOTHER_AIRFLOW)
