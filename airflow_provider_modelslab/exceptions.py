@@ -212,7 +212,7 @@ _BY_VERDICT: dict[Verdict, tuple[type[AirflowException], str]] = {
     ),
     Verdict.NO_CREDITS: (
         ModelsLabCreditsError,
-        "Top it up, then clear the task: the ModelsLab account of connection {conn_id!r} has no credits or quota left: "
+        "Top up the ModelsLab account of connection {conn_id!r}, then clear the task: it has no credits or quota left: "
         "{message}",
     ),
     Verdict.NOT_IN_PLAN: (

@@ -35,12 +35,13 @@ from airflow_provider_modelslab._protocol.arguments import (
     parse_optional,
     parse_seconds,
 )
-from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment
+from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment, one_line
 from airflow_provider_modelslab._protocol.masking import secrets_in
-from airflow_provider_modelslab._protocol.phrases import says_only_running
+from airflow_provider_modelslab._protocol.phrases import names_no_route, says_only_running
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.submissions import Submission
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
+from airflow_provider_modelslab._tasks.failures import GENERATE_AGAIN, advice_on
 from airflow_provider_modelslab._tasks.inputs import check_size, data_url, read_input
 from airflow_provider_modelslab._telemetry import metrics, spans
 from airflow_provider_modelslab.endpoints import (
@@ -102,27 +103,33 @@ class ModelsLabHook(BaseHook):
     def __init__(self, modelslab_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.modelslab_conn_id = modelslab_conn_id
-        self._unusable = f"Connection {modelslab_conn_id!r} cannot be used: "
+        self._unusable = f"Correct connection {modelslab_conn_id!r}: "
         self._options: ClientOptions | None = None
         self._started_with: Fingerprint | None = None
 
     # --- requests about jobs ----------------------------------------------------------------------------
 
     def submit(
-        self, path: str, payload: Mapping[str, Any], *, queue_timeout: timedelta | float = DEFAULT_QUEUE_TIMEOUT
+        self,
+        path: str,
+        payload: Mapping[str, Any],
+        *,
+        queue_timeout: timedelta | float = DEFAULT_QUEUE_TIMEOUT,
+        name: str = "",
     ) -> Job:
         """
         Submit a generation job.
 
         The API has no idempotency key: it bills a request that arrives twice twice. So only a request that certainly
         did not leave this machine is repeated, and one that ModelsLab refused: because the account's queue is full, or,
-        once, because of its key, credits or plan, which is not believed before a second reply says so.
+        once, because of its key, credits or plan, which counts once a second reply says so, too.
 
         :param path: the path of the generation endpoint, for example ``"v6/video/text2video"``.
         :param payload: the parameters of the generation, as the endpoint's page lists them, without ``key``. What their
             names call secret, such as ``hf_token``, is masked like the key.
         :param queue_timeout: seconds, or a timedelta, to wait for a slot in the account's queue. The wait holds the
             worker; that of the operator does not. 0 raises ``ModelsLabRateLimited`` at once.
+        :param name: what the log calls it, beside its id.
         :return: the job: usually queued (``"processing"``, with an ``eta``), sometimes done at once.
         :raises ModelsLabAmbiguousSubmission: it may have been accepted and billed, but no usable reply came.
         :raises ModelsLabRateLimited: the queue was still full after ``queue_timeout``; nothing was accepted.
@@ -146,7 +153,7 @@ class ModelsLabHook(BaseHook):
             return _submission_counted(reply)
 
         reply: Reply = queue(_repeat, client.options, lambda: poller.send(send, unknown))
-        return self._submitted(reply, submission.path)
+        return self._submitted(reply, submission.path, name)
 
     async def asubmit(
         self, path: str, payload: Mapping[str, Any], *, queue_timeout: timedelta | float = DEFAULT_QUEUE_TIMEOUT
@@ -277,7 +284,7 @@ class ModelsLabHook(BaseHook):
                 jobs=[job],
             )
         if job.status == "failed":
-            raise ModelsLabJobFailed(f"Job {job} failed: {job.message}", jobs=[job])
+            raise ModelsLabJobFailed(f"{advice_on([job])}: job {job} failed: {job.message}", jobs=[job])
         return job
 
     # --- the connection ---------------------------------------------------------------------------------
@@ -288,11 +295,14 @@ class ModelsLabHook(BaseHook):
         if self._options is None:
             try:
                 connection = self.get_connection(self.modelslab_conn_id)
-                with argument_errors(self._unusable):
-                    self._options = read_connection(connection)
             except AirflowNotFoundException:
+                connection = None
+            if connection is None:  # outside of the handler, whose error explains nothing more
                 self._options = self._options_from_environment()
                 mask_secret(self._options.key)
+            else:
+                with argument_errors(self._unusable):
+                    self._options = read_connection(connection)
         return self._options
 
     async def aoptions(self) -> ClientOptions:
@@ -433,20 +443,26 @@ class ModelsLabHook(BaseHook):
             raise exception_for(reply.verdict, message, self.modelslab_conn_id, reply.retry_after)
         return reply.job.failed() if reply.verdict is Verdict.NOT_FOUND else reply.job
 
-    def _submitted(self, reply: Reply, path: str) -> Job:
+    def _submitted(self, reply: Reply, path: str, name: str = "") -> Job:
         """Return the job of a submission, or raise where there is none."""
         if reply.verdict in (Verdict.SUCCESS, Verdict.PROCESSING):
             now = self.pacing.clock.wall()
             job = replace(reply.job, submitted=round(now, 3))
             expected = "" if job.eta is None else f", expected about {format_moment(now + job.eta, now)}"
-            self.log.info("Submitted to %s: job %s, %s%s", path, job, job.status, expected)
+            what = f"item {one_line(name)} to {path}" if name else f"to {path}"
+            self.log.info("Submitted %s: job %s, %s%s", what, job, job.status, expected)
             spans.submitted(job)
             return job
         if reply.verdict is Verdict.FAILED:
-            raise ModelsLabJobFailed(f"The submission to {path} failed: {reply.job.message}", jobs=[reply.job])
-        message = f"submission to {path}: {reply.job.message or 'an error without a reason'}"
-        if reply.verdict is Verdict.REFUSED:
-            message += did_you_mean(path, GENERATION_ENDPOINTS)
+            raise ModelsLabJobFailed(
+                f"{GENERATE_AGAIN}: the submission to {path} failed: {reply.job.message}", jobs=[reply.job]
+            )
+        reason = reply.job.message or "an error without a reason"
+        message = f"submission to {path}: {reason}"
+        if reply.verdict is Verdict.REFUSED and (names_no_route(reason) or reply.http_status == 405):
+            meant = did_you_mean(path, GENERATION_ENDPOINTS)
+            reason = reason.partition(" (did you mean")[0]  # a help of the sandbox, which is given already
+            raise ModelsLabRequestError(f"Correct the endpoint {path!r}{meant}: ModelsLab has no such one: {reason}")
         told = [f"job {reply.job}"] if reply.job.id else []
         told += [f"{name} {text!r}" for name, text in reply.job.ids.items()]
         if told:

@@ -32,7 +32,7 @@ from airflow_provider_modelslab._protocol.arguments import (
     parse_seconds,
     without_path_types,
 )
-from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.formatting import count
 from airflow_provider_modelslab._protocol.prices import parse_prices
 from airflow_provider_modelslab._protocol.submissions import refuse_key
 from airflow_provider_modelslab._protocol.templates import refuse_task
@@ -65,6 +65,7 @@ from airflow_provider_modelslab._tasks.ledgers import (
 from airflow_provider_modelslab._tasks.progress import Progress
 from airflow_provider_modelslab._tasks.reattaching import reattach
 from airflow_provider_modelslab._tasks.results import (
+    name_of_mapped,
     paths_of,
     push_jobs,
     push_results,
@@ -174,7 +175,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         of the first time. Without a fixed ``seed`` in the payload, a log line says so.
     :param retry_failed: how often an item is generated once more after ModelsLab has said that its generation failed
         ("Failed, Try Again"), over all tries of the task: the ledger counts. Each is another job, and may be billed. A
-        submission that may have been accepted is never repeated.
+        submission that may have been accepted is never repeated. Where a limit on spending leaves nothing for it, the
+        item stays failed.
     :param output_path: a folder to store the outputs in, for example ``"s3://aws_default@bucket/{{ run_id }}/"``: a URL
         that Airflow's ``ObjectStoragePath`` takes, an absolute path, or a path object. The XCom ``files`` then has the
         paths of the files, in the order of the URLs. That it can be written to is tried before the first submission.
@@ -363,7 +365,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         if given and not items:
             raise AirflowSkipException("Nothing to generate: the upstream tasks of all payloads were skipped")
         if len(items) < len(given):
-            self.log.info("Left out %d of %d payloads: skipped upstream tasks", len(given) - len(items), len(given))
+            left_out = len(given) - len(items)
+            self.log.info("Left out %d of %s: skipped upstream tasks", left_out, count(len(given), "payload"))
         if not items:
             self.log.info("Nothing to generate: payloads is empty")
         return items
@@ -390,7 +393,7 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _reattach(self, hook: ModelsLabHook, progress: Progress) -> None:
         """Take up the jobs that are paid for, and mark those as failed whose submission was ambiguous."""
-        log_former_jobs(progress.ledger, self.log)
+        log_former_jobs(progress.ledger, self.log, progress.batch)
         reattach(hook.poller, progress, self.log, self.output_path if self.if_exists == "skip" else None)
         self._submitter(hook, progress).fail_orphans(hook.client.assets)
 
@@ -464,6 +467,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         trigger = ModelsLabJobTrigger(
             modelslab_conn_id=self.modelslab_conn_id,
             jobs=job_records(jobs),
+            names=progress.item_names(),
             started=hook.pacing.clock.wall(),
             deferred=hook.pacing.clock.wall(),
             deadline=deadline,
@@ -488,7 +492,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         until: float,
         briefly: bool,
     ) -> None:
-        waits = JobWaits(list(progress.ledger.jobs.values()), hook.pacing, self.poke_interval)
+        jobs, names = list(progress.ledger.jobs.values()), progress.item_names()
+        waits = JobWaits(jobs, hook.pacing, self.poke_interval, names=names)
         if waits.jobs() and not briefly:
             self.log.info("Waiting for jobs: %s", waits.summary())
         wait = hook.poller.wait_briefly if briefly else hook.poller.wait
@@ -501,9 +506,12 @@ class ModelsLabGenerateOperator(BaseOperator):
     def _time_out(self, context: Context, progress: Progress) -> NoReturn:
         push_jobs(context, progress.jobs())
         cancel_or_log(progress.jobs(), self.modelslab_conn_id, self.log)
-        waiting = Job(id="", endpoint=endpoint_of_submission(self.endpoint), message="not submitted yet")
+        told = f"not submitted yet: {progress.refusal}" if progress.refusal else "not submitted yet"
+        waiting = Job(id="", endpoint=endpoint_of_submission(self.endpoint), message=told)
         limit = limit_of(self, self.timeout)
-        advice = advise_clear(progress.ledger.store, f", with a longer {limit.argument}, to wait again")
+        advice = f"Clear the task, with a longer {limit.argument}, to submit again"
+        if progress.jobs():
+            advice = advise_clear(progress.ledger.store, f", with a longer {limit.argument}, to wait again")
         raise timeout_error(
             [progress.ledger.jobs.get(position, waiting) for position in range(len(progress.items))],
             limit,
@@ -559,9 +567,9 @@ class ModelsLabGenerateOperator(BaseOperator):
             with paid_for(self.log):
                 ledger.settle("failed", forgotten)
             if forgotten:
-                advice = advise_clear(ledger.store, f" to generate {len(forgotten)} jobs again")
+                advice = advise_clear(ledger.store, f" to generate {count(len(forgotten), 'job')} again")
                 raise AirflowFailException(
-                    f"{advice}: an earlier try has paid for them, and their outputs are gone. {error}"
+                    f"{advice}: an earlier try has paid, and the outputs are gone. {error}"
                 ) from error
             if ledger.survives_retry:
                 raise
@@ -581,8 +589,7 @@ class ModelsLabGenerateOperator(BaseOperator):
 
 def _names(context: Context, progress: Progress) -> list[str]:
     """Return what the user calls the jobs: items of a batch, or the mapped task as ``map_index_template`` has it."""
-    rendered = getattr(context["ti"], "rendered_map_index", None)  # Airflow 3
-    return [one_line(rendered)] if rendered and not progress.batch else progress.names()
+    return progress.names() if progress.batch else name_of_mapped(context)
 
 
 def _probe(output_path: str) -> None:

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 from airflow_provider_modelslab._outputs.media_types import CONTENT_TYPES, is_text, kind_of_url
 from airflow_provider_modelslab._outputs.names import is_url
-from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.formatting import count, one_line
 from airflow_provider_modelslab._protocol.outputs import as_text
 from airflow_provider_modelslab._tasks.arguments import ConstructorErrors
 from airflow_provider_modelslab._tasks.results import FILES_KEY, push_jobs
@@ -118,7 +118,7 @@ class ModelsLabPickOperator(HITLOperator):
         self.options = [*(each["label"] for each in candidates), NONE]
         chosen = set(super().execute_complete(context, event)["chosen_options"])
         taken = [each for each in candidates if each["label"] in chosen]
-        self.log.info("Chosen: %d of %d outputs", len(taken), len(candidates))
+        self.log.info("Chosen: %d of %s", len(taken), count(len(candidates), "output"))
         return self._hand_on(context, taken)
 
     def _hand_on(self, context: Context, taken: Sequence[Mapping[str, Any]]) -> list[Output]:
@@ -144,7 +144,7 @@ def candidates_of(jobs: Sequence[Job], files: Any = None) -> list[dict[str, Any]
     """
     outputs = [(job, output) for job in jobs for output in job.outputs]
     if files is not None and len(files) != len(outputs):
-        raise ValueError(f"files must have one path for each of the {len(outputs)} outputs, not {len(files)}")
+        raise ValueError(f"files must have one path for each output, {len(outputs)}, not {len(files)}")
     return [
         {"label": _label(number, job), "output": output, "file": None if files is None else files[number - 1]}
         for number, (job, output) in enumerate(outputs, 1)
@@ -152,7 +152,7 @@ def candidates_of(jobs: Sequence[Job], files: Any = None) -> list[dict[str, Any]
 
 
 def _label(number: int, job: Job) -> str:
-    text = " ".join(str(job.meta.get("prompt") or job).split())
+    text = one_line(str(job.meta.get("prompt") or job))
     return f"{number}. {text if len(text) <= _LABEL_LENGTH else text[: _LABEL_LENGTH - 1] + '…'}"
 
 

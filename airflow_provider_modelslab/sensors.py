@@ -32,6 +32,7 @@ from airflow_provider_modelslab._protocol.arguments import (
     parse_seconds,
     without_path_types,
 )
+from airflow_provider_modelslab._protocol.formatting import count
 from airflow_provider_modelslab._protocol.templates import refuse_task
 from airflow_provider_modelslab._tasks.arguments import (
     ConstructorErrors,
@@ -44,6 +45,7 @@ from airflow_provider_modelslab._tasks.deferral import deadline_of, defer, limit
 from airflow_provider_modelslab._tasks.events import job_records, read_event
 from airflow_provider_modelslab._tasks.kills import cancel_or_log
 from airflow_provider_modelslab._tasks.results import (
+    name_of_mapped,
     paths_of,
     push_jobs,
     push_results,
@@ -137,11 +139,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         timeout: timedelta | float | None = None,
         **kwargs: Any,
     ) -> None:
-        with ConstructorErrors(kwargs.get("task_id", "")):
-            if timeout is not None:
-                kwargs["timeout"] = parse_seconds(timeout, "timeout")
-            pace = parse_optional(parse_seconds, poke_interval, "poke_interval") or 60.0
-        super().__init__(poke_interval=pace, **kwargs)
+        super().__init__(poke_interval=60.0, **kwargs)
         self.jobs = jobs
         self.endpoint = endpoint
         self.modelslab_conn_id = modelslab_conn_id
@@ -153,6 +151,10 @@ class ModelsLabJobSensor(BaseSensorOperator):
         self.paced_by_user = poke_interval is not None
         self._running: tuple[ModelsLabHook, JobWaits] | None = None
         with ConstructorErrors(self.task_id):
+            if timeout is not None:
+                self.timeout = parse_seconds(timeout, "timeout")
+            if poke_interval is not None:
+                self.poke_interval = parse_seconds(poke_interval, "poke_interval")
             self._judge()
 
     def execute(self, context: Context) -> Any:
@@ -162,7 +164,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         with self._failures_skipped():
             hook, waits = self._start(context)
             if not waits.jobs():
-                self.log.info("No jobs to wait for: the list is empty")
+                self.log.info("No jobs to wait for: jobs is empty")
                 return self._finish(context, hook, [])
         if not self.deferrable:
             return self._wait_here(context, hook, waits)
@@ -299,7 +301,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
         if given and not jobs:
             raise AirflowSkipException("No jobs to wait for: the upstream tasks of all jobs were skipped")
         if len(jobs) < len(given):
-            self.log.info("Left out %d of %d jobs: skipped upstream tasks", len(given) - len(jobs), len(given))
+            left_out = len(given) - len(jobs)
+            self.log.info("Left out %d of %s: skipped upstream tasks", left_out, count(len(given), "job"))
         waits = JobWaits(jobs, hook.pacing)
         self._recall(context, hook, waits)
         return hook, waits
@@ -357,13 +360,15 @@ class ModelsLabJobSensor(BaseSensorOperator):
             return_files=self.return_files,
             fail_on_partial_error=self.fail_on_partial_error,
             log=self.log,
+            names=name_of_mapped(context) if len(jobs) == 1 else (),
         )
 
     def _time_out(self, context: Context, jobs: Sequence[Job]) -> NoReturn:
         push_jobs(context, jobs)
         cancel_or_log(jobs, self.modelslab_conn_id, self.log)
         limit = limit_of(self, self.timeout)
-        raise timeout_error(jobs, limit, f"Clear the task, with a longer {limit.argument}, to wait again")
+        names = name_of_mapped(context) if len(jobs) == 1 else ()
+        raise timeout_error(jobs, limit, f"Clear the task, with a longer {limit.argument}, to wait again", names)
 
     @contextmanager
     def _failures_skipped(self) -> Iterator[None]:

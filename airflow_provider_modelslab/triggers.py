@@ -18,7 +18,7 @@ from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
 from airflow_provider_modelslab._polling.policy import Pacing
 from airflow_provider_modelslab._polling.poller import ConnectionMoved, News, Poller, Subscription, pollers
 from airflow_provider_modelslab._polling.waits import JobWait, JobWaits, enough
-from airflow_provider_modelslab._protocol.formatting import format_moment
+from airflow_provider_modelslab._protocol.formatting import count, format_moment
 from airflow_provider_modelslab._protocol.shortening import is_long_output, shorten_output
 from airflow_provider_modelslab._protocol.verdicts import Verdict
 from airflow_provider_modelslab._tasks.events import job_records, write_error, write_event
@@ -48,6 +48,7 @@ class ModelsLabJobTrigger(BaseTrigger):
 
     :param modelslab_conn_id: the connection.
     :param jobs: records of the jobs; finished ones may be among them.
+    :param names: what the user calls them in a batch, for the log.
     :param started: when the wait began, in seconds since the epoch.
     :param deadline: when it ends at the latest, in seconds since the epoch. Absolute, so that a restart of the
         triggerer does not prolong it. A trigger that starts later polls once more.
@@ -71,6 +72,7 @@ class ModelsLabJobTrigger(BaseTrigger):
         jobs: Sequence[Mapping[str, Any]],
         started: float,
         deadline: float,
+        names: Sequence[str] = (),
         fingerprint: Mapping[str, str] | None = None,
         deferred: float | None = None,
         poke_interval: float | None = None,
@@ -81,6 +83,7 @@ class ModelsLabJobTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
         self.modelslab_conn_id = modelslab_conn_id
         self.jobs = list(jobs)
+        self.names = list(names)
         self.started = started
         self.deadline = deadline
         self.fingerprint = None if fingerprint is None else dict(fingerprint)
@@ -98,6 +101,7 @@ class ModelsLabJobTrigger(BaseTrigger):
             {
                 "modelslab_conn_id": self.modelslab_conn_id,
                 "jobs": self.jobs,
+                "names": self.names,
                 "started": self.started,
                 "deadline": self.deadline,
                 "fingerprint": self.fingerprint,
@@ -120,7 +124,11 @@ class ModelsLabJobTrigger(BaseTrigger):
         except Exception:
             # A defect of this provider: the details go to the triggerer's log, where the key is masked.
             self.log.exception("The wait broke off")
-            event = write_error("The wait broke off inside the triggerer; its log says why", self.jobs, self.state)
+            event = write_error(
+                "Retry or clear the task, and report this: the wait broke off inside the triggerer; its log says why",
+                self.jobs,
+                self.state,
+            )
         await self._settle()
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
@@ -157,13 +165,13 @@ class ModelsLabJobTrigger(BaseTrigger):
             if poller is None:
                 return write_event("timeout", self.jobs, self.state)
             jobs = [Job.from_dict(record) for record in self.jobs]
-            waits = JobWaits(jobs, self.pacing, self.poke_interval, self.started, poller.durations)
+            waits = JobWaits(jobs, self.pacing, self.poke_interval, self.started, poller.durations, self.names)
             self._waits = waits
             until = format_moment(clock.wall() + left, clock.wall())
             if jobs:
                 self.log.info("Waiting in the triggerer, until %s at the latest", until)
             else:
-                self.log.info("Waiting in the triggerer for a queue slot, next try about %s", until)
+                self.log.info("Waiting in the triggerer until the next try to submit, about %s", until)
             if left <= 0:  # The jobs may have finished meanwhile: each is polled once more.
                 now = clock.monotonic()
                 each_once = max(0.0, poller.pace.delay(now)) + len(waits.unfinished()) / poller.pace.rate(now)
@@ -190,7 +198,12 @@ class ModelsLabJobTrigger(BaseTrigger):
                 failures += 1
                 if isinstance(error, ModelsLabArgumentError) and failures >= self.pacing.policy.connection_attempts:
                     raise
-                self.log.warning("Connection %r cannot be read now (%s)", self.modelslab_conn_id, type(error).__name__)
+                # Of a connection that is wrong, the event tells it, unless it gets right meanwhile.
+                if not isinstance(error, ModelsLabArgumentError):
+                    reason = type(error).__name__
+                    self.log.warning("Connection %r cannot be read now (%s)", self.modelslab_conn_id, reason)
+                elif failures == 1:
+                    self.log.warning("Looking up connection %r again: %s", self.modelslab_conn_id, error)
             left = max(0.0, deadline - self.pacing.clock.monotonic())
             await asyncio.sleep(min(schedule.backoff_delay(failures, self.pacing.policy), left))
         return None
@@ -306,10 +319,10 @@ class _Progress:
             return
         if news.remarks:
             wait, remark = news.remarks[0]
-            rest = f" (and {len(news.remarks) - 1} more such lines)" if len(news.remarks) > 1 else ""
-            self._log.warning("Job %s %s%s", wait.job, remark, rest)
+            rest = f" (and {count(len(news.remarks) - 1, 'more such line')})" if len(news.remarks) > 1 else ""
+            self._log.warning("%s %s%s", wait.label, remark, rest)
         if news.finished:
-            self._log.info("%s: %s", _changes([wait.job for wait in news.finished]), self._waits.summary())
+            self._log.info("%s: %s", _changes(news.finished), self._waits.summary())
         elif not news.remarks:
             self._log.info("Still waiting: %s", self._waits.summary())
             self._gap = min(self._gap * 2, self._policy.max_progress_gap)
@@ -318,9 +331,10 @@ class _Progress:
         self.due = now + self._gap
 
 
-def _changes(jobs: Sequence[Job]) -> str:
+def _changes(finished: Sequence[JobWait]) -> str:
     """Describe jobs that have just finished: by name, or by number where they are many."""
-    if len(jobs) <= _NAMED_IN_A_LINE:
-        return ", ".join(f"Job {job} {'succeeded' if job.outputs else f'failed ({job.message})'}" for job in jobs)
-    failed = sum(job.status == "failed" for job in jobs)
-    return f"{len(jobs) - failed} jobs succeeded and {failed} failed"
+    if len(finished) <= _NAMED_IN_A_LINE:
+        ends = {wait: "succeeded" if wait.job.outputs else f"failed ({wait.job.message})" for wait in finished}
+        return ", ".join(f"{wait.label} {end}" for wait, end in ends.items())
+    failed = sum(wait.job.status == "failed" for wait in finished)
+    return f"{count(len(finished) - failed, 'job')} succeeded and {failed} failed"

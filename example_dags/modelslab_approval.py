@@ -23,10 +23,11 @@ from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     params={
-        "prompt": Param("a fox in the snow", type="string", title="Prompt", description="What the pictures show."),
+        "prompt": Param(
+            "a fox in the snow", type="string", minLength=1, title="Prompt", description="What the pictures show."
+        ),
         "samples": Param(3, type="integer", enum=[1, 2, 3, 4], title="Pictures", description="How many there are."),
     },
-    render_template_as_native_obj=True,
     tags=["modelslab"],
 )
 def modelslab_approval():
@@ -37,7 +38,8 @@ def modelslab_approval():
     draw = ModelsLabGenerateOperator(
         task_id="draw",
         endpoint="v6/images/text2img",
-        payload={"model_id": "flux", "prompt": "{{ params.prompt }}", "samples": "{{ params.samples }}"},
+        # One template for all of it: the number stays a number, and the text a text.
+        payload="{{ {'model_id': 'flux', 'prompt': params.prompt, 'samples': params.samples} }}",
         deferrable=True,
         timeout=1800,
     )

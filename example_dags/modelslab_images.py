@@ -22,6 +22,9 @@ PROMPTS = {
     "harbour": "a harbour in the rain",
 }
 
+# One template for a whole payload: its numbers stay numbers, and its texts texts.
+PAYLOAD = "{{ {'model_id': params.model_id, 'prompt': %r, 'width': params.size, 'height': params.size} }}"
+
 
 @dag(
     description="Three pictures, generated and stored by one task.",
@@ -30,32 +33,26 @@ PROMPTS = {
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     params={
-        "model_id": Param("flux", type="string", title="Model", description="As ModelsLab's list of models names it."),
+        "model_id": Param(
+            "flux", type="string", minLength=1, title="Model", description="As ModelsLab's list of models names it."
+        ),
         "size": Param(512, type="integer", enum=[256, 512, 768, 1024], title="Width and height", description="Pixels."),
         "folder": Param(
             str(Path(tempfile.gettempdir()) / "modelslab"),
             type="string",
+            minLength=1,
             title="Folder",
             description="Where to store the pictures: a path on the worker's machine, or a URL such as "
             "s3://aws_default@bucket/pictures.",
         ),
     },
-    render_template_as_native_obj=True,
     tags=["modelslab"],
 )
 def modelslab_images():
     draw = ModelsLabGenerateOperator(
         task_id="draw",
         endpoint="v6/images/text2img",
-        payloads={
-            name: {
-                "model_id": "{{ params.model_id }}",
-                "prompt": prompt,
-                "width": "{{ params.size }}",
-                "height": "{{ params.size }}",
-            }
-            for name, prompt in PROMPTS.items()
-        },
+        payloads={name: PAYLOAD % prompt for name, prompt in PROMPTS.items()},
         output_path="{{ params.folder }}/{{ run_id }}",
         return_files=True,
         deferrable=True,

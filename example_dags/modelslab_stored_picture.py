@@ -23,6 +23,7 @@ from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
         "folder": Param(
             "file:///tmp/modelslab",
             type="string",
+            minLength=1,
             title="Folder",
             description="Where the picture is stored: for example s3://aws_default@bucket/pictures.",
         )

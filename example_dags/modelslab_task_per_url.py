@@ -31,6 +31,7 @@ PROMPTS = ["a lighthouse at dusk", "a fox in the snow", "a harbour in the rain"]
         "folder": Param(
             str(Path(tempfile.gettempdir()) / "modelslab"),
             type="string",
+            minLength=1,
             title="Folder",
             description="Where the tasks write the pictures, on the worker's machine.",
         ),

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_modelslab._ledger.receipts import STATES, Receipt
-from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.formatting import count, one_line
 from airflow_provider_modelslab._protocol.prices import Prices, price_of
 
 UNKNOWN_DAY = "unknown"
@@ -168,7 +168,7 @@ class Report:
         yield from ("", "By UTC day and endpoint:")
         yield from _table(_SUM_HEADINGS, [*map(_sum_row, self.sums), _sum_row(_total(self.sums))])
         if self.in_doubt:
-            yield from ("", f"In doubt: {len(self.in_doubt)} jobs may have been billed, or not:")
+            yield from ("", f"In doubt: {count(len(self.in_doubt), 'job')} may have been billed, or not:")
             yield from (f"  {job.moment} {job.task}, {_item(job)}: {_why_in_doubt(job)}" for job in self.in_doubt)
         yield ""
         if not self.repetitions:
@@ -180,7 +180,7 @@ class Report:
                 for job in repetition.jobs
             )
         if self.not_read:
-            yield from ("", f"Not read: {len(self.not_read)} files are no receipts:")
+            yield from ("", f"Not read, as no receipts: {count(len(self.not_read), 'file')}:")
             yield from (f"  {name}" for name in self.not_read)
 
 

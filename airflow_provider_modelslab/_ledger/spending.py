@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from airflow_provider_modelslab._ledger.identity import ReceiptName, TaskTry
+from airflow_provider_modelslab._protocol.formatting import count
 from airflow_provider_modelslab._protocol.prices import Prices, price_of
 from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabBudgetExceeded
 
@@ -163,7 +164,7 @@ class SpendingGuard:
         if limits.max_jobs is not None and len(counted) >= limits.max_jobs:
             raise ModelsLabBudgetExceeded(
                 f"Raise max_jobs_per_day ({limits.max_jobs}) of {limits.place}, or clear the task after 00:00 UTC: "
-                f"{len(counted)} jobs of {whose} were submitted on {self._day} (UTC). No further one was"
+                f"on {self._day} (UTC), {whose} has submitted {count(len(counted), 'job')} and no further one"
             )
         if limits.max_spending is None:
             return
@@ -177,8 +178,8 @@ class SpendingGuard:
         if estimate + price > limits.max_spending + _ROUNDING:
             raise ModelsLabBudgetExceeded(
                 f"Raise max_spending_per_day ({limits.max_spending:g}) of {limits.place}, or clear the task after "
-                f"00:00 UTC: the {len(counted)} jobs of {whose} that were submitted on {self._day} (UTC) are estimated "
-                f"at {estimate:.6g}, one more at {price:.6g}. No further one was submitted"
+                f"00:00 UTC: on {self._day} (UTC), {whose} has submitted {count(len(counted), 'job')} for an estimated "
+                f"{estimate:.6g}, one more costs {price:.6g}. No further one was submitted"
             )
 
 

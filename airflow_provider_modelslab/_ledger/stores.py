@@ -83,7 +83,7 @@ class FolderStore:
             folder = ObjectStoragePath(self.path)
             self._fs: AbstractFileSystem = folder.fs
         except (ValueError, ImportError, AirflowNotFoundException) as error:
-            raise ModelsLabArgumentError(f"{self._named} cannot be used: {error}") from error
+            raise ModelsLabArgumentError(f"Correct {self._named}: it cannot be used: {error}") from error
         self._folder = str(self._fs._strip_protocol(folder.path)).rstrip("/")  # as the file system names its own files
         protocol = self._fs.protocol
         protocols = {protocol} if isinstance(protocol, str) else set(protocol)
@@ -209,7 +209,9 @@ class FolderStore:
             yield
         except Exception as error:
             told = f"{type(error).__name__}: {error!s:.500}"
-            raise ModelsLabLedgerError(f"The ledger of {self._named} does not work: {told}") from error
+            raise ModelsLabLedgerError(
+                f"Correct {self._named}, or try again when it works: the ledger cannot be read or written: {told}"
+            ) from error
 
 
 class TaskState(Protocol):
@@ -374,7 +376,9 @@ def _state_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ModelsLabLedgerError(f"Airflow's task state store does not work: {type(error).__name__}") from error
+        raise ModelsLabLedgerError(
+            f"Try again later: Airflow's task state store, with the ledger, does not work ({type(error).__name__})"
+        ) from error
 
 
 def _content(record: Mapping[str, Any]) -> bytes:

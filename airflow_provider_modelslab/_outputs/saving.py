@@ -32,6 +32,7 @@ from airflow_provider_modelslab._outputs.names import output_stem, record_name, 
 from airflow_provider_modelslab._outputs.records import job_record, recorded_files
 from airflow_provider_modelslab._outputs.stores import Store
 from airflow_provider_modelslab._protocol.arguments import IfExists, parse_if_exists
+from airflow_provider_modelslab._protocol.formatting import count
 from airflow_provider_modelslab._telemetry import metrics
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
@@ -51,6 +52,8 @@ STALLED_TURNS = 3
 """How often an output is tried from whose sources the bytes stop or trickle; in between, all others have their turn."""
 
 _LISTED_FAILURES = 10
+
+_ANOTHER_PATH = "Name another output_path, or if_exists='skip' or 'overwrite'"
 
 Stored = tuple[str, int]
 """Name and size of a file."""
@@ -99,7 +102,7 @@ def save_outputs(
     if not by_record:
         return []
     store = Store(output_path)
-    with argument_errors("Outputs cannot be downloaded by this connection: "):
+    with argument_errors("Correct the connection, with which outputs cannot be downloaded: "):
         options = download_options or DownloadOptions()
         ssl_context = create_ssl_context(options.ca_bundle)
     guard = AddressGuard(options.allowed_hosts)
@@ -180,9 +183,9 @@ class _Saver:
         if failures:
             raise _save_error(failures, sum(len(job_files.job.outputs) for job_files in batch))
         self.log.info(
-            "Stored %d outputs of %d jobs, %.1f MB, within %.1f s: %s",
-            sum(len(job_files.files) for job_files in batch),
-            len(batch),
+            "Stored %s of %s, %.1f MB, within %.1f s: %s",
+            count(sum(len(job_files.files) for job_files in batch), "output"),
+            count(len(batch), "job"),
             sum(size for job_files in batch for _, size in job_files.files.values()) / 1e6,
             time.monotonic() - started,
             self.store.url,
@@ -195,9 +198,8 @@ class _Saver:
             return
         if self.if_exists == "error":
             raise ModelsLabOutputExists(
-                f"The outputs of job {job_files.job} are stored already: "
-                f"{self.store.url}{record_name(job_files.job)} is there. "
-                "Name another output_path, or if_exists='skip' or 'overwrite'"
+                f"{_ANOTHER_PATH}: the outputs of job {job_files.job} are stored already: "
+                f"{self.store.url}{record_name(job_files.job)} is there"
             )
         with suppress(ValueError, RecursionError):
             files = recorded_files(job_files.job, json.loads(content)) or []
@@ -244,7 +246,8 @@ class _Saver:
             try:
                 return self.downloader.repeat(partial(self._store_from, source, job_files, index), log_pause)
             except DownloadError as error:
-                self.log.warning("Not available: %s: %s: %s", job_files.describe(index), redact_url(source), error)
+                place = "" if source is sources[0] else f"{redact_url(source)}: "
+                self.log.warning("Not available: %s: %s%s", job_files.describe(index), place, error)
                 errors.append(error)
         raise next((error for error in errors if error.retryability is Retryability.STALLED), errors[0])
 
@@ -257,7 +260,9 @@ class _Saver:
                 if there == download.size:
                     return name, there
                 if self.if_exists == "error":
-                    raise ModelsLabOutputExists(f"{self.store.url}{name} is there, and not what would be stored")
+                    raise ModelsLabOutputExists(
+                        f"{_ANOTHER_PATH}: {self.store.url}{name} is there, and not what would be stored"
+                    )
             size = self.store.write(name, download.chunks)
             metrics.file_stored(size)
             return name, size
@@ -271,7 +276,7 @@ def _save_error(failures: Sequence[Failure], total: int) -> ModelsLabSaveError:
     listed = "; ".join(map(str, failures[:_LISTED_FAILURES]))
     more = f"; and {len(failures) - _LISTED_FAILURES} more" if len(failures) > _LISTED_FAILURES else ""
     return ModelsLabSaveError(
-        f"{len(failures)} of {total} outputs could not be stored: {listed}{more}. The generation is done and paid for; "
-        "output URLs may expire",
+        f"{len(failures)} of {count(total, 'output')} could not be stored: {listed}{more}. The generation is done and "
+        "paid for; output URLs may expire",
         without_files=[failure.job_files.job for failure in failures if failure.is_final],
     )

@@ -47,7 +47,9 @@ class Store:
             path = ObjectStoragePath(output_path)
             self._fs: AbstractFileSystem = path.fs
         except (ValueError, ImportError, AirflowNotFoundException) as error:
-            raise ModelsLabArgumentError(f"output_path {output_path!r:.200} cannot be used: {error}") from error
+            raise ModelsLabArgumentError(
+                f"Correct output_path {output_path!r:.200}: it cannot be used: {error}"
+            ) from error
         self._output_path = output_path
         self._folder = path.path.rstrip("/") + "/"
         self.url = output_path.rstrip("/") + "/"
@@ -80,12 +82,14 @@ class Store:
             self.write(name, iter([b"probe"]))
         except ModelsLabSaveError as error:
             cause = error.__cause__
-            message = (
-                f"output_path {self._output_path!r:.200} cannot be written to: {type(cause).__name__}: {cause!s:.500}"
-            )
+            path, told = f"output_path {self._output_path!r:.200}", f"{type(cause).__name__}: {cause!s:.500}"
             if isinstance(cause, _LASTING_ERRORS):
-                raise ModelsLabArgumentError(f"{message}. Nothing was submitted") from cause
-            raise ModelsLabSaveError(f"Try again later: {message}. Nothing was submitted") from cause
+                raise ModelsLabArgumentError(
+                    f"Correct {path}, or allow writing there: {told}. Nothing was submitted"
+                ) from cause
+            raise ModelsLabSaveError(
+                f"Try again later: {path} cannot be written to: {told}. Nothing was submitted"
+            ) from cause
         with suppress(Exception):
             self._fs.rm_file(self._folder + name)
 

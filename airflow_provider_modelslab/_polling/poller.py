@@ -299,7 +299,7 @@ class Poller:
                 self._ends.times.append((wait.job.endpoint, wait.duration, wait.noticed_after))
                 self.durations[wait.job.endpoint].observe(wait.first_eta, wait.duration)
         except Exception:  # a job that is done and paid for does not depend on what it teaches
-            _log.exception("Nothing was learned from job %s", wait.job)
+            _log.exception("The duration of job %s does not count for the moments of later polls", wait.job)
 
     def _count(self, reply: Reply, started: float) -> None:
         """Count a reply, slow down where it asks for that, and log the statistics now and then."""
@@ -379,7 +379,7 @@ class Pollers:
             self._pollers[address] = poller
         poller.users += 1
         try:
-            with argument_errors(f"Connection {conn_id!r} cannot be used: "):
+            with argument_errors(f"Correct connection {conn_id!r}: "):
                 await poller.open()
             self._reporter.start(poller, pacing.policy.metrics_gap)
             yield poller

@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.policy import Pacing
-from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment
+from airflow_provider_modelslab._protocol.formatting import count, format_duration, format_moment
 from airflow_provider_modelslab._protocol.kinds import kind_of
 from airflow_provider_modelslab._protocol.replies import Reply
 from airflow_provider_modelslab._protocol.verdicts import ACCOUNT_VERDICTS, Verdict
@@ -32,6 +32,11 @@ INCONCLUSIVE = {
 _PERSISTED = "ModelsLab answered "
 
 
+def is_unknown(job: Job) -> bool:
+    """Whether a job counts as failed because ModelsLab has not known it, again and again."""
+    return job.message.startswith(f"{_PERSISTED}{INCONCLUSIVE[Verdict.NOT_FOUND]!r}")
+
+
 def is_inferred(job: Job) -> bool:
     """Whether a job counts as failed because an inconclusive answer has persisted: ModelsLab has not said so."""
     return job.message.startswith(_PERSISTED)
@@ -46,6 +51,7 @@ class JobWait:
     :param started: when the wait started, in seconds since the epoch: now, or before a restart of the triggerer.
     :param poke_interval: a fixed pace in seconds; ``None`` lets the schedule find the moments.
     :param durations: what is known about how long jobs of this endpoint take.
+    :param name: what the user calls the job; empty for nothing.
     """
 
     def __init__(
@@ -55,8 +61,10 @@ class JobWait:
         started: float,
         poke_interval: float | None = None,
         durations: schedule.DurationModel = schedule.PRIOR,
+        name: str = "",
     ) -> None:
         self.job = job
+        self._name = name
         self.first_eta = job.eta
         self.is_news = True  # whether its end counts: not where that is known already, or another poll will find it
         self.duration: float | None = None  # once it is done, and where that can be told
@@ -84,6 +92,11 @@ class JobWait:
         else:
             planned = self._submitted + schedule.first_delay(job.eta, durations, pacing.policy)
             self.due = max(planned, now + pacing.policy.min_delay)
+
+    @property
+    def label(self) -> str:
+        """What log lines call the job, as the beginning of a sentence."""
+        return f"Item {self._name} (job {self.job})" if self._name else f"Job {self.job}"
 
     @property
     def unreachable(self) -> bool:
@@ -245,7 +258,8 @@ class JobWait:
         if lasted < policy.inconclusive_grace or self._inconclusive_replies < limit:
             return ""
         reason = (
-            f"{_PERSISTED}{INCONCLUSIVE[verdict]!r} {self._inconclusive_replies} times in a row, over {lasted:.0f} s"
+            f"{_PERSISTED}{INCONCLUSIVE[verdict]!r} {count(self._inconclusive_replies, 'time')} in a row, over "
+            f"{format_duration(round(lasted))}"
         )
         if verdict is Verdict.NO_OUTPUT:
             reason += f": {self.job.message}"
@@ -260,18 +274,18 @@ class JobWait:
     def _remark(self, reply: Reply) -> str:
         policy = self._pacing.policy
         if reply.verdict is Verdict.TRANSIENT and self.unreachable:
-            self.job = replace(self.job, message=f"{reply.job.message} ({self._faults} failed polls in a row)")
+            self.job = replace(self.job, message=f"{reply.job.message} ({count(self._faults, 'failed poll')} in a row)")
             return f"cannot be polled now: {self.job.message}" if self._faults == policy.fault_limit else ""
         if len(self.refusals) == 1 and reply.verdict in ACCOUNT_VERDICTS:
-            return f"refused, which is not believed before a second poll says so: {reply.job.message}"
+            return f"is refused, which counts once a second poll says so, too: {reply.job.message}"
         if self._is_unusable and not self.job.finished:
             limit = format_duration(policy.unusable_limit)
             told = f"is {self.job.message} yet; it counts as done when it is, or after {limit}"
             return told if self._inconclusive_replies == 1 else ""
         if not self.job.finished and reply.verdict in INCONCLUSIVE and self._inconclusive_replies == 1:
             return (
-                f"not believed yet: ModelsLab answered {INCONCLUSIVE[reply.verdict]!r}; that counts once it has come "
-                f"again and again for {policy.inconclusive_grace:g} s"
+                f"may be in progress all the same: ModelsLab answered {INCONCLUSIVE[reply.verdict]!r}, which counts "
+                f"once it has come again and again for {format_duration(policy.inconclusive_grace)}"
             )
         return ""
 
@@ -304,6 +318,7 @@ class JobWaits:
     :param poke_interval: a fixed pace in seconds; ``None`` lets the schedule find the moments.
     :param started: when the wait started, in seconds since the epoch; ``None`` for now.
     :param durations: what is known about how long the jobs of each endpoint take; ``None`` for nothing.
+    :param names: what the user calls the jobs, if anything.
     """
 
     def __init__(
@@ -313,17 +328,19 @@ class JobWaits:
         poke_interval: float | None = None,
         started: float | None = None,
         durations: Mapping[str, schedule.DurationModel] | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         self._clock = pacing.clock
         self._started = started = self._clock.wall() if started is None else started
         waits: dict[tuple[str, str, str], JobWait] = {}
         self._waits: list[JobWait] = []
         for position, job in enumerate(jobs):
+            name = names[position] if position < len(names) else ""
             # A job without an id has finished already, and is like no other.
             address = job.host, job.endpoint, job.id or f"#{position}"
             if address not in waits:
                 known = schedule.PRIOR if durations is None else durations[job.endpoint]
-                waits[address] = JobWait(job, pacing, started, poke_interval, known)
+                waits[address] = JobWait(job, pacing, started, poke_interval, known, name)
             self._waits.append(waits[address])
 
     def unfinished(self) -> list[JobWait]:
@@ -368,7 +385,7 @@ class JobWaits:
         waits = list(dict.fromkeys(self._waits))
         unfinished = [wait for wait in waits if not wait.job.finished]
         expected = [wait.expected for wait in unfinished if wait.expected is not None]
-        text = f"{len(waits) - len(unfinished)} of {len(waits)} jobs done"
+        text = f"{len(waits) - len(unfinished)} of {count(len(waits), 'job')} done"
         if expected:
             text += f", the last expected about {format_moment(max(expected), self._clock.wall())}"
         waiting = self._clock.wall() - self._started

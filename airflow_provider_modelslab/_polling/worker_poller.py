@@ -155,7 +155,7 @@ class WorkerPoller:
     def _take_replies(self, waits: Sequence[JobWait]) -> None:
         for wait, reply in zip(waits, self.poll_many([wait.job for wait in waits]), strict=True):
             if remark := wait.take(reply):
-                self._log.warning("Job %s %s", wait.job, remark)
+                self._log.warning("%s %s", wait.label, remark)
             if wait.duration is not None:
                 metrics.job_timed(wait.job.endpoint, wait.duration, wait.noticed_after)
         count_ends([wait for wait in waits if wait.is_news])

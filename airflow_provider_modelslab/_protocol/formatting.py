@@ -31,6 +31,11 @@ def one_line(text: str) -> str:
     return _LOG_GROUP.sub(r"(\1)", " ".join(text.split()))
 
 
+def count(number: int, noun: str) -> str:
+    """Return ``"1 job"`` or ``"2 jobs"``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def format_duration(seconds: float) -> str:
     """
     Return ``"0.5 s"``, ``"4 s"``, ``"1 minute 30 seconds"`` or ``"2 hours 5 minutes"``.

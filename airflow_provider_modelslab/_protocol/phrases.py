@@ -70,6 +70,7 @@ def _beginning_with(phrase: str) -> re.Pattern[str]:
 _VERDICTS = tuple((_beginning_with(phrase), verdict) for phrase, verdict in _PHRASES)
 _RUNNING = _beginning_with(r"(please )?try again later|try to fetch (the )?request")
 _COMPLAINT = _beginning_with("|".join(_COMPLAINTS))
+_NO_ROUTE = _beginning_with(r"the route (\S{1,300} )?could not be found")  # Laravel
 _ASKS_FOR_TIME = _beginning_with(r"((server is )?busy\W+)?(please |you (can|may) )?(try again|retry|wait)")
 
 _SLOTS = re.compile(r"maximum (\d{1,5}) queued requests", re.IGNORECASE)  # docs
@@ -98,6 +99,11 @@ def says_that_nothing_was_accepted(message: str) -> bool:
     return complains_of_parameters(message) or (
         verdict_of(message) in _NOT_ACCEPTED and _ASKS_FOR_TIME.match(message) is None
     )
+
+
+def names_no_route(message: str) -> bool:
+    """Return whether a message says that there is no such endpoint."""
+    return _NO_ROUTE.match(message) is not None
 
 
 def slots_in(text: str) -> int | None:

@@ -13,7 +13,7 @@ from airflow_provider_modelslab._ledger.ledger import Ledger, Payer
 from airflow_provider_modelslab._ledger.receipts import progress_of
 from airflow_provider_modelslab._ledger.spending import Limits, SpendingGuard
 from airflow_provider_modelslab._ledger.stores import BothStores, FolderStore, ReceiptStore, TaskStateStore
-from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.formatting import count, one_line
 from airflow_provider_modelslab._protocol.prices import Prices
 from airflow_provider_modelslab._tasks.batches import Item
 from airflow_provider_modelslab._tasks.results import DATA_ADVICE
@@ -179,8 +179,14 @@ def log_protection(store: ReceiptStore | None, ledger_path: str | None, log: Any
         )
 
 
-def log_former_jobs(ledger: Ledger, log: Any) -> None:
-    """Name the jobs that were paid for what is now another payload, endpoint or account."""
+def log_former_jobs(ledger: Ledger, log: Any, batch: bool) -> None:
+    """
+    Name the jobs that were paid for what is now another payload, endpoint or account.
+
+    :param ledger: the task's ledger.
+    :param log: the task's log.
+    :param batch: whether the user has given names to the items.
+    """
     for name, receipt in ledger.former.items():
         changes = [
             ("host or key of the connection", receipt.account != ledger.payer.account),
@@ -188,11 +194,10 @@ def log_former_jobs(ledger: Ledger, log: Any) -> None:
         ]
         changed = " and ".join(what for what, is_other in changes if is_other) or "payload"
         log.warning(
-            "Not re-attaching to job %s of an earlier try: since then, the %s of item %s has changed. It is submitted "
-            "again",
+            "Not re-attaching to job %s of an earlier try: since then, the %s%s has changed. It is submitted again",
             one_line(str(receipt.job)),
             changed,
-            one_line(name),
+            f" of item {one_line(name)}" if batch else "",
         )
 
 
@@ -202,7 +207,7 @@ def log_missing_seeds(items: Sequence[Item], log: Any) -> None:
     if without:
         log.info(
             "Without a fixed seed, the same payload generates something new each time: reuse='always' returns what is "
-            "stored all the same, for %d of %d items",
+            "stored all the same, for %d of %s",
             without,
-            len(items),
+            count(len(items), "item"),
         )

@@ -23,6 +23,8 @@ from airflow_provider_modelslab._tasks.batches import Item
 from airflow_provider_modelslab._tasks.inputs import Uploads
 from airflow_provider_modelslab.jobs import Job
 
+_LISTED_JOBS = 10
+
 
 @dataclass(slots=True)
 class Progress:
@@ -35,6 +37,7 @@ class Progress:
     :param batch: whether the items are a batch.
     :param slots: how many jobs may be in flight.
     :param refusals: how many times in a row ModelsLab has taken nothing.
+    :param refusal: why, the last time.
     :param resumed: whether the items stand in an XCom already.
     :param uploads: the files that were uploaded for the items.
     :param retry_failed: how often an item is generated again whose generation has failed.
@@ -47,6 +50,7 @@ class Progress:
     batch: bool
     slots: QueueSlots = field(default_factory=QueueSlots)
     refusals: int = 0
+    refusal: str = ""
     resumed: bool = False
     uploads: Uploads = field(default_factory=Uploads)
     retry_failed: int = 0
@@ -87,9 +91,24 @@ class Progress:
         """Return the jobs of all items that were submitted, in the order of the items."""
         return [self.ledger.jobs[position] for position in sorted(self.ledger.jobs)]
 
+    def name_of(self, position: int) -> str:
+        """Return what log lines call an item, as the beginning of a sentence."""
+        return f"Item {self.items[position]}" if self.batch else "The generation"
+
     def names(self) -> list[str]:
         """Return what the user calls the items of a batch; nothing for a single one."""
         return [f"item {item}" for item in self.items] if self.batch else []
+
+    def describe(self, jobs: Sequence[Job]) -> str:
+        """Name some of the task's jobs, the first ten: items of a batch by their names."""
+        names = dict(zip(map(str, self.ledger.jobs.values()), self.item_names(), strict=False))
+        shown = [f"item {names[str(job)]} ({job})" if str(job) in names else str(job) for job in jobs[:_LISTED_JOBS]]
+        more = [f"and {len(jobs) - _LISTED_JOBS} more"] if len(jobs) > _LISTED_JOBS else []
+        return ", ".join([*shown, *more])
+
+    def item_names(self) -> list[str]:
+        """Return the items of a batch, in the order of ``ledger.jobs``; nothing for a single one."""
+        return [str(self.items[position]) for position in self.ledger.jobs] if self.batch else []
 
     def replace_jobs(self, jobs: Sequence[Job]) -> None:
         """Take the jobs as they stand now, in the order of ``ledger.jobs``."""
@@ -128,6 +147,7 @@ class Progress:
             "batch": self.batch,
             "slots": self.slots.to_record(),
             "refusals": self.refusals,
+            "refusal": self.refusal,
             "uploads": self.uploads.urls,
             "unkept": sorted(self.ledger.unkept),
         }
@@ -167,6 +187,7 @@ class Progress:
             state["batch"],
             QueueSlots.from_record(state["slots"]),
             state["refusals"],
+            state.get("refusal", ""),
             resumed=True,
             uploads=Uploads(dict(state.get("uploads", {}))),
         )

@@ -41,12 +41,12 @@ def reattach(poller: WorkerPoller, progress: Progress, log: Any, keep_files_in: 
     unfinished = progress.unfinished()
     if not unfinished:
         return
-    log.info("Re-attaching to jobs of an earlier try: %s", ", ".join(map(str, unfinished)))
+    log.info("Re-attaching to jobs of an earlier try: %s", progress.describe(unfinished))
     forgotten = _poll_until_known(poller, progress)
     for position in sorted(ledger.jobs):
         job = ledger.jobs[position]
         if job.status == "failed":
-            _leave(ledger, position, log, forgotten=(job.endpoint, job.id) in forgotten)
+            _leave(progress, position, log, forgotten=(job.endpoint, job.id) in forgotten)
 
 
 def await_submission(poller: WorkerPoller, ledger: Ledger, position: int, seen: float) -> Receipt | None:
@@ -105,13 +105,15 @@ def _take_stored(ledger: Ledger, position: int, receipt: Receipt) -> bool:
     return True
 
 
-def _leave(ledger: Ledger, position: int, log: Any, *, forgotten: bool) -> None:
+def _leave(progress: Progress, position: int, log: Any, *, forgotten: bool) -> None:
     """Submit an item again whose job has failed, or is forgotten, where this try may do so."""
+    ledger = progress.ledger
     receipt, job = ledger.receipt(position), ledger.jobs[position]
     if receipt is None or (forgotten and _take_stored(ledger, position, receipt)):
         return
     if ledger.may_renew(position, forgotten=forgotten):
-        log.warning("Submitting again: job %s of an earlier try failed (%s)", job, job.message)
+        told = "%s is submitted again: job %s of an earlier try failed (%s)"
+        log.warning(told, progress.name_of(position), job, job.message)
         ledger.renew(position)
     elif forgotten and receipt.state in ("intended", "in_doubt"):
         del ledger.jobs[position]

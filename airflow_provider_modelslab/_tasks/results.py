@@ -21,7 +21,7 @@ from airflow_provider_modelslab._http.connection import ClientOptions
 from airflow_provider_modelslab._ledger.receipts import StoredFile
 from airflow_provider_modelslab._outputs.names import is_url
 from airflow_provider_modelslab._protocol.arguments import IfExists
-from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.formatting import count, one_line
 from airflow_provider_modelslab._protocol.outputs import as_text
 from airflow_provider_modelslab._protocol.phrases import says_only_running
 from airflow_provider_modelslab._protocol.shortening import (
@@ -32,6 +32,7 @@ from airflow_provider_modelslab._protocol.shortening import (
     shorten_output,
 )
 from airflow_provider_modelslab._tasks.deferral import Limit
+from airflow_provider_modelslab._tasks.failures import advice_on
 from airflow_provider_modelslab._telemetry import lineage
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
@@ -206,17 +207,21 @@ def push_results(
     push_jobs(context, jobs)
     failed = [job for job in jobs if job.status == "failed"]
     outputs = [output for job in jobs for output in job.outputs]
-    log.info("%d of %d jobs succeeded, with %d outputs", len(jobs) - len(failed), len(jobs), len(outputs))
+    if jobs:
+        succeeded, total = len(jobs) - len(failed), count(len(jobs), "job")
+        log.info("%d of %s succeeded, with %s", succeeded, total, count(len(outputs), "output"))
     results: list[Output] = list(files or outputs)
     for result in results[:_LISTED_OUTPUTS]:
         log.info("Output: %s", _line_of(result))
     if len(results) > _LISTED_OUTPUTS:
-        log.info("%d more outputs are in the XComs", len(results) - _LISTED_OUTPUTS)
+        log.info("The XComs have %s more", count(len(results) - _LISTED_OUTPUTS, "output"))
     if failed:
         names_of_failed = list(compress(names, [job.status == "failed" for job in jobs]))
-        message = f"{len(failed)} of {len(jobs)} jobs failed: {format_jobs(failed, names_of_failed)}"
+        message = f"{len(failed)} of {count(len(jobs), 'job')} failed: {format_jobs(failed, names_of_failed)}"
         if fail_on_partial_error:
-            raise ModelsLabJobFailed(f"Generate again, or from other input: {message}", jobs=failed)
+            # What was said of a submission says itself what to do.
+            were_submitted = not names or any(job.id for job in failed)
+            raise ModelsLabJobFailed(f"{advice_on(failed)}: {message}" if were_submitted else message, jobs=failed)
         log.warning("%s", message)
     _refuse_long_data(jobs, data_advice)
     urls = [*map(shorten_output, outputs)]
@@ -260,16 +265,26 @@ def timeout_error(jobs: Sequence[Job], limit: Limit, advice: str, names: Sequenc
 
     :param jobs: all jobs, as they stand.
     :param limit: the limit that ended the wait.
-    :param advice: how to get at them later, as the beginning of a sentence.
+    :param advice: what to do, as the beginning of a sentence.
     :param names: what the user calls the jobs, if anything.
     """
     unfinished = [not job.finished for job in jobs]
     named = format_jobs(list(compress(jobs, unfinished)), list(compress(names, unfinished)))
+    submitted = [job for job in compress(jobs, unfinished) if job.id]
+    alive = ". What was submitted lives on at ModelsLab" if submitted else ""
     return ModelsLabTimeout(
-        f"{advice}: {sum(unfinished)} of {len(jobs)} jobs were not done within {limit}: {named}. Those that "
-        "were submitted live on at ModelsLab",
-        jobs=jobs,
+        f"{advice}: {sum(unfinished)} of {count(len(jobs), 'job')} not done within {limit}: {named}{alive}", jobs=jobs
     )
+
+
+def name_of_mapped(context: Context) -> list[str]:
+    """Return what the user calls the job of a mapped task, as its ``map_index_template`` has it, if it has one."""
+    task = context.get("task")
+    rendered = getattr(context["ti"], "rendered_map_index", None)
+    if not rendered and (template := getattr(task, "map_index_template", None)):
+        with suppress(Exception):  # Airflow 2 renders it when the task has ended, and says what is wrong with it.
+            rendered = task.get_template_env().from_string(template).render(context)  # type: ignore[union-attr]
+    return [one_line(rendered)] if rendered else []
 
 
 def format_jobs(jobs: Sequence[Job], names: Sequence[str] = ()) -> str:
@@ -286,7 +301,7 @@ def format_jobs(jobs: Sequence[Job], names: Sequence[str] = ()) -> str:
 def _format_job(job: Job, name: str | None) -> str:
     reason = job.status if not job.finished and says_only_running(job.message) else job.message or job.status
     if name is None:
-        return f"{job} ({reason})"
+        return f"{job} ({reason})" if job.id else reason
     return f"{name} ({reason}, job {job})" if job.id else f"{name} ({reason})"
 
 
@@ -305,4 +320,5 @@ def _update_outlet_events(context: Context, log: Any, extra: dict[str, Any]) -> 
             elif isinstance(outlet, (Asset, *_ASSET_REFERENCES)):
                 events[outlet].extra = extra
         except Exception as error:
-            log.warning("The event of %r does not carry the outputs (%s)", outlet, type(error).__name__)
+            named = getattr(outlet, "name", None) or getattr(outlet, "uri", "")
+            log.warning("The event of asset %s does not carry the outputs (%s)", named, type(error).__name__)

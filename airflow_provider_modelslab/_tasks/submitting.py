@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow_provider_modelslab._ledger.receipts import Receipt
 from airflow_provider_modelslab._polling import schedule
 from airflow_provider_modelslab._polling.worker_poller import WorkerPoller
-from airflow_provider_modelslab._protocol.formatting import format_moment
+from airflow_provider_modelslab._protocol.formatting import count, format_moment
 from airflow_provider_modelslab._tasks.doubts import describe_candidates
 from airflow_provider_modelslab._tasks.ledgers import advise_clear, advise_in_doubt
 from airflow_provider_modelslab._tasks.progress import Progress
@@ -46,7 +46,7 @@ class SubmittingHook(Protocol):
     def poller(self) -> WorkerPoller:
         """What polls many jobs."""
 
-    def submit(self, path: str, payload: Mapping[str, Any], *, queue_timeout: float) -> Job:
+    def submit(self, path: str, payload: Mapping[str, Any], *, queue_timeout: float, name: str) -> Job:
         """Submit a generation job."""
 
     def upload(self, file: bytes) -> str:
@@ -120,12 +120,12 @@ class Submitter:
                     self._give_up(position)
                     raise
                 progress.leave_failed(position)
-                self.log.warning("Item %s is not submitted once more: %s", progress.items[position], error)
+                self.log.warning("%s is not submitted once more: %s", progress.name_of(position), error)
             except AirflowException:
                 self._give_up(position)
                 raise
             else:
-                progress.refusals = 0
+                progress.refusals, progress.refusal = 0, ""
                 slots.accept(len(progress.unfinished()))
         if not progress.left() or progress.unfinished():
             return None
@@ -136,8 +136,8 @@ class Submitter:
         """Let an item be submitted again whose generation has failed."""
         with paid_for(self.log):
             former = self.progress.renew(position)
-            told = "Submitting item %s once more: job %s has failed (%s)"
-            self.log.warning(told, self.progress.items[position], former, former.message)
+            told = "%s is submitted once more: job %s has failed (%s)"
+            self.log.warning(told, self.progress.name_of(position), former, former.message)
 
     def _submit(self, position: int) -> None:
         self._check_balance()
@@ -149,7 +149,8 @@ class Submitter:
             if (found := await_submission(hook.poller, ledger, position, clock.wall())) is not None:
                 self._take_over(position, found)
                 return
-        job = hook.submit(ledger.payer.endpoint, payload, queue_timeout=0)
+        name = str(item) if progress.batch else ""
+        job = hook.submit(ledger.payer.endpoint, payload, queue_timeout=0, name=name)
         with paid_for(self.log, job):
             ledger.accept(position, job)
 
@@ -161,7 +162,7 @@ class Submitter:
                 f"{advise_in_doubt(ledger.store)}: this may have been billed, another try has begun to submit it, and "
                 "there is no job yet"
             )
-        self.log.info("Item %s was submitted by another try: job %s", ledger.items[position], found.job)
+        self.log.info("%s was submitted by another try: job %s", self.progress.name_of(position), found.job)
         if found.state == "succeeded" and found.job is not None and found.job.id:
             ledger.jobs[position] = found.job  # Its outputs are asked for again: URLs die.
 
@@ -185,7 +186,7 @@ class Submitter:
             waiting = "Waiting for a queue slot"
             progress.slots.refuse(in_flight, error.queue_slots, error.retry_after or 0.0)
             if progress.slots.fixed is None and error.queue_slots and in_flight:
-                self.log.info("Holding at %d jobs in flight, until one finishes: %s", in_flight, error.reason)
+                self.log.info("Holding at %s in flight, until one finishes: %s", count(in_flight, "job"), error.reason)
                 return None
         moment = self._pause(error.retry_after or 0.0, waiting, error.reason)
         if isinstance(error, ModelsLabRateLimited):
@@ -201,8 +202,12 @@ class Submitter:
         pacing = self.hook.poller.pacing
         clock, shortest = pacing.clock, schedule.backoff_delay(self.progress.refusals, pacing.policy)
         pause = schedule.spread_pause(max(asked, shortest), pacing.random, pacing.policy)
-        again = format_moment(clock.wall() + pause, clock.wall())
-        self.log.info("%s, next try about %s: %s", waiting, again, reason)
+        now, deadline = clock.wall(), self.progress.deadline
+        again = f"next try about {format_moment(now + pause, now)}"
+        if now + pause > deadline:
+            again = f"until {format_moment(deadline, now)}, when its time is over"
+        self.progress.refusal = reason
+        self.log.info("%s, %s: %s", waiting, again, reason)
         return clock.monotonic() + pause
 
     def _give_up(self, position: int) -> None:

@@ -81,7 +81,7 @@ def test_worker_and_trigger_find_the_connection(home: Path, place):
         output = airflow(home, "dags", "test", "waits", **environment)
         finishing.join()
     assert "Waiting in the triggerer" in output
-    assert "1 of 1 jobs succeeded" in output
+    assert "1 of 1 job succeeded" in output
 
 
 def finish_once_the_trigger_polls(sandbox: Sandbox) -> None:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -40,6 +41,13 @@ def test_images(tmp_path: Path, quick_sandbox: Sandbox):
     assert {struct.unpack_from(">II", file.read_bytes(), 16) for file in files} == {(768, 768)}
     assert [item["name"] for item in finished.xcom("draw", "manifest")["items"]] == ["lighthouse", "fox", "harbour"]
     assert quick_sandbox.state()["submissions"]["accepted"] == 3
+
+
+def test_params_reach_modelslab_as_they_were_given(tmp_path: Path, quick_sandbox: Sandbox):
+    finished = run("modelslab_images", {"folder": str(tmp_path), "model_id": "42", "size": 256})
+    assert finished.state == "success", finished.states
+    for job in quick_sandbox.jobs.values():
+        assert (job.request.meta["model_id"], job.request.meta["width"]) == ("42", 256)
 
 
 def test_every_example_says_what_it_is_and_what_its_params_are():
@@ -139,6 +147,10 @@ def test_approval():
     # dag.test() has nobody to ask: that the run goes on after an answer is shown on a real scheduler.
     (dag,) = dags.values()
     assert [task.task_id for task in dag.topological_sort()] == ["draw", "pick", "publish"]
+    draw: Any = dag.task_dict["draw"]
+    for prompt in ("42", "None", "[1, 2]", 'it\'s "a" | fox 🦊\n{{ 7 }} <b>'):
+        rendered = draw.render_template(draw.payload, {"params": {"prompt": prompt, "samples": 3}})
+        assert ast.literal_eval(rendered) == {"model_id": "flux", "prompt": prompt, "samples": 3}
 
 
 def test_all_that_import_statements_name_is_there():

@@ -106,7 +106,7 @@ def test_a_failed_job_fails_the_task_without_a_retry_and_says_why(
     task = wait_for_end(airflow, DAG, run.id, "failing")
     log = airflow.task_log(DAG, run.id, "failing")
     assert (task["state"], task["try_number"]) == ("failed", 1), log
-    assert "ModelsLabJobFailed: Generate again, or from other input: 1 of 1 jobs failed: v6/video:" in log
+    assert "ModelsLabJobFailed: Generate again, or from other input: 1 of 1 job failed: v6/video:" in log
     assert "(No GPU left)" in log
 
 
@@ -171,7 +171,7 @@ def test_a_limit_of_time_ends_a_deferred_wait(
     assert last_word in log
     # The wait began some seconds before it was handed over, and ended when the triggerer put the task on schedule again.
     # How long the scheduler and a worker take from there on is the machine's affair.
-    (began,) = re.findall(r"^(\S+) INFO Deferring: 0 of 1 jobs done", log, re.MULTILINE)
+    (began,) = re.findall(r"^(\S+) INFO Deferring: 0 of 1 job done", log, re.MULTILINE)
     lasted = seconds_between(began, task[RESUMED])
     limit = LIMITS[task_id]
     earliest = limit - 1 if AIRFLOW_V_3_0_PLUS or task_id != "execution_timeout" else limit / 2

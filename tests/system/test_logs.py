@@ -14,7 +14,7 @@ EXPECTED = {
         r"|The `airflow\.operators\.branch\.BranchMixIn` attribute is deprecated"
     ),
     "Airflow before 3.3, which remembers no paid jobs by itself": r"nothing remembers the jobs of this task",
-    "tasks that end by their limit of time": r"1 of 1 jobs were not done within",
+    "tasks that end by their limit of time": r"1 of 1 job not done within",
 }
 """What the tests of the selection provoke."""
 

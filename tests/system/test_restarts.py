@@ -87,7 +87,7 @@ def test_of_two_triggerers_one_may_die(airflow: AirflowInstance, held_sandbox: S
         for index, job_id in enumerate(singles):
             assert airflow.xcom(DAG, run_id, "single", map_index=index) == urls_of(held_sandbox, [job_id])
             log = airflow.task_log(DAG, run_id, "single", map_index=index)
-            assert log.count("1 of 1 jobs succeeded, with 1 outputs") == 1  # resumed once
+            assert log.count("1 of 1 job succeeded, with 1 output") == 1  # resumed once
         assert airflow.task_log(DAG, run_id, "group").count("10 of 10 jobs succeeded, with 10 outputs") == 1
         assert {task["try_number"] for task in airflow.task_instances(DAG, run_id)} == {1}
     airflow.wait_until(lambda: not triggers_by_triggerer(airflow), PATIENCE, "triggers are left")

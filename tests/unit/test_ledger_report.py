@@ -102,7 +102,7 @@ def test_foreign_files_are_named():
     found = report(None, [], {}, {"state": "done"}, receipt())
     assert len(found.jobs) == 1
     assert found.not_read == [f"gallery/run_1/draw/{number}.json" for number in range(4)]
-    assert "Not read: 4 files are no receipts" in "\n".join(found.lines())
+    assert "Not read, as no receipts: 4 files:" in "\n".join(found.lines())
 
 
 def test_names_are_harmless_and_keep_their_line():

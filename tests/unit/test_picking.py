@@ -34,12 +34,14 @@ def test_a_label_is_one_short_line():
     (candidate,) = picking.candidates_of([job("1", "https://x/a.png", prompt="long\n\n" * 40)])
     assert len(candidate["label"]) <= 64
     assert "\n" not in candidate["label"]
+    (candidate,) = picking.candidates_of([job("1", "https://x/a.png", prompt="a \u202efox\x1b[31m")])
+    assert candidate["label"] == "1. a fox [31m"
 
 
 def test_files_stay_with_their_outputs():
     jobs = [job("1", "https://x/a.png"), job("2", "https://x/b.png")]
     assert [each["file"] for each in picking.candidates_of(jobs, ["/a.png", "/b.png"])] == ["/a.png", "/b.png"]
-    with pytest.raises(ValueError, match="one path for each of the 2 outputs, not 1"):
+    with pytest.raises(ValueError, match="one path for each output, 2, not 1"):
         picking.candidates_of(jobs, ["/a.png"])
 
 

@@ -58,7 +58,7 @@ def test_what_others_have_submitted_today_counts(store):
     here = guard(store, connection(max_jobs=3))
     submit(here, "c")
     with pytest.raises(
-        ModelsLabBudgetExceeded, match=r"3 jobs of its account were submitted on 2026-11-27 \(UTC\)"
+        ModelsLabBudgetExceeded, match=r"on 2026-11-27 \(UTC\), its account has submitted 3 jobs"
     ) as caught:
         here.admit()
     assert f"Raise max_jobs_per_day (3) of {CONNECTION}" in str(caught.value)
@@ -75,7 +75,7 @@ def test_a_task_counts_its_own_jobs_in_all_runs_and_an_account_its_own(store):
     submit(guard(store, task(max_jobs=2), run_id="run_0"), "c")
     here = guard(store, task(max_jobs=2))
     submit(here, "d")
-    with pytest.raises(ModelsLabBudgetExceeded, match=r"of task 'gallery.draw', .* 2 jobs of the task were"):
+    with pytest.raises(ModelsLabBudgetExceeded, match=r"of task 'gallery.draw', .* the task has submitted 2 jobs"):
         here.admit()
     submit(guard(store, connection(max_jobs=1), account="host#2"), "e")
 
@@ -108,7 +108,7 @@ def test_amounts_are_estimates_by_the_price_table(store):
     submit(guard(store, connection(max_spending=1.0), prices=prices, endpoint="v6/video/text2video"), "a", "b")
     here = guard(store, connection(max_spending=0.41), prices=prices)
     submit(here, "c", "d")
-    with pytest.raises(ModelsLabBudgetExceeded, match=r"are estimated at 0\.41, one more at 0\.005") as caught:
+    with pytest.raises(ModelsLabBudgetExceeded, match=r"estimated 0\.41, one more costs 0\.005") as caught:
         here.admit()
     assert f"Raise max_spending_per_day (0.41) of {CONNECTION}" in str(caught.value)
 

@@ -111,7 +111,7 @@ def test_the_first_inconclusive_reply_in_a_row_is_worth_a_line(clock, verdict):
     wait = wait_for(clock)
     remarks = [poll(wait, each) for each in (verdict, verdict, Verdict.PROCESSING, verdict)]
     assert [bool(remark) for remark in remarks] == [True, False, False, True]
-    assert "not believed yet" in remarks[0]
+    assert "may be in progress all the same" in remarks[0]
 
 
 def test_an_unknown_job_names_its_endpoint(clock):
@@ -203,7 +203,7 @@ def refusal(waits: JobWaits) -> Verdict | None:
 @account
 def test_one_refusal_of_the_account_is_not_believed_but_told(clock, verdict):
     waits, (wait, _) = batch(clock, 2)
-    assert "not believed before a second poll says so" in poll(wait, verdict)
+    assert "is refused, which counts once a second poll says so, too" in poll(wait, verdict)
     assert refusal(waits) is None
     assert not wait.job.finished
     assert wait.delay() == 2

@@ -217,7 +217,7 @@ def test_a_submission_is_never_repeated_when_it_may_have_arrived(sandbox: Sandbo
     [
         (400, "Invalid API Request", ModelsLabRequestError, "Correct"),
         (401, "Invalid API key", ModelsLabAuthError, "valid key"),
-        (402, "Insufficient credits", ModelsLabCreditsError, "Top it up"),
+        (402, "Insufficient credits", ModelsLabCreditsError, "Top up"),
         (403, "This feature requires a premium subscription", ModelsLabPlanError, "plan"),
         (422, {"prompt": ["missing"]}, ModelsLabRequestError, "prompt: missing"),
         (200, "Invalid API key", ModelsLabAuthError, "modelslab_default"),
@@ -570,7 +570,7 @@ def test_no_connection_at_all():
 
 def test_a_connection_without_a_key(monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", '{"conn_type": "modelslab"}')
-    with pytest.raises(ModelsLabArgumentError, match="'modelslab_default' cannot be used: it has no API key"):
+    with pytest.raises(ModelsLabArgumentError, match="Correct connection 'modelslab_default': it has no API key"):
         _ = ModelsLabHook().options
 
 

@@ -71,7 +71,7 @@ def test_it_answers_whether_we_paid_twice_last_night(tmp_path: Path, ledger: Pat
     assert "  2026-11-27 23:00:00 gallery.draw of run_1, item owl: succeeded 11" in lines
     assert "  2026-11-28 00:00:00 gallery.draw of run_2, item owl: succeeded 12" in lines
     assert [line.split()[-1] for line in lines if line.startswith("all ")] == ["0.015"]
-    assert "Not read: 2 files are no receipts:" in lines
+    assert "Not read, as no receipts: 2 files:" in lines
     assert "  gallery/run_2/notes.json" in lines
     assert "\x1b" not in done.stdout
     assert not list((tmp_path / "airflow").glob("*.db"))

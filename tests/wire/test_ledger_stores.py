@@ -131,11 +131,11 @@ def test_a_full_disk_leaves_no_intent(tmp_path: Path):
 def test_a_folder_that_does_not_work_is_named(tmp_path: Path):
     (tmp_path / "dag").touch()
     store = FolderStore(str(tmp_path))
-    with pytest.raises(ModelsLabLedgerError, match=f"The ledger of ledger_path '{tmp_path}' does not work: "):
+    with pytest.raises(ModelsLabLedgerError, match=f"Correct ledger_path '{tmp_path}', or try again when it works: "):
         store.create(NAME, {})
     with pytest.raises(ModelsLabArgumentError, match="ledger_path must be a URL"):
         FolderStore("relative")
-    with pytest.raises(ModelsLabArgumentError, match="ledger_path 'nope://x' cannot be used"):
+    with pytest.raises(ModelsLabArgumentError, match="Correct ledger_path 'nope://x': it cannot be used"):
         FolderStore("nope://x")
 
 

@@ -24,7 +24,7 @@ from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.support.pacing import FAST, set_policy
 from tests.support.raw_server import RawServer, reply
-from tests.support.tasks import RecordingTaskInstance, run
+from tests.support.tasks import RecordingTaskInstance, StateStore, run
 
 PATH = "v6/images/text2img"
 VIDEO = "v6/video/text2video"
@@ -71,7 +71,7 @@ def test_a_failed_generation(sandbox: Sandbox):
     job = sandbox.submit(VIDEO, FOX)
     sandbox.fail(job["id"], "No GPU left")
     assert error_of(sensor(job)) == (
-        "Generate again, or from other input: 1 of 1 jobs failed: v6/video:<id> (No GPU left)"
+        "Generate again, or from other input: 1 of 1 job failed: v6/video:<id> (No GPU left)"
     )
 
 
@@ -97,7 +97,7 @@ def test_a_failed_generation_of_a_mapped_task_has_the_name_of_its_map_index(sand
     with pytest.raises(AirflowException) as caught:
         run(operator(payload=FOX), {"ti": MappedTaskInstance()}, fail_all)
     assert normalised(str(caught.value)) == (
-        "Generate again, or from other input: 1 of 1 jobs failed: a fox (No GPU left, job v6/images:<id>)"
+        "Generate again, or from other input: 1 of 1 job failed: a fox (No GPU left, job v6/images:<id>)"
     )
 
 
@@ -105,16 +105,16 @@ def test_a_failed_generation_of_a_mapped_task_has_the_name_of_its_map_index(sand
 def test_the_end_of_a_timeout(sandbox: Sandbox, endpoint: str):
     family = endpoint.rpartition("/")[0]
     assert error_of(sensor(sandbox.submit(endpoint, FOX), timeout=0.5)) == (
-        "Clear the task, with a longer timeout, to wait again: 1 of 1 jobs were not done within its timeout of 0.5 s: "
-        f"{family}:<id> (processing). Those that were submitted live on at ModelsLab"
+        "Clear the task, with a longer timeout, to wait again: 1 of 1 job not done within its timeout of 0.5 s: "
+        f"{family}:<id> (processing). What was submitted lives on at ModelsLab"
     )
 
 
 def test_the_end_of_an_execution_timeout(sandbox: Sandbox):
     task = sensor(sandbox.submit(VIDEO, FOX), execution_timeout=timedelta(seconds=1), timeout=60)
     assert error_of(task) == (
-        "Clear the task, with a longer execution_timeout, to wait again: 1 of 1 jobs were not done within its "
-        "execution_timeout of 1 s: v6/video:<id> (processing). Those that were submitted live on at ModelsLab"
+        "Clear the task, with a longer execution_timeout, to wait again: 1 of 1 job not done within its "
+        "execution_timeout of 1 s: v6/video:<id> (processing). What was submitted lives on at ModelsLab"
     )
 
 
@@ -122,8 +122,75 @@ def test_the_end_of_the_timeout_of_a_batch_names_items_that_were_not_submitted(s
     payloads = {"owl": {"prompt": "an owl"}, "fox": FOX}
     text = error_of(operator(payloads=payloads, max_in_flight=1, timeout=1))
     assert text.endswith(
-        ": 2 of 2 jobs were not done within its timeout of 1 s: item owl (processing, job v6/images:<id>); item fox "
-        "(not submitted yet). Those that were submitted live on at ModelsLab"
+        ": 2 of 2 jobs not done within its timeout of 1 s: item owl (processing, job v6/images:<id>); item fox "
+        "(not submitted yet). What was submitted lives on at ModelsLab"
+    )
+
+
+def test_the_end_of_a_timeout_before_anything_was_submitted_says_why_nothing_was(sandbox: Sandbox):
+    sandbox.set_faults({"rate_limit": 1.0})
+    for arguments, named in (
+        ({"payload": FOX}, ""),
+        ({"payloads": {"fox": FOX}}, "item fox ("),
+    ):
+        assert error_of(operator(**arguments, timeout=0.5)) == (
+            "Clear the task, with a longer timeout, to submit again: 1 of 1 job not done within its timeout of 0.5 s: "
+            f"{named}not submitted yet: submission to {PATH}: Rate limit exceeded. Maximum 5 queued requests allowed."
+            f"{')' if named else ''}"
+        )
+
+
+def test_a_job_that_modelslab_does_not_know(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+    set_policy(monkeypatch, **FAST, inconclusive_grace=0.2)
+    text = error_of(sensor(147, endpoint="v6/vidoe"))
+    assert re.sub(r"\d+ times", "<n> times", text) == (
+        "Check id, endpoint and connection, or generate again: 1 of 1 job failed: v6/vidoe:147 (ModelsLab answered "
+        "'Request not found' <n> times in a row, over 0 s: job 147 is not known under endpoint 'v6/vidoe' (did you mean "
+        "'v6/video'?); an id is only valid with the endpoint and the account it came from)"
+    )
+
+
+def test_an_endpoint_that_cannot_be_fetched_from(sandbox: Sandbox):
+    assert error_of(sensor(147, endpoint="video")) == (
+        "Check id, endpoint and connection, or generate again: 1 of 1 job failed: video:147 (The route "
+        "/api/video/fetch/147 could not be found.)"
+    )
+
+
+def test_a_misspelt_generation_endpoint(sandbox: Sandbox):
+    told = (
+        "Correct the endpoint 'v6/images/text2image' (did you mean 'v6/images/text2img'?): ModelsLab has no such one: The "
+        "route /api/v6/images/text2image could not be found"
+    )
+    assert error_of(operator(endpoint="v6/images/text2image", payload=FOX)) == told
+    assert error_of(operator(endpoint="v6/images/text2image", payloads={"fox": FOX})) == (
+        f"1 of 1 job failed: item fox ({told})"
+    )
+
+
+def test_outputs_that_are_stored_already(sandbox: Sandbox, tmp_path: Path):
+    job = sandbox.submit(PATH, FOX)
+    sandbox.finish(job["id"])
+    run(sensor(job, output_path=str(tmp_path)), {"ti": RecordingTaskInstance()})
+    text = error_of(sensor(job, output_path=str(tmp_path), if_exists="error"))
+    assert text.replace(str(tmp_path), "<folder>") == (
+        "Name another output_path, or if_exists='skip' or 'overwrite': the outputs of job v6/images:<id> are stored "
+        "already: <folder>/v6.images.<id>.job.json is there"
+    )
+
+
+def test_folders_that_cannot_be_used(sandbox: Sandbox, tmp_path: Path):
+    (tmp_path / "file").touch()
+    folder = f"{tmp_path}/file/folder"
+    error = f"NotADirectoryError: [Errno 20] Not a directory: '{folder}'"
+    assert error_of(operator(payload=FOX, output_path=folder, durable=False)) == (
+        f"Correct output_path '{folder}', or allow writing there: {error}. Nothing was submitted"
+    )
+    assert error_of(operator(payload=FOX, ledger_path=folder)).startswith(
+        f"Correct ledger_path '{folder}', or try again when it works: the ledger cannot be read or written: NotADirectory"
+    )
+    assert error_of(operator(payload=FOX, ledger_path="nope://folder")) == (
+        "Correct ledger_path 'nope://folder': it cannot be used: Unsupported filesystem: 'nope'"
     )
 
 
@@ -146,7 +213,7 @@ ANSWERS = {
     ),
     "credits": (
         reply({"status": "error", "message": "Insufficient credits."}, 402),
-        "Top it up, then clear the task: the ModelsLab account of connection 'modelslab_default' has no credits or "
+        "Top up the ModelsLab account of connection 'modelslab_default', then clear the task: it has no credits or "
         f"quota left: submission to {PATH}: Insufficient credits",
     ),
     "plan": (
@@ -227,11 +294,65 @@ def test_a_wait_says_when_its_jobs_are_expected_and_nothing_twice(sandbox: Sandb
     lines = lines_of(log)
     assert lines[:4] == [
         f"Submitted to {PATH}: job v6/images:<id>, processing, expected about <time>",
-        "Deferring: 0 of 1 jobs done, the last expected about <time>",
+        "Deferring: 0 of 1 job done, the last expected about <time>",
         "Waiting in the triggerer, until <time> at the latest",
-        "Job v6/images:<id> succeeded: 1 of 1 jobs done",
+        "Job v6/images:<id> succeeded: 1 of 1 job done",
     ]
     assert len(set(lines)) == len(lines)
+
+
+def test_lines_about_a_batch_have_the_names_that_the_user_gave(sandbox: Sandbox, log: pytest.LogCaptureFixture):
+    def end_all(deferrals: int) -> None:
+        fox, owl = sandbox.jobs
+        sandbox.fail(fox, "No GPU left")
+        sandbox.finish(owl)
+
+    batch = operator(payloads={"fox": FOX, "owl": {"prompt": "an owl"}}, durable=False, fail_on_partial_error=False)
+    run(batch, {"ti": RecordingTaskInstance()}, end_all)
+    lines = lines_of(log)
+    assert lines[:2] == [
+        f"Submitted item {name} to {PATH}: job v6/images:<id>, processing, expected about <time>"
+        for name in ("fox", "owl")
+    ]
+    told = "\n".join(lines)
+    assert "Item fox (job v6/images:<id>) failed (No GPU left)" in told
+    assert "Item owl (job v6/images:<id>) succeeded" in told
+    assert "1 of 2 jobs succeeded, with 1 output" in lines
+    assert "1 of 2 jobs failed: item fox (No GPU left, job v6/images:<id>)" in lines
+
+
+def test_what_a_retry_takes_up_is_named_as_the_user_does_and_not_a_hundred_times(
+    sandbox: Sandbox, log: pytest.LogCaptureFixture
+):
+    payloads = {f"animal {number}": {"prompt": f"{number}"} for number in range(12)}
+    store = StateStore()
+    for retries in range(2):
+        context = {"ti": RecordingTaskInstance(retries=retries), "task_state_store": store}
+        with pytest.raises(AirflowException):
+            run(operator(payloads=payloads, timeout=0.3), context)
+    (line,) = (line for line in lines_of(log) if line.startswith("Re-attaching"))
+    assert line.startswith("Re-attaching to jobs of an earlier try: item animal 0 (v6/images:<id>), item animal 1 (")
+    assert line.endswith("item animal 9 (v6/images:<id>), and 2 more")
+
+
+def test_a_wait_that_ends_before_the_next_try_says_so(sandbox: Sandbox, log: pytest.LogCaptureFixture):
+    sandbox.set_faults({"rate_limit": 1.0})
+    error_of(operator(payload=FOX, timeout=1, durable=False))
+    assert lines_of(log)[0] == (
+        f"Waiting for a queue slot, until <time>, when its time is over: submission to {PATH}: Rate limit exceeded. "
+        "Maximum 5 queued requests allowed."
+    )
+
+
+def test_a_failed_generation_that_is_submitted_once_more(sandbox: Sandbox, log: pytest.LogCaptureFixture):
+    def end(deferrals: int) -> None:
+        if deferrals == 1:
+            sandbox.fail(next(iter(sandbox.jobs)), "No GPU left")
+        sandbox.finish_all()
+
+    task = operator(payloads={"fox": FOX}, retry_failed=1, durable=False)
+    run(task, {"ti": RecordingTaskInstance()}, end)
+    assert "Item fox is submitted once more: job v6/images:<id> has failed (No GPU left)" in lines_of(log)
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
@@ -247,7 +368,7 @@ def test_a_full_queue_is_waited_for_in_so_many_words(
         f"Waiting for a queue slot, next try about <time>: submission to {PATH}: Rate limit exceeded. Maximum 5 queued "
         "requests allowed."
     )
-    assert ("Waiting in the triggerer for a queue slot, next try about <time>" in lines) == deferrable
+    assert ("Waiting in the triggerer until the next try to submit, about <time>" in lines) == deferrable
     assert not [line for line in lines if "0 of 0" in line]
 
 
@@ -272,6 +393,36 @@ WRONG = {
         "Task 'wait': timeout must be a number of seconds above 0 and up to a century, or such a timedelta, not 0"
     ),
 }
+
+
+IN_A_GROUP = """
+from airflow.providers.common.compat.sdk import DAG, TaskGroup
+
+def make(name):
+    return {code}
+
+with DAG("dag", schedule=None), TaskGroup("group"):
+    make("draw")
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "ModelsLabGenerateOperator(task_id=name, endpoint='v6/images/text2img', payload={}, timeout=0)",
+        "ModelsLabJobSensor(task_id=name, jobs=1, endpoint='v6/video', timeout=0)",
+        "modelslab_task(lambda: {}, endpoint='v6/images/text2img', task_id=name, timeout=0)()",
+    ],
+)
+def test_it_does_so_in_a_task_group_and_in_a_function_of_the_users(tmp_path: Path, code: str):
+    file = tmp_path / "a_dag.py"
+    from_decorators = "from airflow_provider_modelslab.decorators import modelslab_task"
+    file.write_text(DAG_FILE.format(code=from_decorators) + IN_A_GROUP.replace("{code}", code))
+    with pytest.raises(ModelsLabArgumentError, match=r"^Task 'group\.draw': timeout must be") as caught:
+        exec(compile(file.read_text(), str(file), "exec"), {"__name__": "unusual_prefix_a_dag"})
+    users, constructor = traceback.extract_tb(caught.value.__traceback__)[-2:]
+    assert (users.filename, users.line) == (str(file), f"return {code}")
+    assert constructor.name == "__init__"
 
 
 @pytest.mark.parametrize("code", WRONG)

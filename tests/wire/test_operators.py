@@ -237,7 +237,7 @@ def test_a_forgotten_job_is_generated_again_in_the_same_try(quick_sandbox: Sandb
     urls = run(operator(deferrable=deferrable), context)
     assert requests.get(urls[0], timeout=10).ok
     assert len(quick_sandbox.jobs) == 1
-    assert any(message.startswith("Submitting again: job v6/images:") for message in log.messages)
+    assert any(message.startswith("The generation is submitted again: job v6/images:") for message in log.messages)
 
 
 def test_outputs_that_are_gone_are_generated_again_when_the_task_is_cleared(
@@ -250,7 +250,7 @@ def test_outputs_that_are_gone_are_generated_again_when_the_task_is_cleared(
     task = operator(output_path=tmp_path)
     with pytest.raises(ModelsLabSaveError, match="paid for"):  # of this try: the next one stores what is missing
         run(task, context)
-    with pytest.raises(AirflowFailException, match="Clear the task to generate 1 jobs again"):
+    with pytest.raises(AirflowFailException, match="Clear the task to generate 1 job again"):
         run(task, context)
     with pytest.raises(ModelsLabSaveError):
         run(task, new_try(clears=1))
@@ -545,9 +545,9 @@ def test_the_paths_of_files_may_be_the_result(quick_sandbox: Sandbox, context, t
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_before_paying(sandbox: Sandbox, context):
-    with pytest.raises(ModelsLabArgumentError, match="output_path '/dev/null/outputs' cannot be written to"):
+    with pytest.raises(ModelsLabArgumentError, match="Correct output_path '/dev/null/outputs', or allow writing there"):
         operator(output_path="/dev/null/outputs").execute(context)
-    with pytest.raises(ModelsLabArgumentError, match="output_path 'gopher://x/outputs' cannot be used"):
+    with pytest.raises(ModelsLabArgumentError, match="Correct output_path 'gopher://x/outputs': it cannot be used"):
         operator(output_path="gopher://x/outputs").execute(context)
     assert not submissions_at(sandbox)
 

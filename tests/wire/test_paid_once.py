@@ -280,7 +280,7 @@ def when_submitted(sandbox: Sandbox, action: Callable[[], object]) -> threading.
 
 def test_a_ledger_that_fails_before_the_submission_costs_nothing_and_is_retried(quick: Sandbox, tmp_path, local: Task):
     (tmp_path / "ledger").touch()
-    with pytest.raises(ModelsLabLedgerError, match="does not work") as caught:
+    with pytest.raises(ModelsLabLedgerError, match="cannot be read or written") as caught:
         local.run()
     assert not isinstance(caught.value, ModelsLabArgumentError)
     assert not prompts(quick)

@@ -150,7 +150,7 @@ class ModelsLab:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def submit(self, hook: Any, path: str, payload: Any, queue_timeout: float = 0) -> Job:
+    def submit(self, hook: Any, path: str, payload: Any, queue_timeout: float = 0, name: str = "") -> Job:
         world, item = self.world, payload["track_id"]
         fault = world.step()
         if fault == "dies before":

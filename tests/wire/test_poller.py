@@ -301,7 +301,7 @@ def test_a_job_is_done_even_if_nothing_can_be_learned_from_it(sandbox: Sandbox, 
 
     event = asyncio.run(scenario())
     assert (event["status"], [job["status"] for job in event["jobs"]]) == ("finished", ["success"] * 2)
-    assert "Nothing was learned from job v6/video" in log.text
+    assert "The duration of job v6/video" in log.text
 
 
 def test_pollers_and_closed_event_loops_are_forgotten(sandbox: Sandbox):

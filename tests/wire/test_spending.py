@@ -54,8 +54,8 @@ def test_one_job_more_than_the_task_may_submit_is_refused_unpaid(sandbox: Sandbo
     with pytest.raises(ModelsLabBudgetExceeded) as caught:
         task.execute(new_try())
     assert re.match(
-        r"Raise max_jobs_per_day \(3\) of task 'generate', or clear the task after 00:00 UTC: 3 jobs of the task were "
-        r"submitted on \d{4}-\d\d-\d\d \(UTC\)",
+        r"Raise max_jobs_per_day \(3\) of task 'generate', or clear the task after 00:00 UTC: on "
+        r"\d{4}-\d\d-\d\d \(UTC\), the task has submitted 3 jobs and no further one",
         str(caught.value),
     )
     assert submissions(sandbox) == 3
@@ -80,7 +80,9 @@ def test_the_cleared_task_goes_on_where_it_was_stopped(sandbox: Sandbox, ledger:
 
 def test_a_limit_of_the_connection_counts_all_tasks_of_its_account(limited: Sandbox):
     deferral_of(operator(2, task_id="draw"), new_try("draw"))
-    with pytest.raises(ModelsLabBudgetExceeded, match=r"of connection 'modelslab_default'.*3 jobs of its account"):
+    with pytest.raises(
+        ModelsLabBudgetExceeded, match=r"of connection 'modelslab_default'.*its account has submitted 3 jobs"
+    ):
         operator(2, task_id="paint").execute(new_try("paint", "run_2"))
     assert submissions(limited) == 3
 
@@ -107,9 +109,9 @@ def test_an_amount_is_estimated_by_the_prices_of_task_and_connection(limited: Sa
     connection["extra"] |= {"ledger_path": ledger, "max_spending_per_day": 0.51, "prices": prices}
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
     deferral_of(operator(1, endpoint="v6/video/text2video"), new_try())
-    with pytest.raises(ModelsLabBudgetExceeded, match=r"the 3 jobs .* are estimated at 0\.51, one more at 0\.005"):
+    with pytest.raises(ModelsLabBudgetExceeded, match=r"3 jobs for an estimated 0\.51, one more costs 0\.005"):
         operator(3, task_id="draw").execute(new_try("draw"))
-    with pytest.raises(ModelsLabBudgetExceeded, match=r"one more at 1\."):
+    with pytest.raises(ModelsLabBudgetExceeded, match=r"one more costs 1\."):
         operator(1, task_id="paint", prices={PATH: 1}).execute(new_try("paint"))
     assert submissions(limited) == 3
 

@@ -161,7 +161,7 @@ def test_a_stray_not_found_late_in_a_wait_is_not_believed(raw_server: RawServer,
     raw_server.answer(*[processing] * 6, not_found, processing, done)
     job = {"id": "1", "endpoint": "v6/video"}
     assert event_of(make_trigger([job]))["jobs"][0]["status"] == "success"
-    assert "Job v6/video:1 not believed yet: ModelsLab answered 'Request not found'" in log.text
+    assert "Job v6/video:1 may be in progress all the same: ModelsLab answered 'Request not found'" in log.text
     raw_server.answer(processing, not_found)
     assert event_of(make_trigger([job]))["jobs"][0]["status"] == "failed"
 
@@ -175,7 +175,7 @@ def test_polls_that_only_fail_show_in_the_log_and_at_the_end(raw_server: RawServ
     assert "HTTP 404 with an HTML page" in event["jobs"][0]["message"]
     assert "failed polls in a row" in event["jobs"][0]["message"]
     assert log.text.count("Job v6/video:1 cannot be polled now: HTTP 404 with an HTML page (3 failed polls") == 1
-    assert "Still waiting: 0 of 1 jobs done; 1 cannot be polled now: HTTP 404" in log.text
+    assert "Still waiting: 0 of 1 job done; 1 cannot be polled now: HTTP 404" in log.text
 
 
 def test_without_max_pending_it_waits_for_the_deadline(sandbox: Sandbox):
