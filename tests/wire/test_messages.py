@@ -189,9 +189,8 @@ def test_folders_that_cannot_be_used(sandbox: Sandbox, tmp_path: Path):
     assert error_of(operator(payload=FOX, ledger_path=folder)).startswith(
         f"Correct ledger_path '{folder}', or try again when it works: the ledger cannot be read or written: NotADirectory"
     )
-    assert error_of(operator(payload=FOX, ledger_path="nope://folder")) == (
-        "Correct ledger_path 'nope://folder': it cannot be used: Unsupported filesystem: 'nope'"
-    )
+    text = error_of(operator(payload=FOX, ledger_path="nope://folder"))
+    assert text.startswith("Correct ledger_path 'nope://folder': it cannot be used: ")  # the rest is Airflow's
 
 
 def test_a_wait_of_the_hook(sandbox: Sandbox):
