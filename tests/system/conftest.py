@@ -36,15 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def slow_sandbox() -> Iterator[Sandbox]:
-    """A sandbox whose jobs take long enough that the sensor must defer; the connection ``modelslab_default``."""
-    with Sandbox(duration=6.0, queue_limit=None) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture(scope="session")
 def held_sandbox() -> Iterator[Sandbox]:
-    """A sandbox without a queue limit, whose jobs end only when the test says so; the connection ``modelslab_held``."""
+    """
+    A sandbox without a queue limit, whose jobs end only when the test says so, however slow the machine is.
+
+    The connections ``modelslab_default`` and, without the ceiling on requests, ``modelslab_held`` lead to it.
+    """
     with Sandbox(duration=float("inf"), queue_limit=None) as sandbox:
         yield sandbox
 
@@ -84,7 +81,6 @@ def statsd() -> Iterator[StatsdServer]:
 @pytest.fixture(scope="session")
 def installation(
     tmp_path_factory: pytest.TempPathFactory,
-    slow_sandbox: Sandbox,
     held_sandbox: Sandbox,
     echoing: EchoServer,
     bucket: Bucket | None,
@@ -97,7 +93,7 @@ def installation(
     (dags / "examples").symlink_to(TESTS.parent / "example_dags")
     (dags / "tests").symlink_to(TESTS / "dags")
     env = {
-        "AIRFLOW_CONN_MODELSLAB_DEFAULT": slow_sandbox.connection,
+        "AIRFLOW_CONN_MODELSLAB_DEFAULT": held_sandbox.connection,
         "AIRFLOW_CONN_MODELSLAB_HELD": unhurried(held_sandbox.connection),
         "AIRFLOW_CONN_MODELSLAB_ECHOING": echoing.connection,
         **({"AIRFLOW_CONN_AWS_DEFAULT": bucket.connection} if bucket else {}),

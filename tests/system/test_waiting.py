@@ -10,13 +10,15 @@ import requests
 from airflow_instance import AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
-from tests.system.steps import check_run, said_of_trigger, submit, urls_of
+from tests.system.steps import check_run, said_of_trigger, submit, urls_of, wait_until_parked
 
 
 @pytest.mark.selection
-def test_the_example_with_images(airflow: AirflowInstance, slow_sandbox: Sandbox, tmp_path: Path):
-    accepted_before = slow_sandbox.state()["submissions"]["accepted"]
+def test_the_example_with_images(airflow: AirflowInstance, held_sandbox: Sandbox, tmp_path: Path):
+    accepted_before = held_sandbox.state()["submissions"]["accepted"]
     run_id = airflow.trigger("modelslab_task_per_url", {"folder": str(tmp_path)})
+    wait_until_parked(airflow, "modelslab_task_per_url", run_id, "wait")
+    held_sandbox.finish_all()
     check_run(airflow, "modelslab_task_per_url", run_id)
     log = airflow.task_log("modelslab_task_per_url", run_id, "wait")
 
@@ -30,23 +32,27 @@ def test_the_example_with_images(airflow: AirflowInstance, slow_sandbox: Sandbox
     assert "Deferring: 0 of 3 jobs done" in log
     assert "Waiting in the triggerer, until " in log  # written by the trigger
     assert "3 of 3 jobs succeeded, with 3 outputs" in log
-    assert slow_sandbox.key not in log
-    assert slow_sandbox.state()["submissions"]["accepted"] - accepted_before == 3
+    assert held_sandbox.key not in log
+    assert held_sandbox.state()["submissions"]["accepted"] - accepted_before == 3
 
 
 @pytest.mark.selection
-def test_each_mode_hands_on_the_same(airflow: AirflowInstance, slow_sandbox: Sandbox):
-    ids = submit(slow_sandbox, 2)
+def test_each_mode_hands_on_the_same(airflow: AirflowInstance, held_sandbox: Sandbox):
+    ids = submit(held_sandbox, 2)
     dags = ("waits_really_deferrable", "waits_really_poke", "waits_really_reschedule")
     runs = {dag_id: airflow.trigger(dag_id, {"jobs": json.dumps(ids)}) for dag_id in dags}
+    wait_until_parked(airflow, "waits_really_deferrable", runs["waits_really_deferrable"], "wait")
+    held_sandbox.finish_all()
     for dag_id, run_id in runs.items():
         check_run(airflow, dag_id, run_id)
-        assert airflow.xcom(dag_id, run_id, "wait") == urls_of(slow_sandbox, ids)
+        assert airflow.xcom(dag_id, run_id, "wait") == urls_of(held_sandbox, ids)
 
 
-def test_a_hundred_jobs_are_one_trigger_one_deferral_and_one_event(airflow: AirflowInstance, slow_sandbox: Sandbox):
-    ids = [slow_sandbox.submit("v6/video/text2video", {"prompt": "a fox"})["id"] for _ in range(100)]
+def test_a_hundred_jobs_are_one_trigger_one_deferral_and_one_event(airflow: AirflowInstance, held_sandbox: Sandbox):
+    ids = [held_sandbox.submit("v6/video/text2video", {"prompt": "a fox"})["id"] for _ in range(100)]
     run_id = airflow.trigger("waits_hundred", {"jobs": json.dumps(ids)})
+    wait_until_parked(airflow, "waits_hundred", run_id, "wait")
+    held_sandbox.finish_all()
     check_run(airflow, "waits_hundred", run_id)
     log = airflow.task_log("waits_hundred", run_id, "wait")
     assert len(airflow.xcom("waits_hundred", run_id, "received")) == 100
@@ -56,10 +62,10 @@ def test_a_hundred_jobs_are_one_trigger_one_deferral_and_one_event(airflow: Airf
     assert log.count("100 of 100 jobs succeeded") == 1
 
 
-def test_failed_jobs_fail_the_task_at_once_and_say_why(airflow: AirflowInstance, slow_sandbox: Sandbox):
-    job = slow_sandbox.submit("v6/video/text2video", {"prompt": "a fox"})["id"]
+def test_failed_jobs_fail_the_task_at_once_and_say_why(airflow: AirflowInstance, held_sandbox: Sandbox):
+    job = held_sandbox.submit("v6/video/text2video", {"prompt": "a fox"})["id"]
     run_id = airflow.trigger("waits_with_retries", {"jobs": json.dumps([job])})
-    slow_sandbox.fail(job, "No GPU left")
+    held_sandbox.fail(job, "No GPU left")
     assert airflow.wait_for_run("waits_with_retries", run_id) == "failed"
     (wait,) = (task for task in airflow.task_instances("waits_with_retries", run_id) if task["task_id"] == "wait")
     assert (wait["state"], wait["try_number"]) == ("failed", 1)
