@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -430,12 +431,12 @@ AT_A_GLANCE = {"viewport": {"width": 1000, "height": 740}, "device_scale_factor"
 
 
 @pytest.fixture
-def take(tmp_path: Path) -> Callable[[Page, str], None]:
+def take(tmp_path: Path) -> Callable[..., None]:
     """Make a picture of a page, in the folder that ``make pictures`` names."""
     folder = Path(os.environ.get("PICTURES", tmp_path))
 
-    def screenshot(page: Page, name: str) -> None:
-        assert len(page.screenshot(path=folder / f"{name}.png")) < 200_000
+    def screenshot(page: Page, name: str, **options: Any) -> None:
+        assert len(page.screenshot(path=folder / f"{name}.png", **options)) < 200_000
 
     return screenshot
 
@@ -472,8 +473,9 @@ def test_pictures_of_the_page(open_page, site, tell, tmp_path, held, take):
         expect(cards(page)).to_have_count(8, timeout=60_000)
         wait_for(page, "[...document.querySelectorAll('.card img')].every((image) => image.naturalWidth > 0)")
         wait_for(page, "document.querySelector('.card video').readyState === 4")
-        page.wait_for_timeout(2000)  # the browser's sign that a video loads fades out
-        take(page, "outputs")
+        # Nothing tells when the browser's sign that a video loads has faded out.
+        page.wait_for_timeout(6000)
+        take(page, "outputs", full_page=True)
         page.get_by_role("button", name="Open a lighthouse at dusk, flat colours").click()
         wait_for(page, "document.querySelector('dialog img').naturalWidth > 0")
         take(page, "output-large")
@@ -481,21 +483,43 @@ def test_pictures_of_the_page(open_page, site, tell, tmp_path, held, take):
         until.touch()
 
 
-def test_the_picture_of_the_tab(open_page, site, draws, take):
-    page = open_page(f"{site}/dags/draws/runs/{quote(draws)}", viewport={"width": 1400, "height": 860})
+@pytest.fixture
+def three(held) -> list[dict]:
+    """Pictures that show what their prompts say."""
+    motifs = {"fox": "a fox in the snow", "harbour": "a harbour in the rain", "lighthouse": "a lighthouse at dusk"}
+    return [drawn(held, *each) for each in motifs.items()]
+
+
+def test_the_picture_of_the_tab(open_page, site, tell, three, take):
+    address = f"{site}/dags/posters/runs/{quote(tell('posters', xcoms={'jobs': three}))}"
+    page = open_page(address, viewport={"width": 1280, "height": 720}, device_scale_factor=1.25)
     page.get_by_role("link", name="Outputs", exact=True).click()
     frame = page.frame_locator("iframe")
-    expect(frame.locator(".card")).to_have_count(4)
-    frame.locator("img").last.evaluate("(image) => image.decode()")
+    expect(frame.locator(".card")).to_have_count(3)
+    frame.locator("img").evaluate_all("(images) => Promise.all(images.map((image) => image.decode()))")
     take(page, "outputs-tab")
 
 
+def test_the_picture_of_a_choice(open_page, site, airflow, three, take):
+    records = three[:2]
+    files = [f"/stored/{record['id']}.png" for record in records]
+    run_id = airflow.trigger("picks", {"xcoms": {"jobs": records, "files": files}})
+    airflow.wait_until(
+        lambda: airflow.is_parked(airflow.task_instance("picks", run_id, "pick")), 120, "nobody has been asked"
+    )
+    address = f"{site}/dags/picks/runs/{quote(run_id)}/tasks/pick/required_actions"
+    page = open_page(address, user="admin", viewport={"width": 1280, "height": 1140}, device_scale_factor=1.25)
+    wait_for(page, "[...document.querySelectorAll('img[src*=generations]')].filter((i) => i.naturalWidth).length === 2")
+    take(page, "choice")
+    airflow.answer("picks", run_id, "pick", "None of these")
+
+
 def test_the_picture_of_the_sandbox(browser, take):
-    page = browser.new_page(**AT_A_GLANCE)
+    page = browser.new_page(**{**AT_A_GLANCE, "device_scale_factor": 1.25})
     with Sandbox(duration=float("inf")) as sandbox:
         for prompt in ("a lighthouse at dusk", "a harbour in the rain", "the same harbour, flat colours"):
             sandbox.finish(sandbox.submit("v6/images/text2img", {"prompt": prompt})["id"])
         sandbox.submit("v6/video/text2video", {"prompt": "waves, slow motion"})
         page.goto(sandbox.url)
-        take(page, "sandbox")
+        take(page, "sandbox", full_page=True)
     page.close()

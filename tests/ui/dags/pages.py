@@ -30,7 +30,7 @@ def told():
     tell()
 
 
-@dag(schedule=None, start_date=START)
+@dag(schedule=None, start_date=START, tags=["modelslab"])
 def posters():
     tell.override(task_id="generate")()
 
