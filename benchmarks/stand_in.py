@@ -41,7 +41,7 @@ _PROCESSING = {
     "output": [],
     "proxy_links": [],
 }
-_SUCCESS = {"status": "success", "id": 12202888, "output": ["https://cdn.example/generations/12202888-0.png"]}
+_SUCCESS = {"status": "success", "output": ["https://cdn.example/generations/12202888-0.png"]}  # of whichever job
 _RUNNING = {"status": {"code": 200, "is_success": True}, "data": {"id": 1, "account_id": 1, "status": 3}}
 
 
