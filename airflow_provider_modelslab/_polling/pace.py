@@ -23,9 +23,6 @@ CLIMB = 2400.0
 LONG_PAUSE = 7.5
 """Seconds of a pause from which on these times hold; after a shorter one, which costs less, both are shorter, too."""
 
-LATENESS = 0.02
-"""Seconds by which an event loop may start a request late without the next one being late for it."""
-
 FLOOR = 0.01
 """The part of the ceiling below which no pace falls, however often requests are refused: some request must find out."""
 
@@ -69,9 +66,8 @@ class Pace:
         return max(self._next_request, self.quiet_until) - now
 
     def start(self, now: float) -> None:
-        """Count a request that starts."""
-        is_late = 0 <= now - self._next_request <= LATENESS
-        self._next_request = (self._next_request if is_late else max(self._next_request, now)) + 1 / self.rate(now)
+        """Count a request that starts. No later one makes up for its lateness: no second exceeds the ceiling."""
+        self._next_request = max(self._next_request, now) + 1 / self.rate(now)
 
     def refuse(self, started: float, now: float, pause: float) -> float:
         """
