@@ -186,7 +186,8 @@ def test_a_whole_run_leaves_no_key(dags, connect, key, mode, ending, capfd, capl
     home = Path(os.environ["AIRFLOW_HOME"])
     database = next(home.glob("*.db"))
     assert not traces_in_database(f"sqlite:///{database}", key)
-    assert not traces_in_files(home, key)
+    # SQLite holds locks on its files: this process would lose them by closing what it has opened for reading.
+    assert not traces_in_files(home, key, leave_out=home.glob(f"{database.name}*"))
 
 
 def test_the_search_finds_what_is_there(dags, connect, tmp_path: Path):

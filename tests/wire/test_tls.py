@@ -140,7 +140,7 @@ def test_a_wrong_path_is_named(server: RawServer, monkeypatch, poll, tmp_path):
     empty.write_text("no certificate")
     for path, reason in ((tmp_path / "missing.pem", "cannot be read"), (empty, "holds no certificates")):
         connect(monkeypatch, server, ca_bundle=str(path))
-        with pytest.raises(ModelsLabArgumentError, match=rf"'modelslab_default' .*'ca_bundle' .*{path}.*{reason}"):
+        with pytest.raises(ModelsLabArgumentError, match=rf"'modelslab_default'.*'ca_bundle' .*{path}.*{reason}"):
             poll()
     connect(monkeypatch, server)
     monkeypatch.setenv("CURL_CA_BUNDLE", str(tmp_path / "missing.pem"))
