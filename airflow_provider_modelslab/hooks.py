@@ -274,7 +274,7 @@ class ModelsLabHook(BaseHook):
             pace = parse_optional(parse_seconds, poke_interval, "poke_interval")
         end = self.pacing.clock.monotonic() + seconds
         waits = JobWaits([job], self.pacing, pace)
-        self.poller.poll(waits, waits.unfinished())
+        self.poller.poll(waits, waits.unfinished(), end)
         self.poller.wait(waits, end)
         (job,) = waits.jobs()
         if not job.finished:

@@ -170,10 +170,10 @@ class ModelsLabJobSensor(BaseSensorOperator):
             return self._wait_here(context, hook, waits)
         with self._failures_skipped():
             with self._records_kept(context, waits):
-                self._poll_until_one_is_unfinished(hook, waits)
+                end = began + deadline_of(context, self, self.timeout, wall) - wall
+                self._poll_until_one_is_unfinished(hook, waits, end)
                 if not self.paced_by_user:
-                    limit = deadline_of(context, self, self.timeout, wall) - wall
-                    hook.poller.wait_briefly(waits, began + limit)
+                    hook.poller.wait_briefly(waits, end)
             if not waits.unfinished():
                 return self._finish(context, hook, waits.jobs())
             # By the wall clock as the trigger will read it: it may have been set since the task began.
@@ -334,7 +334,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
             push_jobs(context, waits.jobs())
             raise
 
-    def _poll_until_one_is_unfinished(self, hook: ModelsLabHook, waits: JobWaits) -> None:
+    def _poll_until_one_is_unfinished(self, hook: ModelsLabHook, waits: JobWaits, end: float) -> None:
         """
         Find out whether all jobs are finished; if one is not, the triggerer polls the rest, at its own pace.
 
@@ -342,7 +342,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         """
         unfinished, at_a_time = waits.unfinished(), 1
         while batch := unfinished[:at_a_time]:
-            hook.poller.poll(waits, [wait for wait in batch if wait.may_poll()])
+            hook.poller.poll(waits, [wait for wait in batch if wait.may_poll()], end)
             if not all(wait.job.finished for wait in batch):
                 return
             unfinished, at_a_time = unfinished[at_a_time:], POLLS_AT_A_TIME

@@ -51,19 +51,21 @@ class WorkerPoller:
         self._paused = 0.0  # seconds without requests that ModelsLab has asked for, those to come included
         self._lock = Lock()
 
-    def send(self, request: Callable[[], Reply], job: Job) -> Reply:
+    def send(self, request: Callable[[], Reply], job: Job, end: float = math.inf) -> Reply:
         """
         Send a request when its turn comes, and return the reply.
 
         :param request: sends it.
         :param job: what it is about.
-        :return: the reply; a rate limit, and nothing sent, where the turn comes later than :data:`LONGEST_TURN`.
+        :param end: when the turn would come too late, on the monotonic clock: a task that sleeps on is killed.
+        :return: the reply; a rate limit, and nothing sent, where the turn comes later than that, or than
+            :data:`LONGEST_TURN`.
         """
         clock = self.pacing.clock
         with self._lock:
             now = clock.monotonic()
             delay = max(0.0, self._pace.delay(now))
-            if delay > LONGEST_TURN:
+            if delay > LONGEST_TURN or (delay and now + delay > end):
                 message = "not asked: ModelsLab has refused too many requests"
                 return Reply(Verdict.RATE_LIMITED, replace(job, message=message), retry_after=delay)
             if self._pace.slowed:
@@ -78,21 +80,24 @@ class WorkerPoller:
                 self._paused += self._pace.refuse(started, clock.monotonic(), reply.retry_after or 0.0)
         return reply
 
-    def poll_many(self, jobs: Sequence[Job]) -> list[Reply]:
+    def poll_many(self, jobs: Sequence[Job], end: float = math.inf) -> list[Reply]:
         """
         Poll many jobs once, several at a time, and return their replies in the order of the jobs.
 
         After a rate limit the rest of the jobs is not polled: the reply to each of them is that rate limit.
+
+        :param jobs: the jobs.
+        :param end: as of :meth:`send`.
         """
         before = self._paused
         with ThreadPoolExecutor(max_workers=POLLS_AT_A_TIME) as pool:
-            replies = list(pool.map(lambda job: self.send(lambda: self.client.poll(job), job), jobs))
+            replies = list(pool.map(lambda job: self.send(lambda: self.client.poll(job), job, end), jobs))
         metrics.paused("polls", self._paused - before)
         for reply in replies:
             count_poll(reply)
         return replies
 
-    def poll(self, waits: JobWaits, due: Sequence[JobWait]) -> None:
+    def poll(self, waits: JobWaits, due: Sequence[JobWait], end: float = math.inf) -> None:
         """
         Poll some jobs once, and let their waits take the replies.
 
@@ -100,15 +105,16 @@ class WorkerPoller:
 
         :param waits: all waits that belong together.
         :param due: those of them whose jobs are polled.
+        :param end: as of :meth:`send`.
         :raises AirflowException: the account is refused, by two polls: key, credits or plan.
         """
-        self._take_replies(due)
+        self._take_replies(due, end)
         refused = next((wait for wait in due if wait.refusals), None)
         if refused is None:
             return
         if waits.account_refusal() is None:
             others = (wait for wait in waits.unfinished() if not wait.refusals and wait.may_poll())
-            self._take_replies([next(others, refused)])
+            self._take_replies([next(others, refused)], end)
         if reply := waits.account_refusal():
             raise exception_for(reply.verdict, reply.job.message, self._conn_id)
 
@@ -128,7 +134,7 @@ class WorkerPoller:
             clock.sleep(max(0.0, min([end, *moments.values()]) - now))
             now = clock.monotonic()
             due = [wait for wait, moment in moments.items() if moment <= now or now >= end]
-            self.poll(waits, due)
+            self.poll(waits, due, end)
             now = clock.monotonic()
             for wait in due:
                 del moments[wait]
@@ -152,8 +158,8 @@ class WorkerPoller:
         if min(likely_left, end - now) <= most:
             self.wait(waits, min(end, now + most), max_pending)
 
-    def _take_replies(self, waits: Sequence[JobWait]) -> None:
-        for wait, reply in zip(waits, self.poll_many([wait.job for wait in waits]), strict=True):
+    def _take_replies(self, waits: Sequence[JobWait], end: float) -> None:
+        for wait, reply in zip(waits, self.poll_many([wait.job for wait in waits], end), strict=True):
             if remark := wait.take(reply):
                 self._log.warning("%s %s", wait.label, remark)
             if wait.duration is not None:

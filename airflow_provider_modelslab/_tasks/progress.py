@@ -20,6 +20,7 @@ from airflow_provider_modelslab._polling.queue_slots import QueueSlots
 from airflow_provider_modelslab._polling.waits import is_inferred
 from airflow_provider_modelslab._protocol.shortening import is_long_output
 from airflow_provider_modelslab._tasks.batches import Item
+from airflow_provider_modelslab._tasks.events import job_records
 from airflow_provider_modelslab._tasks.inputs import Uploads
 from airflow_provider_modelslab.jobs import Job
 
@@ -78,10 +79,18 @@ class Progress:
         self.renewed[position] = former, name
         return former
 
-    def leave_failed(self, position: int) -> None:
-        """Let an item have failed that cannot be submitted once more, and no other one be."""
-        self.ledger.jobs[position], self.ledger.names[position] = self.renewed.pop(position)
+    def is_left_only_renewed(self) -> bool:
+        """Whether all items that are to be submitted have been before."""
+        return self.renewed.keys() >= set(self.left())
+
+    def leave_failed(self) -> list[int]:
+        """Let the items have failed that cannot be submitted once more, and no other one be; return their positions."""
+        positions = [position for position in self.left() if position in self.renewed]
+        for position in positions:
+            self.ledger.jobs[position], self.ledger.names[position] = self.renewed.pop(position)
+        self.resumed = self.resumed and not positions  # Their receipts have their former names.
         self.retry_failed = 0
+        return positions
 
     def unfinished(self) -> list[Job]:
         """Return the jobs in progress."""
@@ -134,6 +143,9 @@ class Progress:
         for position, item in enumerate(self.items):
             record = item.to_record(whole=position in to_submit)
             record["receipt"] = str(ledger.names[position])
+            if position in self.renewed and position not in ledger.jobs:
+                former, name = self.renewed[position]
+                record["former"] = [*job_records([former]), str(name)]
             if files := ledger.files.get(position):
                 record["stored"] = [[file.path, file.size] for file in files]
             records.append(record)
@@ -180,6 +192,7 @@ class Progress:
         for position, record in enumerate(records):
             if "stored" in record:
                 ledger.files[position] = tuple(StoredFile(path, size) for path, size in record["stored"])
+        former = {position: record["former"] for position, record in enumerate(records) if "former" in record}
         return cls(
             items,
             ledger,
@@ -190,4 +203,9 @@ class Progress:
             state.get("refusal", ""),
             resumed=True,
             uploads=Uploads(dict(state.get("uploads", {}))),
+            renewed={
+                position: (Job.from_dict(job), name)
+                for position, (job, text) in former.items()
+                if (name := ReceiptName.parse(text)) is not None
+            },
         )

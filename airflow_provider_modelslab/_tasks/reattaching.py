@@ -130,7 +130,7 @@ def _poll_until_known(poller: WorkerPoller, progress: Progress) -> set[tuple[str
         receipt = receipts[wait.job.endpoint, wait.job.id]
         wait.is_news = receipt is None or receipt.state != "succeeded"
     while polled:
-        poller.poll(waits, polled)
+        poller.poll(waits, polled, poller.pacing.monotonic_of(progress.deadline))
         polled = [wait for wait in waits.unfinished() if wait.last_verdict is Verdict.NOT_FOUND]
         left = progress.deadline - clock.wall()
         if left <= 0:

@@ -116,11 +116,12 @@ class Submitter:
                 self._fail(position, error)
                 order += [position] if position in progress.left() else []
             except (ModelsLabBudgetExceeded, BalanceTooLow) as error:
-                if position not in progress.renewed:
+                if not progress.is_left_only_renewed():
                     self._give_up(position)
                     raise
-                progress.leave_failed(position)
-                self.log.warning("%s is not submitted once more: %s", progress.name_of(position), error)
+                for each in progress.leave_failed():
+                    self.log.warning("%s is not submitted once more: %s", progress.name_of(each), error)
+                break
             except AirflowException:
                 self._give_up(position)
                 raise
@@ -215,6 +216,7 @@ class Submitter:
         ledger = self.progress.ledger
         with paid_for(self.log):
             ledger.withdraw(position)
+        self.progress.leave_failed()
         if ledger.jobs and not ledger.survives_clear:
             self.log.warning("%s, for the jobs that were submitted", advise_clear(ledger.store, ""))
 

@@ -266,7 +266,7 @@ class PayingOnce(RuleBasedStateMachine):
         self.patches.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", CONNECTION)
         self.patches.setattr(ModelsLabHook, "pacing", simulated(self.clock))
         self.patches.setattr(ModelsLabHook, "submit", lambda hook, *a, **k: lab.submit(hook, *a, **k))
-        self.patches.setattr(WorkerPoller, "poll_many", lambda poller, jobs: lab.poll_many(jobs))
+        self.patches.setattr(WorkerPoller, "poll_many", lambda poller, jobs, end: lab.poll_many(jobs))
         for kind, names in {FolderStore: ("read_folder", "read", "create", "write", "delete")}.items():
             for name in names:
                 method = breaking(self.world, getattr(kind, name), is_write=name in ("create", "write"))

@@ -11,13 +11,14 @@ import pytest
 from airflow_provider_modelslab.exceptions import (
     ModelsLabAmbiguousSubmission,
     ModelsLabArgumentError,
+    ModelsLabCreditsError,
     ModelsLabJobFailed,
     ModelsLabRequestError,
 )
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.support.pacing import FAST, set_policy
-from tests.support.raw_server import RawServer, reply
+from tests.support.raw_server import RawServer, path_of, reply
 from tests.support.tasks import RecordingTaskInstance, StateStore, run
 
 PATH = "v6/images/text2img"
@@ -162,6 +163,57 @@ def test_a_balance_that_is_too_low_by_now_leaves_the_failure(quick_sandbox, log:
         generate(payload=OWL, min_balance=quick_sandbox.state()["balance"])
     assert len(prompts_of(quick_sandbox)) == 1
     assert any("not submitted once more: Top up the account" in message for message in log.messages)
+
+
+def test_a_balance_that_is_too_low_for_one_item_is_so_for_the_others(quick_sandbox):
+    quick_sandbox.set_faults({"failed": 1.0})
+    with pytest.raises(ModelsLabJobFailed, match="2 of 2 jobs failed"):
+        generate(payloads={"fox": FOX, "owl": OWL}, min_balance=quick_sandbox.state()["balance"])
+    assert prompts_of(quick_sandbox) == ["a fox", "an owl"]
+
+
+def test_a_balance_that_is_too_low_for_the_second_time_of_an_item_is_so_for_the_first_of_others(quick_sandbox):
+    quick_sandbox.set_faults({"failed": 1.0})
+    context: Any = {"ti": RecordingTaskInstance(), "task_state_store": StateStore()}
+    balance = quick_sandbox.state()["balance"]
+    with pytest.raises(ModelsLabCreditsError, match="Top up the account"):
+        generate(context, payloads={"fox": FOX, "owl": OWL}, max_in_flight=1, min_balance=balance)
+    assert prompts_of(quick_sandbox) == ["a fox"]
+    assert [job["message"] for job in context["ti"].xcoms["jobs"]] == ["Failed, Try Again"]
+
+
+def test_a_limit_that_others_reach_while_the_second_submission_waits_leaves_the_failure(
+    raw_server: RawServer, monkeypatch, tmp_path: Path
+):
+    connection = json.loads(raw_server.connection) | {"extra": {"max_jobs_per_day": 3}}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
+    done = reply({"status": "success", "id": 2, "output": ["https://cdn.example/a.png"]})
+    away = reply({"status": "error", "message": "Too Many Attempts.", "retry_after": 0.05}, 429)
+    submissions = [reply({"status": "processing", "id": 1, "eta": 0.1}), done, away, done]
+    failed = reply({"status": "failed", "message": "Failed, Try Again", "id": 1})
+    raw_server.answer_to = lambda request: failed if "/fetch" in path_of(request) else submissions.pop(0)
+
+    def generate_elsewhere(deferrals: int) -> None:
+        if deferrals == 2:
+            task = ModelsLabGenerateOperator(task_id="other", endpoint=PATH, payload=OWL, ledger_path=str(tmp_path))
+            ti = RecordingTaskInstance()
+            ti.task_id = "other"
+            run(task, {"ti": ti})
+
+    batch = ModelsLabGenerateOperator(
+        task_id="task",
+        endpoint=PATH,
+        payloads={"fox": {"prompt": "a fox"}, "owl": OWL},
+        deferrable=True,
+        retry_failed=1,
+        fail_on_partial_error=False,
+        ledger_path=str(tmp_path),
+    )
+    context: Any = {"ti": RecordingTaskInstance()}
+    assert run(batch, context, generate_elsewhere) == ["https://cdn.example/a.png"]
+    assert submissions == []
+    fox, owl = context["ti"].xcoms["manifest"]["items"]
+    assert (fox["status"], fox["message"], owl["status"]) == ("failed", "Failed, Try Again", "success")
 
 
 def test_after_a_limit_was_raised_a_cleared_task_goes_on_with_the_receipts(quick_sandbox, tmp_path: Path):

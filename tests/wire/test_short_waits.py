@@ -156,6 +156,37 @@ def test_an_execution_timeout_ends_a_short_wait_with_what_is_known(raw_server, m
         assert [job["status"] for job in context["ti"].xcoms.pop("jobs")] == ["processing"]
 
 
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_pause_that_modelslab_asks_for_is_not_waited_out_beyond_an_execution_timeout(
+    raw_server, monkeypatch, clock, context, deferrable
+):
+    running = reply({"status": "processing", "id": 1, "eta": 2.0})
+    away = reply({"status": "error", "message": "Too Many Attempts.", "retry_after": 5}, 429)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    limit = timedelta(seconds=4)
+    tasks: list[Any] = [operator(payload={"prompt": "a"}, execution_timeout=limit)]
+    tasks[0].deferrable = deferrable
+    if deferrable:  # poke and reschedule leave that to Airflow
+        tasks.append(sensor("1", execution_timeout=limit))
+    for task in tasks:
+        raw_server.answer(running, away, running)
+        began = clock.monotonic()
+        with pytest.raises(ModelsLabTimeout, match="execution_timeout of 4 s"):
+            task.execute(context)
+        assert clock.monotonic() - began <= 3.0
+        assert [job["status"] for job in context["ti"].xcoms.pop("jobs")] == ["processing"]
+
+
+def test_nor_beyond_the_timeout_of_a_hook(raw_server, monkeypatch, clock):
+    running = reply({"status": "processing", "id": 1, "eta": 2.0})
+    away = reply({"status": "error", "message": "Too Many Attempts.", "retry_after": 5}, 429)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    raw_server.answer(running, away, running)
+    with pytest.raises(ModelsLabTimeout):
+        ModelsLabHook().wait("1", "v6/video", timeout=3)
+    assert clock.monotonic() - 500.0 == pytest.approx(3.0)
+
+
 def test_a_submission_that_is_repeated_in_some_seconds_is_awaited_on_the_worker(
     raw_server, monkeypatch, clock, context
 ):
