@@ -242,8 +242,8 @@ def parse_job_id(value: object) -> str:
     job_id = _WHOLE_FLOAT.sub(r"\1", value.strip())
     if not _JOB_ID.fullmatch(job_id) or _NOTHING.fullmatch(job_id) or _NO_ID_NUMBER.fullmatch(job_id):
         raise ValueError(
-            f"job id {value!r:.200} is not an id: expected at most 128 letters, digits, '-', '_', '.' or '~', or the "
-            "URL that a reply names as fetch_result"
+            f"job id {value!r:.200} is not an id (pass several as a list): expected at most 128 letters, digits, '-', "
+            "'_', '.' or '~', or the URL that a reply names as fetch_result"
         )
     return job_id
 
@@ -399,8 +399,8 @@ def _api_path(text: str) -> str:
         parts = _split(text)
         if parts is None or _bare_host(parts) not in OFFICIAL_HOSTS:
             raise ValueError(
-                "endpoint must be the path behind '/api/', such as 'v6/video', without a host other than ModelsLab's: "
-                f"the connection's host says where requests go. It is {_without_secrets(text)!r:.200}"
+                "endpoint must be the path behind '/api/' in a URL of ModelsLab's API, not "
+                f"{_without_secrets(text)!r:.200}: the connection's host says where requests go"
             )
         text = parts.path
     return re.split("[?#]", text)[0].strip("/").removeprefix("api/")

@@ -429,6 +429,8 @@ class ModelsLabHook(BaseHook):
         key = os.environ.get(API_KEY_VARIABLE, "").strip()
         if self.modelslab_conn_id == self.default_conn_name and key:
             return ClientOptions(key=key)
+        if not self.modelslab_conn_id:
+            raise ModelsLabArgumentError(f"Name a connection as modelslab_conn_id: it is {self.modelslab_conn_id!r}")
         or_variable = f", or set {API_KEY_VARIABLE}" if self.modelslab_conn_id == self.default_conn_name else ""
         raise ModelsLabArgumentError(
             f"Add connection {self.modelslab_conn_id!r} under Admin, Connections{or_variable}: it is not defined. Its "
@@ -462,7 +464,9 @@ class ModelsLabHook(BaseHook):
         if reply.verdict is Verdict.REFUSED and (names_no_route(reason) or reply.http_status == 405):
             meant = did_you_mean(path, GENERATION_ENDPOINTS)
             reason = reason.partition(" (did you mean")[0]  # a help of the sandbox, which is given already
-            raise ModelsLabRequestError(f"Correct the endpoint {path!r}{meant}: ModelsLab has no such one: {reason}")
+            raise ModelsLabRequestError(
+                f"Correct the endpoint {path!r}{meant}: ModelsLab has no such endpoint: {reason}"
+            )
         told = [f"job {reply.job}"] if reply.job.id else []
         told += [f"{name} {text!r}" for name, text in reply.job.ids.items()]
         if told:

@@ -332,7 +332,7 @@ class ModelsLabGenerateOperator(BaseOperator):
         # In a mapped task, None comes from a skipped upstream.
         neither = self.payload is None and self.payloads is None and not is_mapped(self)
         if neither or (self.payload is not None and self.payloads is not None):
-            raise ValueError("payload or payloads must be given, and not both")
+            raise ValueError("pass either payload or payloads")
         if is_final(self.endpoint):
             self._judge_endpoint()
         judge_storing(self.output_path, self.if_exists, self.return_files, is_final)

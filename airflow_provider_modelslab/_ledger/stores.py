@@ -83,7 +83,9 @@ class FolderStore:
             folder = ObjectStoragePath(self.path)
             self._fs: AbstractFileSystem = folder.fs
         except (ValueError, ImportError, AirflowNotFoundException) as error:
-            raise ModelsLabArgumentError(f"Correct {self._named}: it cannot be used: {error}") from error
+            raise ModelsLabArgumentError(
+                f"Correct {self._named}, or add the provider or connection that it needs: {error}"
+            ) from error
         self._folder = str(self._fs._strip_protocol(folder.path)).rstrip("/")  # as the file system names its own files
         protocol = self._fs.protocol
         protocols = {protocol} if isinstance(protocol, str) else set(protocol)

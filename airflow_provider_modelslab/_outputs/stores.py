@@ -48,7 +48,7 @@ class Store:
             self._fs: AbstractFileSystem = path.fs
         except (ValueError, ImportError, AirflowNotFoundException) as error:
             raise ModelsLabArgumentError(
-                f"Correct output_path {output_path!r:.200}: it cannot be used: {error}"
+                f"Correct output_path {output_path!r:.200}, or add the provider or connection that it needs: {error}"
             ) from error
         self._output_path = output_path
         self._folder = path.path.rstrip("/") + "/"

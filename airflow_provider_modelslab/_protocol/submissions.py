@@ -41,7 +41,8 @@ def parse_parameters(value: Any, argument: str = "payload") -> dict[str, Any]:
     """
     refuse_task(value, argument)
     if not isinstance(value, Mapping):
-        raise ValueError(f"{argument} must be a dict of parameters, not {type(value).__name__}")
+        batch = ": a batch is passed as payloads" if isinstance(value, list) and argument == "payload" else ""
+        raise ValueError(f"{argument} must be a dict of parameters, not {type(value).__name__}{batch}")
     refuse_key(value, argument)
     try:
         parameters: dict[str, Any] = _plain(value, argument)

@@ -98,5 +98,6 @@ def parse_literal(text: str, argument: str) -> Any:
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         # Without the text itself: it may be a whole request, with the key in it.
         raise ValueError(
-            f"{argument} is a text of {len(text)} characters that is neither JSON nor a Python literal"
+            f"{argument} must be a dict or a list: it is a text of {len(text)} characters, neither JSON nor a Python "
+            "literal"
         ) from None

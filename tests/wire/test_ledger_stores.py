@@ -135,7 +135,9 @@ def test_a_folder_that_does_not_work_is_named(tmp_path: Path):
         store.create(NAME, {})
     with pytest.raises(ModelsLabArgumentError, match="ledger_path must be a URL"):
         FolderStore("relative")
-    with pytest.raises(ModelsLabArgumentError, match="Correct ledger_path 'nope://x': it cannot be used"):
+    with pytest.raises(
+        ModelsLabArgumentError, match="Correct ledger_path 'nope://x', or add the provider or connection that it needs"
+    ):
         FolderStore("nope://x")
 
 

@@ -159,7 +159,7 @@ def test_an_endpoint_that_cannot_be_fetched_from(sandbox: Sandbox):
 
 def test_a_misspelt_generation_endpoint(sandbox: Sandbox):
     told = (
-        "Correct the endpoint 'v6/images/text2image' (did you mean 'v6/images/text2img'?): ModelsLab has no such one: The "
+        "Correct the endpoint 'v6/images/text2image' (did you mean 'v6/images/text2img'?): ModelsLab has no such endpoint: The "
         "route /api/v6/images/text2image could not be found"
     )
     assert error_of(operator(endpoint="v6/images/text2image", payload=FOX)) == told
@@ -190,7 +190,9 @@ def test_folders_that_cannot_be_used(sandbox: Sandbox, tmp_path: Path):
         f"Correct ledger_path '{folder}', or try again when it works: the ledger cannot be read or written: NotADirectory"
     )
     text = error_of(operator(payload=FOX, ledger_path="nope://folder"))
-    assert text.startswith("Correct ledger_path 'nope://folder': it cannot be used: ")  # the rest is Airflow's
+    assert text.startswith(
+        "Correct ledger_path 'nope://folder', or add the provider or connection that it needs: "
+    )  # the rest is Airflow's
 
 
 def test_a_wait_of_the_hook(sandbox: Sandbox):
@@ -269,6 +271,8 @@ def test_a_connection_that_is_not_defined(monkeypatch: pytest.MonkeyPatch):
         "password your API key. On the command line: airflow connections add modelslab_prod --conn-type modelslab "
         '--conn-password "$YOUR_KEY"'
     )
+    with pytest.raises(ModelsLabArgumentError, match=r"^Name a connection as modelslab_conn_id: it is ''$"):
+        _ = ModelsLabHook("").options
     monkeypatch.delenv("MODELSLAB_API_KEY", raising=False)
     with pytest.raises(ModelsLabArgumentError, match="under Admin, Connections, or set MODELSLAB_API_KEY: it"):
         _ = ModelsLabHook().options

@@ -547,7 +547,10 @@ def test_the_paths_of_files_may_be_the_result(quick_sandbox: Sandbox, context, t
 def test_a_folder_that_cannot_be_written_to_is_refused_before_paying(sandbox: Sandbox, context):
     with pytest.raises(ModelsLabArgumentError, match="Correct output_path '/dev/null/outputs', or allow writing there"):
         operator(output_path="/dev/null/outputs").execute(context)
-    with pytest.raises(ModelsLabArgumentError, match="Correct output_path 'gopher://x/outputs': it cannot be used"):
+    with pytest.raises(
+        ModelsLabArgumentError,
+        match="Correct output_path 'gopher://x/outputs', or add the provider or connection that it needs",
+    ):
         operator(output_path="gopher://x/outputs").execute(context)
     assert not submissions_at(sandbox)
 
