@@ -90,7 +90,11 @@ class ModelsLabAuthError(AirflowFailException):
 
 
 class ModelsLabCreditsError(AirflowFailException):
-    """The account has no credits left, or its quota is used up. Do: top it up, or wait for the next period."""
+    """
+    The account has no credits left, its quota is used up, or its balance is below ``min_balance``.
+
+    Do: top it up, or wait for the next period.
+    """
 
 
 class ModelsLabBudgetExceeded(AirflowFailException):

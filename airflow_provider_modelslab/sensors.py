@@ -80,8 +80,8 @@ class ModelsLabJobSensor(BaseSensorOperator):
     """
     Waits until ModelsLab has finished generation jobs.
 
-    It polls once, and for some seconds more where the jobs are likely to be done by then. Where jobs are still in
-    progress and ``deferrable`` is set, it hands the wait to the triggerer: any number of jobs is one trigger, and no
+    It polls once, and for some seconds more if a few jobs may be done by then. If jobs are still in progress then, and
+    ``deferrable`` is set, it hands the wait to the triggerer: any number of jobs is one trigger, and no
     worker is held. Network trouble, server errors and rate limits never end a wait; only the jobs themselves, the
     account or the timeout do.
 

@@ -67,7 +67,7 @@ class Watchdog:
 
     async def lateness(self) -> tuple[float, float, float]:
         """Return the greatest lateness, CPU time and collection since the last call, in milliseconds."""
-        await asyncio.sleep(2 * STEP)  # its own turn, after whatever has just blocked it
+        await asyncio.sleep(2 * STEP)  # its own turn, after what has just blocked it
         lateness = 1000 * self.late, 1000 * self.busy, 1000 * self.collecting
         self.late = self.busy = self.collecting = 0.0
         return lateness

@@ -255,7 +255,7 @@ def main() -> None:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd,  # what nobody reads costs the sender the same
     ):
         statsd.bind(("127.0.0.1", 0))
-        # Round by round, so that whatever else the machine does meets all clients alike.
+        # Round by round, so that other work of the machine affects all clients alike.
         for number in range(options.rounds):
             for client in options.clients:
                 for name, load in loads.items():

@@ -81,12 +81,13 @@ def refuse_task(value: Any, argument: str, depth: int = 0) -> None:
             refuse_task(item, f"{argument}[{name!r}]", depth + 1)
 
 
-def parse_literal(text: str, argument: str) -> Any:
+def parse_literal(text: str, argument: str, expected: str = "a dict or a list") -> Any:
     """
     Return the value of a JSON text, or of the Python literal that a template makes of a list or a dict.
 
     :param text: the text.
     :param argument: the name of the argument, for the error.
+    :param expected: what the value should be, for the error.
     :raises ValueError: it is neither.
     """
     try:
@@ -98,6 +99,5 @@ def parse_literal(text: str, argument: str) -> Any:
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         # Without the text itself: it may be a whole request, with the key in it.
         raise ValueError(
-            f"{argument} must be a dict or a list: it is a text of {len(text)} characters, neither JSON nor a Python "
-            "literal"
+            f"{argument} must be {expected}: it is a text of {len(text)} characters, neither JSON nor a Python literal"
         ) from None

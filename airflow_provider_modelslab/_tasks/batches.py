@@ -135,7 +135,7 @@ def _item(name: str, payload: Any, argument: str, read: Reader) -> Item | None:
     if payload is None:
         return None
     if isinstance(payload, str):
-        payload = parse_literal(payload, argument)
+        payload = parse_literal(payload, argument, "a dict of parameters")
     refuse_task(payload, argument)
     payload, files = take_files(payload, argument, read)
     return Item.of(name, parse_parameters(payload, argument), files)

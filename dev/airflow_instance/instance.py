@@ -112,7 +112,7 @@ class AirflowInstance:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of all processes: also for commands that shall see this installation."""
+        """The environment of all processes: also for commands that are to see this installation."""
         return dict(self._env)
 
     @cached_property
@@ -196,7 +196,7 @@ class AirflowInstance:
         self.launch(component)
 
     def restore(self) -> None:
-        """Have the components run again and no other, whatever was killed and launched since :meth:`start`."""
+        """Have the components run again and no other, after some were killed or launched since :meth:`start`."""
         extra = [self._processes.pop(component) for component in self._processes.keys() - set(self.components)]
         processes.end_trees(extra, STOP_GRACE)
         for component in self.components:
@@ -391,7 +391,7 @@ class AirflowInstance:
 
     def clear(self, dag_id: str, run_id: str, task_id: str, **options: bool) -> None:
         """
-        Clear a task of a run, whatever its state, as a user does for it to run again; others stay as they are.
+        Clear a task of a run, in any state, as a user does for it to run again; others stay as they are.
 
         :param options: what else a release asks, such as ``keep_task_state`` from Airflow 3.4 on.
         """
@@ -400,11 +400,11 @@ class AirflowInstance:
         self._rest.request("POST", f"dags/{quoted(dag_id)}/clearTaskInstances", json=body)
 
     def clear_run(self, dag_id: str, run_id: str) -> None:
-        """Clear all tasks of a run, whatever their states."""
+        """Clear all tasks of a run, in any state."""
         self._rest.request("POST", f"{run_path(dag_id, run_id)}/clear", json={"dry_run": False})
 
     def mark(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
-        """Mark a task of a run as ``success``, ``failed`` or ``skipped``, as a user does, whatever its state."""
+        """Mark a task of a run as ``success``, ``failed`` or ``skipped``, as a user does, in any state."""
         self._rest.mark(task_path(dag_id, run_id, task_id), state)
 
     def answer(self, dag_id: str, run_id: str, task_id: str, *options: str) -> None:

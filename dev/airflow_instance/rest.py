@@ -95,7 +95,7 @@ class RestApi(ABC):
 
     @abstractmethod
     def _probe(self) -> requests.Response:
-        """Ask whatever is answered first when the API is ready."""
+        """Ask what is answered first when the API is ready."""
 
 
 class RestApi1(RestApi):
@@ -170,7 +170,7 @@ class RestApi2(RestApi):
         return token
 
     def _probe(self) -> requests.Response:
-        # Its first reply to a task takes 8 s, which no task shall have to wait: it begins with the first question here.
+        # Its first reply to a task takes 8 s, which no task should have to wait: it begins with the first one here.
         # Without a header of our own, the api-server logs the failure to read its own token.
         headers = {"Authorization": "none"}
         return self._session.get(f"{self._url}/execution/health", headers=headers, timeout=2)

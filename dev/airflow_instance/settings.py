@@ -71,7 +71,7 @@ if sys.platform == "linux":
 def inherited_env() -> dict[str, str]:
     """Select what the processes get of the caller's environment."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
-    # Airflow calls "airflow" itself in places, and shall find this one.
+    # Airflow calls "airflow" itself in places, and must find this one.
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
     # Tasks call the api-server over HTTP, not to be sent through a proxy; it calls the log servers by host name.
     for name in ("NO_PROXY", "no_proxy"):
