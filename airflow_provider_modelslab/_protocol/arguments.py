@@ -251,7 +251,7 @@ def _refuse_other_url(url: str) -> None:
     if "/fetch" not in url:
         raise ValueError(
             "this is the URL of an output, not of a job: pass the XCom 'jobs' of the task that generated it, for "
-            "example XComArg(draw, key='jobs'), or the reply to the submission"
+            "example draw.output['jobs'], or the reply to the submission"
         )
 
 
