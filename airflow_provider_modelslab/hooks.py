@@ -35,7 +35,7 @@ from airflow_provider_modelslab._protocol.arguments import (
     parse_optional,
     parse_seconds,
 )
-from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment, one_line
+from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment, short_name
 from airflow_provider_modelslab._protocol.masking import secrets_in
 from airflow_provider_modelslab._protocol.phrases import names_no_route, says_only_running
 from airflow_provider_modelslab._protocol.replies import Reply
@@ -451,7 +451,7 @@ class ModelsLabHook(BaseHook):
             now = self.pacing.clock.wall()
             job = replace(reply.job, submitted=round(now, 3))
             expected = "" if job.eta is None else f", expected about {format_moment(now + job.eta, now)}"
-            what = f"item {one_line(name)} to {path}" if name else f"to {path}"
+            what = f"item {short_name(name)} to {path}" if name else f"to {path}"
             self.log.info("Submitted %s: job %s, %s%s", what, job, job.status, expected)
             spans.submitted(job)
             return job

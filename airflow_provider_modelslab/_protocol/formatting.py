@@ -13,6 +13,9 @@ import pendulum
 _LONGEST = 1e9
 """Seconds, some thirty years; a longer time is a mistake, and need not be exact."""
 
+_LONGEST_NAME = 100
+"""Characters of a user's name for something that are shown: Airflow's database keeps those of a wait, too."""
+
 _LOG_GROUP = re.compile(r"(?:::|##\[)((?:end)?group)(?:::|\])", re.IGNORECASE)
 """What Airflow's log view folds lines by."""
 
@@ -29,6 +32,12 @@ def one_line(text: str) -> str:
     if not text.isprintable():
         text = "".join(char if char.isprintable() else " " for char in text)
     return _LOG_GROUP.sub(r"(\1)", " ".join(text.split()))
+
+
+def short_name(name: str) -> str:
+    """Return what a user calls something as log lines, errors and triggers have it: a short :func:`one_line`."""
+    shown = one_line(name[:_LONGEST_NAME])
+    return shown if len(name) <= _LONGEST_NAME else f"{shown}…"
 
 
 def count(number: int, noun: str) -> str:

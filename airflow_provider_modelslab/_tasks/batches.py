@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_modelslab._ledger.identity import payload_digest
-from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.formatting import short_name
 from airflow_provider_modelslab._protocol.masking import secrets_in
 from airflow_provider_modelslab._protocol.shortening import MAX_FIELDS, shorten_fields, shorten_output
 from airflow_provider_modelslab._protocol.submissions import parse_parameters, refuse_key
@@ -41,7 +41,7 @@ class Item:
     files: tuple[InputFile, ...] = ()
 
     def __str__(self) -> str:
-        return one_line(self.name)
+        return short_name(self.name)
 
     @classmethod
     def of(cls, name: str, payload: Mapping[str, Any], files: Sequence[InputFile] = ()) -> Item:
@@ -83,7 +83,7 @@ def items_of(payload: Any, payloads: Any, read: Reader = lambda path, argument: 
     if isinstance(payloads, Mapping):
         if len({type(name) for name in payloads}) > 1:
             raise ValueError("payloads has names of several types: use strings")
-        return [_item(str(name), item, f"payloads[{name!r}]", read) for name, item in payloads.items()]
+        return [_item(str(name), item, f"payloads[{name!r:.200}]", read) for name, item in payloads.items()]
     if isinstance(payloads, Iterator):
         raise ValueError("payloads is an iterator, which can be read only once: pass a list")
     if isinstance(payloads, (str, bytes)) or not isinstance(payloads, Iterable):
@@ -97,7 +97,7 @@ def refuse_keys(payloads: Any) -> None:
         payloads = dict(enumerate(payloads))
     if isinstance(payloads, Mapping):
         for name, payload in payloads.items():
-            refuse_key(payload, f"payloads[{name!r}]")
+            refuse_key(payload, f"payloads[{name!r:.200}]")
 
 
 def manifest(items: Sequence[Item], jobs: Sequence[Job], files: Sequence[str] | None = None) -> dict[str, Any]:

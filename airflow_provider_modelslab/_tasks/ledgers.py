@@ -13,7 +13,7 @@ from airflow_provider_modelslab._ledger.ledger import Ledger, Payer
 from airflow_provider_modelslab._ledger.receipts import progress_of
 from airflow_provider_modelslab._ledger.spending import Limits, SpendingGuard
 from airflow_provider_modelslab._ledger.stores import BothStores, FolderStore, ReceiptStore, TaskStateStore
-from airflow_provider_modelslab._protocol.formatting import count, one_line
+from airflow_provider_modelslab._protocol.formatting import count, one_line, short_name
 from airflow_provider_modelslab._protocol.prices import Prices
 from airflow_provider_modelslab._tasks.batches import Item
 from airflow_provider_modelslab._tasks.results import DATA_ADVICE
@@ -197,7 +197,7 @@ def log_former_jobs(ledger: Ledger, log: Any, batch: bool) -> None:
             "Not re-attaching to job %s of an earlier try: since then, the %s%s has changed. It is submitted again",
             one_line(str(receipt.job)),
             changed,
-            f" of item {one_line(name)}" if batch else "",
+            f" of item {short_name(name)}" if batch else "",
         )
 
 

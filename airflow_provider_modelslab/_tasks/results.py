@@ -21,7 +21,7 @@ from airflow_provider_modelslab._http.connection import ClientOptions
 from airflow_provider_modelslab._ledger.receipts import StoredFile
 from airflow_provider_modelslab._outputs.names import is_url
 from airflow_provider_modelslab._protocol.arguments import IfExists
-from airflow_provider_modelslab._protocol.formatting import count, one_line
+from airflow_provider_modelslab._protocol.formatting import count, one_line, short_name
 from airflow_provider_modelslab._protocol.outputs import as_text
 from airflow_provider_modelslab._protocol.phrases import says_only_running
 from airflow_provider_modelslab._protocol.shortening import (
@@ -284,7 +284,7 @@ def name_of_mapped(context: Context) -> list[str]:
     if not rendered and (template := getattr(task, "map_index_template", None)):
         with suppress(Exception):  # Airflow 2 renders it when the task has ended, and says what is wrong with it.
             rendered = task.get_template_env().from_string(template).render(context)  # type: ignore[union-attr]
-    return [one_line(rendered)] if rendered else []
+    return [short_name(str(rendered))] if rendered else []
 
 
 def format_jobs(jobs: Sequence[Job], names: Sequence[str] = ()) -> str:

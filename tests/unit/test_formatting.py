@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment, one_line
+from airflow_provider_modelslab._protocol.formatting import format_duration, format_moment, one_line, short_name
 
 NOON = pendulum.datetime(2026, 11, 28, 12, tz="UTC").timestamp()
 
@@ -87,3 +87,9 @@ def test_whatever_a_text_holds_it_is_one_line_without_markers(text):
     assert len(line.splitlines()) <= 1
     assert not re.search(r"(?i)(::|##\[)(end)?group(::|\])", line)
     assert one_line(line) == line
+
+
+def test_a_name_is_short_and_one_line():
+    assert short_name("an owl\nand a fox") == "an owl and a fox"
+    assert short_name("x" * 100) == "x" * 100
+    assert short_name("x" * 101) == "x" * 100 + "…"

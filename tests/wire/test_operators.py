@@ -20,6 +20,7 @@ from unittest.mock import MagicMock
 import pytest
 import requests
 from airflow.providers.common.compat.sdk import (
+    DAG,
     AirflowException,
     AirflowFailException,
     AirflowSkipException,
@@ -498,6 +499,32 @@ def test_names_of_items_are_one_line_for_people_and_stay_as_they_are_for_tasks(s
     assert "item a (group)b [31m" in str(caught.value)
     assert [record.getMessage() for record in log.records if name in record.getMessage()] == []
     assert context["ti"].xcoms["manifest"]["items"][0]["name"] == name
+
+
+def test_a_name_of_any_length_is_short_where_it_is_shown(quick_sandbox: Sandbox, context, log):
+    name = "an owl" + "!" * 1_000_000
+    quick_sandbox.set_faults({"failed": 1.0})
+    task = operator(payloads={name: {"prompt": "a"}}, deferrable=True)
+    assert len(json.dumps(deferral_of(task, context).trigger.serialize()[1])) < 5000
+    with pytest.raises(ModelsLabJobFailed, match=r"item an owl!+… \(Failed"):
+        run(task, context)
+    assert max(len(record.getMessage()) for record in log.records) < 1000
+    assert context["ti"].xcoms["manifest"]["items"][0]["name"] == name
+
+
+def test_a_name_of_any_length_is_short_in_an_error_about_its_payload():
+    with pytest.raises(ModelsLabArgumentError) as caught:
+        operator(payloads={"x" * 1_000_000: {"prompt": object()}})
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_template_for_the_name_of_a_mapped_task_may_render_to_anything(quick_sandbox: Sandbox, context):
+    """As it does in a DAG with ``render_template_as_native_obj``."""
+    quick_sandbox.set_faults({"failed": 1.0})
+    with DAG("dag", schedule=None, render_template_as_native_obj=True):
+        task = operator(payload={"prompt": "a"}, map_index_template="{{ [7] }}", deferrable=False)
+    with pytest.raises(ModelsLabJobFailed, match=r"1 of 1 job failed: \[7\] \(Failed"):
+        run(task, {**context, "task": task})
 
 
 def test_an_account_that_runs_dry_stops_a_batch_and_loses_nothing(monkeypatch):
