@@ -81,6 +81,21 @@ def former_jobs(
     }
 
 
+def last_successes(claims: Sequence[Claim], found: Mapping[ReceiptName, Receipt]) -> dict[int, int]:
+    """
+    Return, by the item's position, the last of its generations that has succeeded, where a later one follows it.
+
+    :param claims: what :func:`claims_of` returned.
+    :param found: the receipts that are there.
+    """
+    last: dict[str, int] = {}
+    for name in sorted(found, key=lambda name: name.number):
+        if found[name].state == "succeeded":
+            last[name.stem] = name.number
+    pairs = [(position, last.get(claim.name.stem, 0), claim.name.number) for position, claim in enumerate(claims)]
+    return {position: number for position, number, present in pairs if 0 < number < present}
+
+
 def _renewed(claim: Claim) -> Claim:
     return claim if claim.receipt is None else Claim(claim.name.next())
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
-from airflow_provider_modelslab._ledger.claims import claims_of, former_jobs
+from airflow_provider_modelslab._ledger.claims import claims_of, former_jobs, last_successes
 from airflow_provider_modelslab._ledger.identity import (
     SHARED_FOLDER,
     ReceiptName,
@@ -94,6 +94,7 @@ class Ledger:
     :param former: by the item's name, jobs for another payload, endpoint or account.
     :param guard: what keeps the limits of spending.
     :param unkept: whose receipts could not be written so far.
+    :param succeeded: the last generation of an item that has succeeded, where a later one follows it.
     """
 
     items: Sequence[PaidItem]
@@ -108,6 +109,7 @@ class Ledger:
     former: Mapping[str, Receipt] = field(default_factory=dict)
     guard: SpendingGuard | None = None
     unkept: set[int] = field(default_factory=set)
+    succeeded: dict[int, int] = field(default_factory=dict)
     _receipts: dict[int, Receipt] = field(default_factory=dict)
 
     @classmethod
@@ -173,6 +175,10 @@ class Ledger:
         if receipt.state == "intended":
             return False  # Not before the user knows that it may have been billed.
         return (forgotten and receipt.state != "in_doubt") or not receipt.is_retried_by(self.payer.task)
+
+    def failures(self, position: int) -> int:
+        """Return how many generations of an item have failed in a row, should the present one fail, too."""
+        return self.names[position].number - self.succeeded.get(position, 0)
 
     # --- submitting ---------------------------------------------------------------------------------------
 
@@ -243,7 +249,9 @@ class Ledger:
 
     def renew(self, position: int) -> None:
         """Leave the job of an item, which has failed or is gone: the item may be submitted again."""
-        self.jobs.pop(position, None)
+        job = self.jobs.pop(position, None)
+        if job is not None and job.status == "success":
+            self.succeeded[position] = self.names[position].number
         self.orphans.discard(position)
         self.reattached.discard(position)
         self._receipts.pop(position, None)
@@ -300,6 +308,7 @@ class Ledger:
         found = {name: receipt for name, receipt in parsed.items() if name is not None}
         claims = claims_of(self.names, found, self.payer.task, regenerate)
         self.names = [claim.name for claim in claims]
+        self.succeeded = last_successes(claims, found)
         self.former = former_jobs(claims, [item.name for item in self.items], found)
         self._receipts = {position: claim.receipt for position, claim in enumerate(claims) if claim.receipt is not None}
         for position in self._receipts:

@@ -63,7 +63,7 @@ class Progress:
 
     def may_retry(self, position: int) -> bool:
         """Whether an item may be generated once more, should its generation fail: the ledger counts them."""
-        return self.ledger.names[position].number <= self.retry_failed
+        return self.ledger.failures(position) <= self.retry_failed
 
     def failed(self) -> list[int]:
         """Return the positions of the items whose generation has failed, as ModelsLab says, and may be repeated."""
@@ -146,6 +146,8 @@ class Progress:
             if position in self.renewed and position not in ledger.jobs:
                 former, name = self.renewed[position]
                 record["former"] = [*job_records([former]), str(name)]
+            if succeeded := ledger.succeeded.get(position):
+                record["succeeded"] = succeeded
             if files := ledger.files.get(position):
                 record["stored"] = [[file.path, file.size] for file in files]
             records.append(record)
@@ -192,6 +194,8 @@ class Progress:
         for position, record in enumerate(records):
             if "stored" in record:
                 ledger.files[position] = tuple(StoredFile(path, size) for path, size in record["stored"])
+            if "succeeded" in record:
+                ledger.succeeded[position] = record["succeeded"]
         former = {position: record["former"] for position, record in enumerate(records) if "former" in record}
         return cls(
             items,

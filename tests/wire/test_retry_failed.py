@@ -97,6 +97,18 @@ def test_a_later_try_of_the_task_goes_on_counting(quick_sandbox):
 
 
 @BOTH_WAYS
+def test_what_has_succeeded_counts_for_nothing(quick_sandbox, tmp_path: Path, deferrable):
+    arguments = {"payload": OWL, "ledger_path": str(tmp_path), "on_clear": "regenerate", "deferrable": deferrable}
+    generate({"ti": RecordingTaskInstance()}, **arguments)
+    quick_sandbox.script("submit", ["failed"])
+    assert len(generate({"ti": RecordingTaskInstance(clears=1)}, **arguments)) == 1
+    quick_sandbox.set_faults({"failed": 1.0})
+    with pytest.raises(ModelsLabJobFailed):
+        generate({"ti": RecordingTaskInstance(clears=2)}, **arguments)
+    assert len(prompts_of(quick_sandbox)) == 1 + 2 + 2
+
+
+@BOTH_WAYS
 def test_a_submission_that_fails_at_once_is_repeated(raw_server: RawServer, monkeypatch, deferrable):
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
     raw_server.answer(reply(AGAIN), reply({"status": "success", "id": 7, "output": ["https://cdn.example/a.png"]}))
