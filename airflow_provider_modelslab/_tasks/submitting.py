@@ -33,10 +33,6 @@ from airflow_provider_modelslab.exceptions import (
 from airflow_provider_modelslab.jobs import Job
 
 
-class BalanceTooLow(ModelsLabCreditsError):
-    """The account's balance is below ``min_balance``."""
-
-
 class SubmittingHook(Protocol):
     """What is needed of the hook, which stands above this module."""
 
@@ -115,10 +111,12 @@ class Submitter:
             except (ModelsLabRequestError, ModelsLabJobFailed, ModelsLabAmbiguousSubmission) as error:
                 self._fail(position, error)
                 order += [position] if position in progress.left() else []
-            except (ModelsLabBudgetExceeded, BalanceTooLow) as error:
+            except (ModelsLabBudgetExceeded, ModelsLabCreditsError) as error:
                 if not progress.is_left_only_renewed():
                     self._give_up(position)
                     raise
+                with paid_for(self.log):
+                    progress.ledger.withdraw(position)
                 for each in progress.leave_failed():
                     self.log.warning("%s is not submitted once more: %s", progress.name_of(each), error)
                 break
@@ -172,7 +170,7 @@ class Submitter:
             return
         balance = self.hook.balance()
         if balance < self.min_balance:
-            raise BalanceTooLow(
+            raise ModelsLabCreditsError(
                 f"Top up the account of connection {self.hook.modelslab_conn_id!r}, then clear the task: its balance "
                 f"is {balance:g}, below min_balance ({self.min_balance:g}). No further job was submitted"
             )

@@ -177,6 +177,14 @@ def test_a_balance_that_is_too_low_by_now_leaves_the_failure(quick_sandbox, log:
     assert any("not submitted once more: Top up the account" in message for message in log.messages)
 
 
+def test_credits_that_are_used_up_by_now_leave_the_failure(quick_sandbox, tmp_path: Path):
+    quick_sandbox.script("submit", ["failed", "out_of_credits", "out_of_credits"])
+    with pytest.raises(ModelsLabJobFailed, match="Failed, Try Again"):
+        generate(payload=OWL, ledger_path=str(tmp_path))
+    (receipt,) = (file for file in tmp_path.rglob("*.json") if "days" not in str(file))
+    assert json.loads(receipt.read_text())["state"] == "failed"
+
+
 def test_a_balance_that_is_too_low_for_one_item_is_so_for_the_others(quick_sandbox):
     quick_sandbox.set_faults({"failed": 1.0})
     with pytest.raises(ModelsLabJobFailed, match="2 of 2 jobs failed"):
