@@ -289,7 +289,9 @@ class Api:
         # Clients get the links with the submission; the files exist once the job is done.
         if job is None or job.status != "success" or match[0] not in _file_paths(job):
             raise _Refused(replies.no_such_route(match[0]))
-        body = media.make(job.request.kind, f"{job.token}-{match['index']}", _size(job.request.meta))
+        wanted = job.request.meta
+        seed, prompt = f"{job.token}-{match['index']}", str(wanted.get("prompt", ""))
+        body = media.make(job.request.kind, seed, _size(wanted), prompt)
         if job.request.base64:
             return Reply(body=base64.b64encode(body), content_type="text/plain")
         # The page at "/" shows hundreds of pictures again every few seconds.

@@ -7,13 +7,16 @@ import json
 import struct
 import wave
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
 
-from airflow_provider_modelslab.sandbox import Sandbox
+from airflow_provider_modelslab.sandbox import Sandbox, media
 from airflow_provider_modelslab.sandbox.media import CONTENT_TYPES, kind_of, make
 from tests.sandbox.conftest import Post
+
+MEDIA = Path(media.__file__).parent
 
 SIGNATURES = {
     "png": b"\x89PNG\r\n\x1a\n",
@@ -40,6 +43,14 @@ def test_a_file_follows_from_its_seed(kind: str) -> None:
 
 def test_pictures_of_several_jobs_look_different() -> None:
     assert len({make("png", str(seed))[:200] for seed in range(20)}) == 3
+
+
+@pytest.mark.parametrize("name", ["fox", "harbour", "lighthouse"])
+def test_a_picture_shows_what_its_prompt_names(sandbox: Sandbox, name: str) -> None:
+    jobs = [sandbox.submit("v6/images/text2img", {"prompt": f"A {name.title()} in the snow"}) for _ in range(5)]
+    sandbox.finish_all()
+    pictures = {requests.get(job["future_links"][0], timeout=10).content[:200] for job in jobs}
+    assert pictures == {(MEDIA / f"{name}.png").read_bytes()[:200]}
 
 
 def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:

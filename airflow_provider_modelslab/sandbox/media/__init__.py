@@ -47,15 +47,18 @@ def kind_of(path: str, output_type: Any = None) -> str:
     return next((kind for pattern, kind in _KIND_BY_PATH.items() if re.search(pattern, path)), "png")
 
 
-def make(kind: str, seed: str, size: tuple[int, int] | None = None) -> bytes:
+def make(kind: str, seed: str, size: tuple[int, int] | None = None, prompt: str = "") -> bytes:
     """
     Return a file of a kind.
 
     :param kind: one of :data:`CONTENT_TYPES`.
     :param seed: chooses among the files of the kind, and marks the one returned.
     :param size: width and height of a PNG in pixels; other kinds have the size that they have.
+    :param prompt: what is asked for: if it names what a file of the kind shows, it gets that file.
     """
-    content, mark = random.Random(seed).choice(_files(kind)), seed.encode()
+    files = _files(kind)
+    named = [content for name, content in files.items() if name in prompt.lower()]
+    content, mark = random.Random(seed).choice(named or list(files.values())), seed.encode()
     if kind == "png" and size is not None:
         content = _resized(content, *size)
     if kind == "txt":
@@ -99,5 +102,5 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 @cache
-def _files(kind: str) -> list[bytes]:
-    return [path.read_bytes() for path in sorted(Path(__file__).parent.glob(f"*.{kind}"))]
+def _files(kind: str) -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in sorted(Path(__file__).parent.glob(f"*.{kind}"))}
