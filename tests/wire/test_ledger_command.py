@@ -121,7 +121,7 @@ def test_a_ledger_on_s3_is_read_by_its_airflow_connection(tmp_path: Path):
         (["ledger/one.json"], 0, "No receipts there"),
         (["/ledger", "--since", "last night"], 2, "'last night' is not a time"),
         (["/ledger", "--prices", "{"], 2, "the price table must be JSON"),
-        (["nosuch://store/ledger"], 1, "cannot be used"),
+        (["nosuch://store/ledger"], 1, "Correct ledger_path 'nosuch://store/ledger'"),
     ],
 )
 def test_it_says_what_is_wrong(tmp_path: Path, arguments: list[str], code: int, words: str):
