@@ -74,7 +74,7 @@ class Receipt:
     :param item: the item's name.
     :param task: the try that submitted it.
     :param settled_by: the try that took its result last, or that told the user what is in doubt.
-    :param nonce: tells the receipt from one that another try or task writes under the same name.
+    :param nonce: distinguishes the receipt from one that another try or task writes under the same name.
     :param submitted_at: when the request was about to leave, in seconds since the epoch.
     :param ended_at: when that was.
     :param job: what the job is fetched by; ``None`` while no reply has named it.

@@ -210,9 +210,9 @@ class FolderStore:
         try:
             yield
         except Exception as error:
-            told = f"{type(error).__name__}: {error!s:.500}"
+            reason = f"{type(error).__name__}: {error!s:.500}"
             raise ModelsLabLedgerError(
-                f"Correct {self._named}, or try again when it works: the ledger cannot be read or written: {told}"
+                f"Correct {self._named}, or try again when it works: the ledger cannot be read or written: {reason}"
             ) from error
 
 

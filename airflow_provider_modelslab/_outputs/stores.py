@@ -82,13 +82,13 @@ class Store:
             self.write(name, iter([b"probe"]))
         except ModelsLabSaveError as error:
             cause = error.__cause__
-            path, told = f"output_path {self._output_path!r:.200}", f"{type(cause).__name__}: {cause!s:.500}"
+            path, reason = f"output_path {self._output_path!r:.200}", f"{type(cause).__name__}: {cause!s:.500}"
             if isinstance(cause, _LASTING_ERRORS):
                 raise ModelsLabArgumentError(
-                    f"Correct {path}, or allow writing there: {told}. Nothing was submitted"
+                    f"Correct {path}, or allow writing there: {reason}. Nothing was submitted"
                 ) from cause
             raise ModelsLabSaveError(
-                f"Try again later: {path} cannot be written to: {told}. Nothing was submitted"
+                f"Try again later: {path} cannot be written to: {reason}. Nothing was submitted"
             ) from cause
         with suppress(Exception):
             self._fs.rm_file(self._folder + name)

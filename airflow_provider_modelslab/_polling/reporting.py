@@ -28,7 +28,7 @@ class Ends:
     What has ended.
 
     :param jobs: how many jobs of an endpoint ended how, in waits that are over.
-    :param times: of jobs for which that can be told, the endpoint, the seconds from the submission until it was ready,
+    :param times: of jobs for which both are known, the endpoint, the seconds from the submission until it was ready,
         and those from then to the poll that found it so.
     """
 

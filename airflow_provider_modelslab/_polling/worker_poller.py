@@ -2,7 +2,7 @@
 The poller of a worker: it polls the jobs of one task, from several threads, and blocks while it waits.
 
 :mod:`airflow_provider_modelslab._polling.poller` does the same on the event loop of a triggerer. What a reply means for
-a wait, and when to poll again, stands in :mod:`airflow_provider_modelslab._polling.waits` for both.
+a wait, and when to poll again, is in :mod:`airflow_provider_modelslab._polling.waits` for both.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class WorkerPoller:
         """
         Block until enough jobs have finished; poll each when it is due, and all of them at the deadline.
 
-        :param waits: the waits; afterwards they tell how the jobs stand.
+        :param waits: the waits; afterwards they have the state of the jobs.
         :param end: when to stop at the latest, on the monotonic clock.
         :param max_pending: stop when no more jobs than these are unfinished; ``None`` waits for the deadline.
         :raises AirflowException: the account is refused: key, credits or plan.
@@ -146,7 +146,7 @@ class WorkerPoller:
 
         Only where the jobs are so few that each may be polled every second: a triggerer polls many at a steady pace.
 
-        :param waits: the waits; afterwards they tell how the jobs stand.
+        :param waits: the waits; afterwards they have the state of the jobs.
         :param end: when to stop at the latest, on the monotonic clock.
         :param max_pending: as of :meth:`wait`.
         :raises AirflowException: the account is refused: key, credits or plan.

@@ -42,8 +42,8 @@ class ConstructorErrors:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, ValueError):
-            told = ModelsLabArgumentError(f"Task {self._task_id!r}: {error}")
-            raise told.with_traceback(_traceback_for_users(sys._getframe(1))) from None
+            named = ModelsLabArgumentError(f"Task {self._task_id!r}: {error}")
+            raise named.with_traceback(_traceback_for_users(sys._getframe(1))) from None
 
 
 def _traceback_for_users(constructor: FrameType) -> TracebackType | None:

@@ -37,15 +37,15 @@ def cancel_or_log(jobs: Iterable[Job], conn_id: str, log: Any, cancel: Callable[
     :param cancel: cancels one; ``None`` where that is not asked for.
     """
     for job in jobs:
-        told = describe_ongoing(job, conn_id)
-        if told and cancel is not None:
+        ongoing = describe_ongoing(job, conn_id)
+        if ongoing and cancel is not None:
             try:
                 cancel(job)
                 continue
             except AirflowException as error:
                 log.warning("Job %s was not cancelled: %s", job, error)
-        if told:
-            log.warning("%s", told)
+        if ongoing:
+            log.warning("%s", ongoing)
 
 
 def judge_cancelling(cancel_on_kill: bool, path: str) -> None:

@@ -112,8 +112,8 @@ def _leave(progress: Progress, position: int, log: Any, *, forgotten: bool) -> N
     if receipt is None or (forgotten and _take_stored(ledger, position, receipt)):
         return
     if ledger.may_renew(position, forgotten=forgotten):
-        told = "%s is submitted again: job %s of an earlier try failed (%s)"
-        log.warning(told, progress.name_of(position), job, job.message)
+        message = "%s is submitted again: job %s of an earlier try failed (%s)"
+        log.warning(message, progress.name_of(position), job, job.message)
         ledger.renew(position)
     elif forgotten and receipt.state in ("intended", "in_doubt"):
         del ledger.jobs[position]

@@ -80,9 +80,9 @@ class Submitter:
         ledger = self.progress.ledger
         advice = advise_in_doubt(ledger.store)
         for position in sorted(ledger.orphans):
-            told = f"{advice}: this may have been billed, an earlier try ended during a submission"
-            told += describe_candidates(ledger, position, list_assets)
-            self._fail(position, ModelsLabAmbiguousSubmission(told))
+            message = f"{advice}: this may have been billed, an earlier try ended during a submission"
+            message += describe_candidates(ledger, position, list_assets)
+            self._fail(position, ModelsLabAmbiguousSubmission(message))
 
     def fill_queue_slots(self) -> float | None:
         """
@@ -135,8 +135,8 @@ class Submitter:
         """Let an item be submitted again whose generation has failed."""
         with paid_for(self.log):
             former = self.progress.renew(position)
-            told = "%s is submitted once more: job %s has failed (%s)"
-            self.log.warning(told, self.progress.name_of(position), former, former.message)
+            message = "%s is submitted once more: job %s has failed (%s)"
+            self.log.warning(message, self.progress.name_of(position), former, former.message)
 
     def _submit(self, position: int) -> None:
         self._check_balance()
@@ -247,5 +247,5 @@ def paid_for(log: Any, job: Job | None = None) -> Iterator[None]:
     try:
         yield
     except ModelsLabLedgerError as error:
-        told = "What became of the jobs" if job is None else f"Job {job}"
-        log.warning("%s cannot be remembered for the next try: %s", told, error)
+        subject = "What became of the jobs" if job is None else f"Job {job}"
+        log.warning("%s cannot be remembered for the next try: %s", subject, error)
