@@ -606,7 +606,7 @@ def test_a_worker_killed_leaves_nothing_under_the_name(raw_server: RawServer, fo
     assert rest not in files(folder)
 
 
-def test_a_task_that_is_ended_ends_its_downloads(raw_server: RawServer, folder: Path):
+def test_a_task_that_is_ended_ends_its_downloads(folder: Path):
     """Airflow ends tasks by raising in the main thread; downloads that wait for a byte do not hold it up, and clean up."""
 
     class Ended(BaseException):
@@ -615,29 +615,28 @@ def test_a_task_that_is_ended_ends_its_downloads(raw_server: RawServer, folder: 
     def end(*_: object) -> None:
         raise Ended
 
-    raw_server.answer(stalling(HALF))
     previous = signal.signal(signal.SIGUSR1, end)
     main = threading.main_thread().ident
     assert main
 
     def end_when_partial() -> None:
-        wait_until(lambda: folder.exists() and len(list(folder.iterdir())) == 2)
+        wait_until(lambda: folder.exists() and len(list(folder.iterdir())) == 2, 120)
         signal.pthread_kill(main, signal.SIGUSR1)
 
-    thread = threading.Thread(target=end_when_partial)
-    thread.start()
     try:
-        with pytest.raises(Ended):
-            save_outputs(
-                [job(f"{raw_server.url}/a.png", f"{raw_server.url}/b.png")],
-                str(folder),
-                retry_policy=RetryPolicy(silence=10),
-            )
-        assert len(files(folder)) == 2  # it has not waited for them
+        with RawServer() as server:
+            server.answer(stalling(HALF))
+            threading.Thread(target=end_when_partial).start()
+            with pytest.raises(Ended):
+                save_outputs(
+                    [job(f"{server.url}/a.png", f"{server.url}/b.png")],
+                    str(folder),
+                    retry_policy=RetryPolicy(silence=600),
+                )
+            assert len(files(folder)) == 2  # it has not waited for them
     finally:
-        thread.join()
         signal.signal(signal.SIGUSR1, previous)
-    wait_until(lambda: files(folder) == {}, 60)
+    wait_until(lambda: not list(folder.iterdir()))  # the server is gone: their connections have ended
 
 
 CONTENT_TYPE_OPTIONS: dict[str, dict[str, object]] = {
