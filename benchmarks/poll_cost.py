@@ -6,7 +6,7 @@ server in another process. "Saturated" lets all jobs be due all the time; "calm"
 spread, where each poll also pays for waking up the process.
 
     python benchmarks/poll_cost.py [--rounds 5] [--jobs 100]
-    python benchmarks/poll_cost.py --clients ours metrics --seconds 30     what metrics add
+    python benchmarks/poll_cost.py --clients ours metrics --rounds 24 --seconds 10     what metrics add
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import socket
 import statistics
@@ -246,48 +247,55 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=100)
     parser.add_argument("--seconds", type=float, help="how long is measured each time, if not as long as by default")
     parser.add_argument("--clients", nargs="+", choices=CLIENTS, default=list(CLIENTS))
+    parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS))
     options = parser.parse_args()
     results: dict[tuple[str, str], list[Measured]] = {}
-    loads = {name: replace(load, seconds=options.seconds or load.seconds) for name, load in LOADS.items()}
+    loads = {name: replace(LOADS[name], seconds=options.seconds or LOADS[name].seconds) for name in options.loads}
     with (
         tempfile.TemporaryDirectory(prefix="modelslab-benchmark-home-") as home,
         standing_in() as server,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd,  # what nobody reads costs the sender the same
     ):
         statsd.bind(("127.0.0.1", 0))
-        # Round by round, so that other work of the machine affects all clients alike.
+        # Round by round, and every other one the other way round, so that other work of the machine affects all alike.
         for number in range(options.rounds):
-            for client in options.clients:
+            for client in options.clients[:: -1 if number % 2 else 1]:
                 for name, load in loads.items():
                     measured = in_process(client, load, options.jobs, server, home, statsd)
                     results.setdefault((client, name), []).append(measured)
                     sys.stderr.write(f"round {number + 1}, {name}, {client}: {measured}\n")
-    sys.stdout.write(table(results, options.clients))
+    sys.stdout.write(table(results, options.clients, options.loads))
 
 
-def table(results: dict[tuple[str, str], list[Measured]], clients: list[str]) -> str:
-    """Return the Markdown table: medians, with the lowest and the highest of all rounds."""
+def table(results: dict[tuple[str, str], list[Measured]], clients: list[str], loads: list[str]) -> str:
+    """Return the Markdown table: medians with their range, and ratios with their standard error."""
     lines = ["| client |", "|---|"]
-    for name in LOADS:
+    for name in loads:
         lines[0] += f" {name}: CPU ms per poll | times ours | polls/s |"
         lines[1] += "---|---|---|"
     for client in clients:
         cells = []
-        for name in LOADS:
+        for name in loads:
             measured = results[client, name]
-            cells.append(_spread([one.cost for one in measured], 3))
+            cells.append(_spread([one.cost for one in measured]))
             # Within one round: what disturbs it disturbs both.
             ours = results.get(("ours", name), [])
-            cells.append(_spread([one.cost / own.cost for one, own in zip(measured, ours, strict=False)], 2))
+            cells.append(_mean([one.cost / own.cost for one, own in zip(measured, ours, strict=False)]))
             cells.append(f"{statistics.median(one.rate for one in measured):.0f}")
         lines.append(f"| {CLIENTS[client][0]} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _spread(values: list[float], digits: int) -> str:
-    if not values:
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def _mean(ratios: list[float]) -> str:
+    if not ratios:
         return ""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    if len(ratios) == 1:
+        return f"{ratios[0]:.2f}"
+    return f"{statistics.fmean(ratios):.3f} ± {statistics.stdev(ratios) / math.sqrt(len(ratios)):.3f}"
 
 
 if __name__ == "__main__":
