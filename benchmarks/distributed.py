@@ -5,7 +5,7 @@ Three scenes: a task for each job, without retries; ten sensors that share many 
 whose triggerer is killed. Everything is started here and ended again, on loopback. It needs Debian's ``redis-server``
 and the environment that ``make distributed`` makes.
 
-    make distributed                                  # all scenes at full size; takes half an hour
+    make distributed                                  # all scenes at full size; takes a quarter of an hour
     make distributed ARGUMENTS="--scale 0.1 one_sensor"
 """
 
@@ -200,13 +200,13 @@ def sensor_each(here: Cluster, count: int) -> list[str]:
 
 
 def ten_sensors(here: Cluster, count: int) -> list[str]:
-    began = time.time()
+    began, before = time.time(), here.stored()
     run_id = here.start("ten_sensors", here.held.submit(count))
-    return _ends(here, "ten_sensors", run_id, count, began)
+    return _ends(here, "ten_sensors", run_id, count, began, before)
 
 
 def one_sensor(here: Cluster, count: int) -> list[str]:
-    began = time.time()
+    began, stored = time.time(), here.stored()
     run_id = here.start("one_sensor", here.held.submit(count))
     here.wait_until_polled(count)
     # The jobs of triggerers are numbered as they started.
@@ -220,21 +220,21 @@ def one_sensor(here: Cluster, count: int) -> list[str]:
     _say(f"The other triggerer polled {time.time() - killed:.0f} s after {victim} was killed.")
     here.wait_until_polled(before + count)
     _say(f"It had polled each of {count} jobs after {time.time() - killed:.0f} s.")
-    row = _ends(here, "one_sensor", run_id, count, began)
+    row = _ends(here, "one_sensor", run_id, count, began, stored)
     outputs = len(here.airflow.xcom("one_sensor", run_id, "wait"))
     _say(f"{outputs} outputs of {count} jobs came out.")
     return row
 
 
-def _ends(here: Cluster, dag_id: str, run_id: str, count: int, began: float) -> list[str]:
-    """Weigh what is stored while jobs are waited for, let them finish, and return the end of the row."""
+def _ends(here: Cluster, dag_id: str, run_id: str, count: int, began: float, before: Counter[str]) -> list[str]:
+    """Weigh what the scene stores while jobs are waited for, let them finish, and return the end of the row."""
     here.wait_until_polled(count)
-    waiting = here.stored()
+    waiting = here.stored() - before
     here.held.finish_all()
     ready = time.time()
     state = here.airflow.wait_for_run(dag_id, run_id, TIMEOUT)
     now = time.time()
-    _say(f"Stored while waiting: {_largest(waiting)}.\nStored at the end: {_largest(here.stored())}.")
+    _say(f"Stored while waiting: {_largest(waiting)}.\nStored at the end: {_largest(here.stored() - before)}.")
     size = f"{sum(waiting.values()) / 1e6:.1f} MB"
     times = [f"{now - ready:.0f}", f"{now - began:.0f}"]
     return [state, str(here.failed(dag_id, run_id)), size, *times, str(here.held.polls())]
