@@ -6,7 +6,7 @@ server in another process. "Saturated" lets all jobs be due all the time; "calm"
 spread, where each poll also pays for waking up the process.
 
     python benchmarks/poll_cost.py [--rounds 5] [--jobs 100]
-    python benchmarks/poll_cost.py --clients ours metrics --rounds 24 --seconds 10     what metrics add
+    python benchmarks/poll_cost.py --clients ours metrics --rounds 20 --seconds 10     what metrics add
 """
 
 from __future__ import annotations
