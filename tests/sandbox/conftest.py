@@ -27,7 +27,7 @@ def poster() -> Poster:
 
     def poster(sandbox: Sandbox) -> Post:
         def post(path: str, **body: Any) -> requests.Response:
-            return requests.post(f"{sandbox.url}/api/{path}", json={"key": sandbox.key, **body}, timeout=10)
+            return requests.post(f"{sandbox.url}/api/{path}", json={"key": sandbox.key, **body}, timeout=60)
 
         return post
 

@@ -56,10 +56,10 @@ def test_it_serves_until_it_is_interrupted(run: Run, interruption: signal.Signal
         "--conn-password": "it's a key",
     }
     body = {"key": "it's a key", "prompt": "confidential"}
-    replies = [requests.post(f"{url}/api/v6/video/text2video", json=body, timeout=10) for _ in range(2)]
+    replies = [requests.post(f"{url}/api/v6/video/text2video", json=body, timeout=60) for _ in range(2)]
     assert [reply.status_code for reply in replies] == [200, 429]
     process.send_signal(interruption)
-    out, log = process.communicate(timeout=10)
+    out, log = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "")
     assert [line.partition("INFO ")[2] for line in log.splitlines()] == [
         "POST /api/v6/video/text2video 200",
@@ -106,7 +106,7 @@ def test_options_reach_the_sandbox_and_an_open_port_is_warned_of(run: Run) -> No
     url, connection, _ = introduction(process)
     assert url.startswith("http://127.0.0.1:")
     body = {"key": connection["password"], "prompt": "a lighthouse at dusk"}
-    assert requests.post(f"{url}/api/v6/video/text2video", json=body, timeout=10).json()["status"] == "failed"
-    assert requests.post(f"{url}/api/v6/video/text2video", json=body, timeout=10).status_code == 429
+    assert requests.post(f"{url}/api/v6/video/text2video", json=body, timeout=60).json()["status"] == "failed"
+    assert requests.post(f"{url}/api/v6/video/text2video", json=body, timeout=60).status_code == 429
     process.terminate()
-    assert "test server: anyone who can reach 0.0.0.0 can use and control it" in process.communicate(timeout=10)[1]
+    assert "test server: anyone who can reach 0.0.0.0 can use and control it" in process.communicate(timeout=60)[1]

@@ -11,8 +11,8 @@ from tests.sandbox.conftest import PROMPT, Post
 
 def control(sandbox: Sandbox, path: str, body: Any = None) -> requests.Response:
     if path == "state":
-        return requests.get(f"{sandbox.url}/sandbox/state", timeout=10)
-    return requests.post(f"{sandbox.url}/sandbox/{path}", json=body, timeout=10)
+        return requests.get(f"{sandbox.url}/sandbox/state", timeout=60)
+    return requests.post(f"{sandbox.url}/sandbox/{path}", json=body, timeout=60)
 
 
 def test_the_state_counts_everything(sandbox: Sandbox, post: Post) -> None:
@@ -81,5 +81,5 @@ def test_wrong_commands_are_explained(sandbox: Sandbox, path: str, body: Any, st
 
 
 def test_commands_need_their_method(sandbox: Sandbox) -> None:
-    assert requests.get(f"{sandbox.url}/sandbox/reset", timeout=10).status_code == 405
-    assert requests.post(f"{sandbox.url}/sandbox/state", timeout=10).status_code == 405
+    assert requests.get(f"{sandbox.url}/sandbox/reset", timeout=60).status_code == 405
+    assert requests.post(f"{sandbox.url}/sandbox/state", timeout=60).status_code == 405

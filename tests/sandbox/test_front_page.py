@@ -16,7 +16,7 @@ HOSTILE = """</td><script>alert(1)</script><img src=x onerror="alert('2')">&lt;"
 
 
 def front_page(sandbox: Sandbox) -> str:
-    reply = requests.get(f"{sandbox.url}/", timeout=10)
+    reply = requests.get(f"{sandbox.url}/", timeout=60)
     assert (reply.status_code, reply.headers["Content-Type"].partition(";")[0]) == (200, "text/html")
     return reply.text
 
@@ -34,14 +34,14 @@ def test_it_shows_jobs_with_their_prompts_and_pictures(sandbox: Sandbox) -> None
     pictures = re.findall(r'<img src="([^"]+)"', page)
     assert len(pictures) == 2
     for picture in pictures:
-        assert requests.get(f"{sandbox.url}{picture}", timeout=10).content.startswith(b"\x89PNG")
+        assert requests.get(f"{sandbox.url}{picture}", timeout=60).content.startswith(b"\x89PNG")
 
 
 def test_browsers_need_not_fetch_the_pictures_each_time(sandbox: Sandbox) -> None:
     sandbox.finish(sandbox.submit("v6/images/text2img", {"prompt": "a fox"})["id"])
-    page = requests.get(f"{sandbox.url}/?reload=1", timeout=10).text
+    page = requests.get(f"{sandbox.url}/?reload=1", timeout=60).text
     (picture,) = re.findall(r'<img src="([^"]+)"', page)
-    assert requests.get(f"{sandbox.url}{picture}", timeout=10).headers["Cache-Control"] == "max-age=60"
+    assert requests.get(f"{sandbox.url}{picture}", timeout=60).headers["Cache-Control"] == "max-age=60"
 
 
 def test_its_commands_name_the_newest_job(sandbox: Sandbox) -> None:
@@ -67,7 +67,7 @@ def test_its_commands_work(sandbox: Sandbox) -> None:
     commands = [shlex.split(line, comments=True) for line in unescape(block).splitlines()]
     replies = {}
     for command in filter(None, commands):
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
         replies[" ".join(command[1:])] = done.stdout
     refused = [command for command, reply in replies.items() if '"status": "error"' in reply]
     # The first command has ended the job already.
@@ -77,7 +77,7 @@ def test_its_commands_work(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("headers", [{"Host": "rebound.example"}, {"Origin": "https://page.example"}])
 def test_it_is_not_for_other_pages(sandbox: Sandbox, headers: dict[str, str]) -> None:
-    assert requests.get(f"{sandbox.url}/", headers=headers, timeout=10).status_code == 403
+    assert requests.get(f"{sandbox.url}/", headers=headers, timeout=60).status_code == 403
 
 
 def test_looking_at_it_is_no_request_to_the_api(sandbox: Sandbox) -> None:

@@ -65,9 +65,9 @@ def test_an_outage_keeps_port_and_jobs(sandbox: Sandbox, post: Post) -> None:
 
 def test_requests_are_recorded(sandbox: Sandbox) -> None:
     headers = {"X-Trace": "7"}
-    requests.post(f"{sandbox.url}/api/v3/fetch/1?a=b", data=b'{"key": "x"}', headers=headers, timeout=10)
-    requests.get(f"{sandbox.url}/sandbox/state", timeout=10)
-    requests.get(f"{sandbox.url}/nothing", timeout=10)
+    requests.post(f"{sandbox.url}/api/v3/fetch/1?a=b", data=b'{"key": "x"}', headers=headers, timeout=60)
+    requests.get(f"{sandbox.url}/sandbox/state", timeout=60)
+    requests.get(f"{sandbox.url}/nothing", timeout=60)
     first, second = sandbox.requests
     assert (first.method, first.path, first.headers["X-Trace"]) == ("POST", "/api/v3/fetch/1?a=b", "7")
     assert (first.body, first.json) == (b'{"key": "x"}', {"key": "x"})
@@ -87,7 +87,7 @@ def test_only_the_latest_requests_are_kept() -> None:
 def test_the_log_has_neither_keys_nor_bodies(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         url = f"{sandbox.url}/api/v6/video/text2video?key={sandbox.key}"
-        requests.post(url, json={"key": sandbox.key, "prompt": "confidential"}, timeout=10)
+        requests.post(url, json={"key": sandbox.key, "prompt": "confidential"}, timeout=60)
         sandbox.stop()
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("airflow_provider")]
     assert lines == ["POST /api/v6/video/text2video 200"]

@@ -20,15 +20,15 @@ def sandbox():
 
 
 def post(sandbox: Sandbox, path: str, **fields: object) -> requests.Response:
-    return requests.post(f"{sandbox.url}/api/{path}", json={"key": KEY, **fields}, timeout=10)
+    return requests.post(f"{sandbox.url}/api/{path}", json={"key": KEY, **fields}, timeout=60)
 
 
 def run_of(sandbox: Sandbox, run: int, key: str = KEY) -> requests.Response:
-    return requests.get(f"{sandbox.url}/api/v1/workflows/w-1/runs/{run}", headers={"key": key}, timeout=10)
+    return requests.get(f"{sandbox.url}/api/v1/workflows/w-1/runs/{run}", headers={"key": key}, timeout=60)
 
 
 def start_run(sandbox: Sandbox) -> int:
-    started = requests.post(f"{sandbox.url}/api/v1/workflows/w-1/run", json={}, headers={"key": KEY}, timeout=10)
+    started = requests.post(f"{sandbox.url}/api/v1/workflows/w-1/run", json={}, headers={"key": KEY}, timeout=60)
     assert started.status_code == 202
     run: int = started.json()["execution_id"]
     assert started.json()["status_url"] == f"{sandbox.url}/api/v1/workflows/w-1/runs/{run}"
@@ -93,7 +93,7 @@ def test_a_run_is_asked_for_with_get_and_a_key_in_the_header(sandbox: Sandbox):
     body = run_of(sandbox, run).json()
     assert (body["status"], body["execution"]["status"]) == ("success", "completed")
     (url,) = body["output"]["output"]
-    assert requests.get(url, timeout=10).content.startswith(b"\x89PNG")
+    assert requests.get(url, timeout=60).content.startswith(b"\x89PNG")
     assert run_of(sandbox, run, key="wrong").status_code == 401
     assert run_of(sandbox, 5).status_code == 404
     assert post(sandbox, f"v1/workflows/w-1/runs/{run}").status_code == 405
@@ -102,27 +102,27 @@ def test_a_run_is_asked_for_with_get_and_a_key_in_the_header(sandbox: Sandbox):
 def test_a_run_is_cancelled_once(sandbox: Sandbox):
     run = start_run(sandbox)
     cancel = f"{sandbox.url}/api/v1/workflows/w-1/runs/{run}/cancel"
-    assert requests.post(cancel, headers={"key": KEY}, timeout=10).json()["message"] == "Execution cancelled."
+    assert requests.post(cancel, headers={"key": KEY}, timeout=60).json()["message"] == "Execution cancelled."
     assert run_of(sandbox, run).json()["execution"]["status"] == "cancelled"
-    assert requests.post(cancel, headers={"key": KEY}, timeout=10).status_code == 400
+    assert requests.post(cancel, headers={"key": KEY}, timeout=60).status_code == 400
 
 
 def test_an_upload_is_served_again(sandbox: Sandbox):
     text = f"data:image/png;base64,{base64.b64encode(b'a picture').decode()}"
     (url,) = post(sandbox, "v6/base64_to_url", base64_string=text).json()["output"]
-    served = requests.get(url, timeout=10)
+    served = requests.get(url, timeout=60)
     assert (served.content, served.headers["Content-Type"]) == (b"a picture", "image/png")
     assert post(sandbox, "v6/base64_to_url", base64_string="no base64!").json()["status"] == "error"
     large = base64.b64encode(bytes(5 * 2**20 + 1)).decode()
     assert post(sandbox, "v6/base64_to_url", base64_string=large).status_code == 400
-    assert requests.get(f"{sandbox.url}/files/uploads/x.png", timeout=10).status_code == 404
+    assert requests.get(f"{sandbox.url}/files/uploads/x.png", timeout=60).status_code == 404
 
 
 def test_the_clock_is_moved_over_http(sandbox: Sandbox):
     training = post(sandbox, "v6/trainer/train").json()["id"]
-    assert requests.post(f"{sandbox.url}/sandbox/skip", json={"seconds": 2 * HOURS}, timeout=10).ok
+    assert requests.post(f"{sandbox.url}/sandbox/skip", json={"seconds": 2 * HOURS}, timeout=60).ok
     assert post(sandbox, f"v6/trainer/status/{training}").json()["data"]["inference"]["status"] == "ready"
-    assert requests.post(f"{sandbox.url}/sandbox/skip", json={"seconds": -1}, timeout=10).status_code == 400
+    assert requests.post(f"{sandbox.url}/sandbox/skip", json={"seconds": -1}, timeout=60).status_code == 400
 
 
 def test_a_job_is_submitted_without_a_client(sandbox: Sandbox):

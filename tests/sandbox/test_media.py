@@ -49,7 +49,7 @@ def test_pictures_of_several_jobs_look_different() -> None:
 def test_a_picture_shows_what_its_prompt_names(sandbox: Sandbox, name: str) -> None:
     jobs = [sandbox.submit("v6/images/text2img", {"prompt": f"A {name.title()} in the snow"}) for _ in range(5)]
     sandbox.finish_all()
-    pictures = {requests.get(job["future_links"][0], timeout=10).content[:200] for job in jobs}
+    pictures = {requests.get(job["future_links"][0], timeout=60).content[:200] for job in jobs}
     assert pictures == {(MEDIA / f"{name}.png").read_bytes()[:200]}
 
 
@@ -134,6 +134,6 @@ def test_pictures_have_the_size_that_was_asked_for(
 ) -> None:
     job = post("v6/images/text2img", prompt="a fox", **wish).json()
     sandbox.finish(job["id"])
-    picture = requests.get(job["future_links"][0], timeout=10).content
+    picture = requests.get(job["future_links"][0], timeout=60).content
     assert picture.startswith(b"\x89PNG")
     assert struct.unpack_from(">II", picture, 16) == size

@@ -14,7 +14,7 @@ from airflow_provider_modelslab.sandbox import Sandbox
 
 def listens_on(address: str, sandbox: Sandbox) -> bool:
     try:
-        socket.create_connection((address, int(sandbox.url.rpartition(":")[2])), timeout=10).close()
+        socket.create_connection((address, int(sandbox.url.rpartition(":")[2])), timeout=60).close()
     except ConnectionRefusedError:
         return False
     return True
@@ -67,7 +67,7 @@ def statuses(sandbox: Sandbox, headers: dict[str, str]) -> list[int]:
     body = {"key": sandbox.key, "prompt": "a lighthouse at dusk"}
     paths = ("api/v6/images/text2img", "sandbox/reset", "files/x")
     urls = [f"{sandbox.url}/{path}" for path in paths]
-    return [requests.post(url, json=body, headers=headers, timeout=10).status_code for url in urls]
+    return [requests.post(url, json=body, headers=headers, timeout=60).status_code for url in urls]
 
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)

@@ -43,7 +43,7 @@ def test_a_finished_job_sends_a_webhook(sandbox: Sandbox, receiver: RawServer) -
         "track_id": "order-7",
         "meta": parameters,
     }
-    assert all(requests.get(url, timeout=10).ok for url in body["output"])
+    assert all(requests.get(url, timeout=60).ok for url in body["output"])
 
 
 def test_a_failed_job_sends_a_webhook(sandbox: Sandbox, receiver: RawServer) -> None:

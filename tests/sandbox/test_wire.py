@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ DOCUMENTED = {
 def fetch(sandbox: Sandbox, endpoint: str, job_id: int | str) -> dict[str, Any]:
     """Fetch a job as the provider does."""
     url, body = fetch_request(endpoint, str(job_id), sandbox.key, sandbox.url)
-    reply: dict[str, Any] = requests.post(url, json=body, timeout=10).json()
+    reply: dict[str, Any] = requests.post(url, json=body, timeout=60).json()
     return reply
 
 
@@ -35,7 +34,7 @@ def test_the_jobs_of_the_documentation_are_there(sandbox: Sandbox, family: str, 
     assert (reply["status"], reply["id"]) == ("success", job_id)
     (url,) = reply["output"]
     assert url.startswith(f"{sandbox.url}/files/generations/")
-    file = requests.get(url, timeout=10)
+    file = requests.get(url, timeout=60)
     assert (file.status_code, file.headers["Content-Type"]) == (200, f"image/{kind}")
     assert file.content[1:4] in (b"PNG", b"IF8")
 
@@ -160,7 +159,7 @@ def test_a_full_success_has_more_fields(sandbox: Sandbox, post: Post) -> None:
     assert reply["generationTime"] >= 0
     assert reply["nsfw_content_detected"] is False
     assert reply["meta"] == PROMPT
-    assert requests.get(reply["proxy_links"][0], timeout=10).ok
+    assert requests.get(reply["proxy_links"][0], timeout=60).ok
 
 
 def test_a_failed_job_has_an_empty_id(sandbox: Sandbox, post: Post) -> None:
@@ -174,16 +173,16 @@ def test_the_files_exist_only_once_the_job_is_done(sandbox: Sandbox, post: Post)
     done, failed = (post("v6/images/text2img", **PROMPT, samples=3).json() for _ in range(2))
     links = [*done["future_links"], *done["proxy_links"]]
     assert len(set(links)) == 6
-    assert {requests.get(link, timeout=10).status_code for link in links} == {404}
+    assert {requests.get(link, timeout=60).status_code for link in links} == {404}
     sandbox.finish(done["id"])
     sandbox.fail(failed["id"])
-    files = [requests.get(link, timeout=10) for link in links]
+    files = [requests.get(link, timeout=60) for link in links]
     assert {(file.status_code, file.headers["Content-Type"]) for file in files} == {(200, "image/png")}
     assert len({file.content for file in files}) == 3
-    assert requests.head(links[0], timeout=10).status_code == 200
-    assert requests.get(failed["future_links"][0], timeout=10).status_code == 404
-    assert requests.get(links[0].replace("-0.png", "-3.png"), timeout=10).status_code == 404
-    assert requests.get(links[0].replace(".png", ".gif"), timeout=10).status_code == 404
+    assert requests.head(links[0], timeout=60).status_code == 200
+    assert requests.get(failed["future_links"][0], timeout=60).status_code == 404
+    assert requests.get(links[0].replace("-0.png", "-3.png"), timeout=60).status_code == 404
+    assert requests.get(links[0].replace(".png", ".gif"), timeout=60).status_code == 404
 
 
 def test_base64_outputs(sandbox: Sandbox, post: Post) -> None:
@@ -191,7 +190,7 @@ def test_base64_outputs(sandbox: Sandbox, post: Post) -> None:
     sandbox.finish(job_id)
     (url,) = fetch(sandbox, "v6/images", job_id)["output"]
     assert url.endswith(".base64")
-    assert base64.b64decode(requests.get(url, timeout=10).text, validate=True).startswith(b"\x89PNG")
+    assert base64.b64decode(requests.get(url, timeout=60).text, validate=True).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -245,19 +244,19 @@ def test_enterprise_has_a_key_and_an_account_of_its_own(poster: Poster) -> None:
 @pytest.mark.parametrize("path", ["api/v6/video/text2video", "api/v3/fetch/1", "api/wallet_balance", "files/x/1-0.png"])
 def test_a_wrong_method_is_answered_in_json(sandbox: Sandbox, path: str) -> None:
     path = path.replace("1-0", "6ef3f81f-14e1-4835-b07a-e00dbe80b6ff-0")
-    reply = requests.put(f"{sandbox.url}/{path}", json={"key": sandbox.key}, timeout=10)
+    reply = requests.put(f"{sandbox.url}/{path}", json={"key": sandbox.key}, timeout=60)
     assert (reply.status_code, reply.json()["status"]) == (405, "error")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"key"', b"null", b"\xff", b'{"key": NaN}', b"[" * 100_000])
 def test_a_body_that_is_no_json_object_is_refused(sandbox: Sandbox, body: bytes) -> None:
-    reply = requests.post(f"{sandbox.url}/api/v3/fetch/12202888", data=body, timeout=10)
+    reply = requests.post(f"{sandbox.url}/api/v3/fetch/12202888", data=body, timeout=60)
     assert (reply.status_code, reply.json()["message"]) == (400, "Invalid API Request")
 
 
 @pytest.mark.parametrize("path", ["", "api", "api/v6", "api/v6/video", "api/v3", "api/video/text2video", "files/a.png"])
 def test_unknown_paths_are_answered_in_json(sandbox: Sandbox, path: str) -> None:
-    reply = requests.post(f"{sandbox.url}/{path}", json={"key": sandbox.key}, timeout=10)
+    reply = requests.post(f"{sandbox.url}/{path}", json={"key": sandbox.key}, timeout=60)
     assert (reply.status_code, reply.json()["status"]) == (404, "error")
 
 
@@ -292,14 +291,12 @@ def test_the_wallet_pays_for_what_is_accepted(poster: Poster) -> None:
 
 
 def test_a_job_ends_by_itself() -> None:
-    with Sandbox(duration=0.5) as sandbox:
+    with Sandbox(duration=3600.0) as sandbox:
         job_id = sandbox.submit("v6/video/text2video", PROMPT)["id"]
-        deadline = time.monotonic() + 10
-        statuses = [fetch(sandbox, "v6/video", job_id)["status"]]
-        while statuses[-1] == "processing" and time.monotonic() < deadline:
-            statuses.append(fetch(sandbox, "v6/video", job_id)["status"])
-        assert (statuses[0], statuses[-1]) == ("processing", "success")
-        assert sandbox.jobs[job_id].generation_time == pytest.approx(0.5)
+        assert fetch(sandbox, "v6/video", job_id)["status"] == "processing"
+        sandbox.skip(3600.0)
+        assert fetch(sandbox, "v6/video", job_id)["status"] == "success"
+        assert sandbox.jobs[job_id].generation_time == pytest.approx(3600.0)
 
 
 def test_the_eta_is_the_duration_with_an_error_or_is_missing() -> None:
@@ -319,7 +316,7 @@ def test_a_job_can_be_done_before_its_submission_is_answered(poster: Poster) -> 
     with Sandbox(instant=True) as sandbox:
         reply = poster(sandbox)("v6/images/text2img", **PROMPT).json()
         assert reply["status"] == "success"
-        assert requests.get(reply["output"][0], timeout=10).ok
+        assert requests.get(reply["output"][0], timeout=60).ok
         assert sandbox.state()["max_in_flight"] == 0
     with Sandbox(instant=0.5, queue_limit=None) as sandbox:
         statuses = [sandbox.submit("v6/images/text2img", PROMPT)["status"] for _ in range(40)]
@@ -329,7 +326,7 @@ def test_a_job_can_be_done_before_its_submission_is_answered(poster: Poster) -> 
 def test_links_name_the_host_that_the_client_used(sandbox: Sandbox) -> None:
     url = f"{sandbox.url}/api/v6/video/text2video"
     headers = {"Host": "localhost:8787"}
-    reply = requests.post(url, json={"key": sandbox.key, **PROMPT}, headers=headers, timeout=10).json()
+    reply = requests.post(url, json={"key": sandbox.key, **PROMPT}, headers=headers, timeout=60).json()
     assert reply["fetch_result"].startswith("http://localhost:8787/api/v6/video/fetch/")
     assert reply["future_links"][0].startswith("http://localhost:8787/files/")
 
