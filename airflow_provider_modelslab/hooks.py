@@ -491,7 +491,7 @@ class ModelsLabHook(BaseHook):
     def _queue_policy(self, queue_timeout: timedelta | float) -> dict[str, Any]:
         """Return when to repeat a submission that ModelsLab refused because the queue is full."""
         with argument_errors():
-            timeout = 0.0 if queue_timeout == 0 else parse_seconds(queue_timeout, "queue_timeout")
+            timeout = parse_seconds(queue_timeout, "queue_timeout", or_zero=True)
 
         def pause(state: tenacity.RetryCallState) -> float:
             asked = _last_reply(state).retry_after or 0.0

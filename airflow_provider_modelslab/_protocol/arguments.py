@@ -133,19 +133,20 @@ def parse_generation_endpoint(value: Any, argument: str = "endpoint") -> str:
     return path
 
 
-def parse_seconds(value: Any, argument: str) -> float:
+def parse_seconds(value: Any, argument: str, *, or_zero: bool = False) -> float:
     """
     Return a time in seconds.
 
     :param value: a number of seconds or a ``timedelta``.
     :param argument: the name of the argument, for the error.
-    :raises ValueError: it is no time above 0, or longer than Airflow can count.
+    :param or_zero: whether 0 is a time, too.
+    :raises ValueError: it is no such time, or longer than Airflow can count.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if not _is_number(seconds) or not 0 < seconds <= _MAX_SECONDS:
+    if not _is_number(seconds) or not 0 <= seconds <= _MAX_SECONDS or not (seconds or or_zero):
         raise ValueError(
-            f"{argument} must be a number of seconds above 0 and up to a century, or such a timedelta, not "
-            f"{value!r:.200}"
+            f"{argument} must be a number of seconds {'of at least' if or_zero else 'above'} 0 and up to a century, or "
+            f"such a timedelta, not {value!r:.200}"
         )
     return float(seconds)
 

@@ -202,6 +202,17 @@ def test_what_is_no_time_above_0_is_refused_by_name(seconds):
         parse_seconds(seconds, "timeout")
 
 
+@pytest.mark.parametrize("seconds", [0, 0.0, timedelta()])
+def test_a_time_may_be_0_where_that_makes_sense(seconds):
+    assert parse_seconds(seconds, "queue_timeout", or_zero=True) == 0.0
+
+
+@pytest.mark.parametrize("seconds", [-1, -0.5, False, float("nan"), timedelta(seconds=-1)])
+def test_what_is_below_0_is_refused_in_words_that_are_true(seconds):
+    with pytest.raises(ValueError, match="queue_timeout must be a number of seconds of at least 0 and up to a century"):
+        parse_seconds(seconds, "queue_timeout", or_zero=True)
+
+
 @pytest.mark.parametrize(
     ("parse", "wrong"),
     [(parse_count, [0, 1.5, "1", True, None]), (parse_amount, [-1, "10", True, float("nan"), float("inf")])],

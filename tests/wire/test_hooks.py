@@ -235,7 +235,9 @@ def test_errors_that_are_not_about_the_job(server: RawServer, client, status, me
 
 
 @both
-@pytest.mark.parametrize("queue_timeout", [0, 29], ids=["no wait", "a wait too short for another try"])
+@pytest.mark.parametrize(
+    "queue_timeout", [0, timedelta(), 29], ids=["no wait", "none, as a timedelta", "a wait too short for another try"]
+)
 def test_a_full_queue_at_submission(sandbox: Sandbox, client, queue_timeout):
     sandbox.script("submit", ["rate_limit"])
     with pytest.raises(ModelsLabRateLimited, match="nothing was accepted") as caught:
@@ -497,7 +499,7 @@ def test_wait_raises_for_a_failed_job(sandbox: Sandbox):
     assert [failed.message for failed in caught.value.jobs] == ["No GPU left"]
 
 
-@pytest.mark.parametrize("wrong", [-1, "5", True, float("nan"), timedelta(seconds=-1), None])
+@pytest.mark.parametrize("wrong", [-1, "5", True, False, float("nan"), timedelta(seconds=-1), None])
 def test_wrong_times_are_refused_before_anything_is_sent(sandbox: Sandbox, wrong):
     hook = ModelsLabHook()
     with pytest.raises(ModelsLabArgumentError, match="queue_timeout must be"):
