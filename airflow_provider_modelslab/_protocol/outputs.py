@@ -72,7 +72,7 @@ def find_future_links(document: Mapping[str, Any]) -> list[str]:
 
 def find_other_links(document: Mapping[str, Any]) -> list[str]:
     """Return the further URLs of a reply that says ``success``: neither its outputs nor their copies."""
-    taken = [*find_outputs(document), *find_copies(document)]
+    taken = {*find_copies(document), *(output for output in find_outputs(document) if isinstance(output, str))}
     every = (file for field in ("output", *_ADDRESS_FIELDS) for file in _files_in(document.get(field)))
     return [file for file in dict.fromkeys(every) if file not in taken]
 

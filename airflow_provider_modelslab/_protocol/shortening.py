@@ -148,7 +148,7 @@ def fitting(links: Sequence[str], limit: int) -> list[str]:
 
 def _cut(text: str, limit: int) -> str:
     """Return the beginning of a text that has so many characters as JSON."""
-    while (size := _size(text)) > limit:
+    while text and (size := _size(text)) > limit:
         text = text[: len(text) * limit // size]
     return text
 

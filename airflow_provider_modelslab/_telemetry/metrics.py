@@ -1,5 +1,5 @@
 """
-The metrics: a table of all there are, and what the other modules call when something has happened.
+The metrics: a table of all of them, and what the other modules call when something has happened.
 
 They go to Airflow's own ``Stats``, and by it to StatsD, Datadog or OpenTelemetry, whichever is configured. The table
 makes the page docs/metrics.md, too. No tag holds an id, a text of a user or an address: each takes its values from
@@ -18,17 +18,16 @@ from airflow.providers.common.compat.sdk import Stats
 
 from airflow_provider_modelslab._protocol.kinds import KINDS, kind_of
 from airflow_provider_modelslab._protocol.verdicts import Verdict
-from airflow_provider_modelslab.endpoints import FetchEndpoint
+from airflow_provider_modelslab.endpoints import FAMILIES
 
 OTHER = "other"
 """The endpoint of all families that are not known."""
 
-_FAMILIES = frozenset(member.value for member in FetchEndpoint)
 _KINDS = {kind: kind.endpoint.removesuffix("/[^/]+") for kind in KINDS}  # all workflows together
 _VERDICTS = frozenset(verdict.name.lower() for verdict in Verdict)
 
 TAGS: Mapping[str, frozenset[str] | None] = {
-    "endpoint": _FAMILIES | set(_KINDS.values()) | {OTHER},
+    "endpoint": FAMILIES | set(_KINDS.values()) | {OTHER},
     "reason": _VERDICTS,
     "verdict": _VERDICTS,
     "paused": frozenset({"polls", "submissions"}),
@@ -241,7 +240,7 @@ def file_stored(size: int) -> None:
 
 
 def _family(endpoint: str) -> str:
-    if endpoint in _FAMILIES:
+    if endpoint in FAMILIES:
         return endpoint
     kind = kind_of(endpoint)
     return OTHER if kind is None else _KINDS[kind]

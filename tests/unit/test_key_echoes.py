@@ -127,10 +127,16 @@ def test_a_document_of_too_many_escapes_is_not_read(filler):
     assert parse_json(b'{"message": "' + filler + b'"}', KEY) is None
 
 
-@pytest.mark.parametrize("filler", [b"1" * 2000, b"0." + b"1" * 2000, b" " * 2000, b"1\n" * 2000])
-def test_a_document_with_a_number_or_blanks_without_end_is_not_read(filler):
-    for before in (b"", b"A" * (2**20 - 20)):  # also where it stands across what is checked at a time
-        assert parse_json(b'{"message": "' + before + b'", "a": ' + filler, KEY) is None
+@pytest.mark.parametrize(
+    "filler",
+    ["1" * 2000, ".0" + "1" * 2000, " " * 2000, "1\n" + " \t" * 1000],
+    ids=["whole", "float", "blanks", "both"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32-be"])
+def test_a_document_with_a_number_or_blanks_without_end_is_not_read(filler, encoding):
+    for before in ("", "A" * (2**20 - 20)):  # also where it stands across what is checked at a time
+        assert parse_json(f'{{"message": "{before}", "a": 1}}'.encode(encoding), KEY) is not None
+        assert parse_json(f'{{"message": "{before}", "a": 1{filler}}}'.encode(encoding), KEY) is None
 
 
 def test_pictures_in_a_document_are_read():

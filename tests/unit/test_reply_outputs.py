@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -92,6 +93,22 @@ def test_what_is_neither_output_nor_copy_is_kept():
     assert find_other_links(document) == [OTHER]
     assert find_other_links({"output": {"output_url": URL, "thumbnail": OTHER}}) == [OTHER]
     assert find_other_links({"output": TRANSCRIPT}) == []
+
+
+def test_the_work_for_further_links_does_not_grow_with_the_outputs():
+    """By a product of both, one reply of 4 MB would cost a triggerer seconds of CPU."""
+    links = [f"https://cdn/{number}" for number in range(20_000)]
+
+    def seconds(outputs: int) -> float:
+        document = {"output": [f"https://cdn/output-{number}" for number in range(outputs)], "links": links}
+        best = float("inf")
+        for _ in range(3):
+            started = time.process_time()
+            assert find_other_links(document) == links
+            best = min(best, time.process_time() - started)
+        return best
+
+    assert seconds(1000) < 5 * seconds(1)
 
 
 def test_future_links_are_kept():

@@ -98,6 +98,10 @@ def test_the_echoes_of_all_jobs_have_a_limit(meta, message, links, count, finish
     assert shorten_echoes([short[0]] * len(short))[0].message == short[0].message
 
 
+def test_more_jobs_than_characters_for_their_echoes_come_to_an_end():
+    assert shorten_echoes([Job("1", "v6/images", message="m")] * (MAX_ECHOES // 4 + 1))[0].message == ""
+
+
 def test_the_echoes_of_a_usual_batch_stay():
     meta = {"prompt": "a fox, " * 200, "model_id": "flux", "W": 1024, "seed": 5, "loras": ["a", "b"]}
     jobs = [Job(str(number), "v6/images", meta=meta, message="m" * 300) for number in range(60)]
