@@ -118,16 +118,17 @@ class FolderStore:
 
     def read(self, names: Iterable[str]) -> Records:
         """Return those of some records that are there, read several at a time where the store can."""
-        paths = {f"{self._folder}/{name}": name for name in names}
-        if not paths:
+        names = list(names)
+        if not names:
             return {}
         with self._errors():
-            # A list, and not a text, for a single one, too: then it is always a dict that comes back.
-            contents = self._fs.cat(list(paths), on_error="return")
-            for content in contents.values():
+            # Whole files: cat() would take brackets in the name of the folder for a pattern.
+            contents = self._fs.cat_ranges([f"{self._folder}/{name}" for name in names], None, None)
+            for content in contents:
                 if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
                     raise content
-        return {paths[path]: _parsed(content) for path, content in contents.items() if isinstance(content, bytes)}
+        pairs = zip(names, contents, strict=True)
+        return {name: _parsed(content) for name, content in pairs if isinstance(content, bytes)}
 
     def create(self, name: str, record: Mapping[str, Any]) -> bool:
         """

@@ -107,6 +107,15 @@ def test_what_is_no_json_is_there_all_the_same(tmp_path: Path):
     assert FolderStore(str(tmp_path)).read_folder("dag/run/task") == {NAME: None}
 
 
+@pytest.mark.parametrize("name", ["team [a]", "a*", "a?", "{a,b}"])
+def test_the_name_of_the_folder_is_no_pattern(tmp_path: Path, name: str):
+    for folder in (name, "ab", "team a"):
+        FolderStore(str(tmp_path / folder)).write({NAME: {"folder": folder}})
+    store = FolderStore(str(tmp_path / name))
+    assert store.read([NAME]) == store.read_folder("dag/run/task") == store.read_all() == {NAME: {"folder": name}}
+    assert store.read(["dag/run/task/other.1.json"]) == {}
+
+
 def test_no_half_of_a_file_is_left(tmp_path: Path):
     store = FolderStore(str(tmp_path))
     store.write({NAME: {"a": 1}})
