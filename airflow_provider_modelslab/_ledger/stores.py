@@ -14,14 +14,11 @@ import posixpath
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from airflow_provider_modelslab._protocol.arguments import parse_output_path
+from airflow_provider_modelslab._object_storage import open_folder
 from airflow_provider_modelslab._protocol.shortening import shorten
-from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabLedgerError, argument_errors
-
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
+from airflow_provider_modelslab.exceptions import ModelsLabLedgerError
 
 Records = dict[str, Any]
 """Records by their names; ``None`` for what is there and no JSON."""
@@ -72,25 +69,13 @@ class FolderStore:
     others_may_write = True
 
     def __init__(self, path: str, named: str = "") -> None:
-        # Imported here: parsing a DAG needs no fsspec.
-        from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
-
-        with argument_errors():
-            self.path = parse_output_path(path, "ledger_path")
         self._named = named or f"ledger_path {path!r:.200}"
-        try:
-            # The connection is looked up here, in the task's own thread: Airflow's supervisor is spoken to by one only.
-            folder = ObjectStoragePath(self.path)
-            self._fs: AbstractFileSystem = folder.fs
-        except (ValueError, ImportError, AirflowNotFoundException) as error:
-            raise ModelsLabArgumentError(
-                f"Correct {self._named}, or add the provider or connection that it needs: {error}"
-            ) from error
-        self._folder = str(self._fs._strip_protocol(folder.path)).rstrip("/")  # as the file system names its own files
-        protocol = self._fs.protocol
-        protocols = {protocol} if isinstance(protocol, str) else set(protocol)
-        self._is_local = "file" in protocols
-        self._is_exclusive = self._is_local or not _EXCLUSIVE.isdisjoint(protocols)
+        folder = open_folder(path, "ledger_path", self._named)
+        self.path = folder.url
+        self._fs = folder.fs
+        self._folder = folder.path
+        self._is_local = folder.is_local
+        self._is_exclusive = folder.is_local or folder.is_object_store
         self._made: set[str] = set()
 
     def read_folder(self, folder: str) -> Records:
@@ -361,9 +346,6 @@ class BothStores:
 
 RECORDS_PER_KEY = 20
 """Records in one value of the task state store: it is written again with each of them."""
-
-_EXCLUSIVE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"})
-"""Protocols of fsspec whose ``pipe_file(mode="create")`` asks the server itself to refuse what is there already."""
 
 
 def _key(number: int) -> str:

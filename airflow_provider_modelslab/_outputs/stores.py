@@ -12,14 +12,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from airflow_provider_modelslab._object_storage import open_folder
 from airflow_provider_modelslab._outputs.media_types import content_type_of
-from airflow_provider_modelslab._protocol.arguments import parse_output_path
-from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabSaveError, argument_errors
-
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
+from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, ModelsLabSaveError
 
 BLOCK_BYTES = 5 * 2**20
 """Bytes that are held back per upload before they are sent: the least that S3 takes as a part of a larger object."""
@@ -37,24 +34,14 @@ class Store:
     """
 
     def __init__(self, output_path: str) -> None:
-        # Imported when files are stored: operators and sensors that store none need not wait for it.
-        from airflow.providers.common.compat.sdk import AirflowNotFoundException, ObjectStoragePath
-
-        with argument_errors():
-            parse_output_path(output_path)
-        try:
-            # The connection is looked up here, in the task's own thread: Airflow's supervisor is spoken to by one only.
-            path = ObjectStoragePath(output_path)
-            self._fs: AbstractFileSystem = path.fs
-        except (ValueError, ImportError, AirflowNotFoundException) as error:
-            raise ModelsLabArgumentError(
-                f"Correct output_path {output_path!r:.200}, or add the provider or connection that it needs: {error}"
-            ) from error
-        self._output_path = output_path
-        self._folder = path.path.rstrip("/") + "/"
+        folder = open_folder(output_path, "output_path")
         self.url = output_path.rstrip("/") + "/"
-        self._protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
-        self._is_object_store = not _OBJECT_STORES.isdisjoint(self._protocols)
+        self._output_path = output_path
+        self._fs = folder.fs
+        self._folder = f"{folder.path}/"
+        self._protocols = folder.protocols
+        self._is_local = folder.is_local
+        self._is_object_store = folder.is_object_store
         # File systems are shared within a process, and remember listings.
         self._fs.invalidate_cache()
 
@@ -64,7 +51,7 @@ class Store:
             return  # Has no folders; and a bucket that does not exist is a mistake, not a wish.
         with _store_errors(self._output_path):
             self._fs.makedirs(self._folder.rstrip("/") or "/", exist_ok=True)
-            for partial in Path(self._folder).glob(f".*{_PARTIAL}") if "file" in self._protocols else ():
+            for partial in Path(self._folder).glob(f".*{_PARTIAL}") if self._is_local else ():
                 with suppress(OSError):
                     if partial.stat().st_mtime < time.time() - ABANDONED_SECONDS:
                         partial.unlink()
@@ -168,9 +155,6 @@ class Store:
             handle.closed = True
             raise
 
-
-_OBJECT_STORES = frozenset({"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az", "adl"})
-"""Protocols of fsspec whose files appear when their upload is completed, and not before."""
 
 _LASTING_ERRORS = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 

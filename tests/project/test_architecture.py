@@ -18,7 +18,7 @@ LAYERS = (
     {"jobs", "endpoints", "provider_info"},
     {"_protocol"},
     {"exceptions"},
-    {"_http", "_telemetry"},
+    {"_http", "_telemetry", "_object_storage"},
     {"_client"},
     {"_polling", "_ledger", "_outputs"},
     {"_tasks"},
