@@ -24,6 +24,7 @@ from airflow_provider_modelslab._ledger.identity import (
 from airflow_provider_modelslab._ledger.receipts import Receipt, StoredFile
 from airflow_provider_modelslab._ledger.spending import SpendingGuard
 from airflow_provider_modelslab._ledger.stores import ReceiptStore, Records
+from airflow_provider_modelslab.exceptions import ModelsLabLedgerError
 from airflow_provider_modelslab.jobs import Job
 
 Reuse = Literal["task", "always"]
@@ -198,7 +199,11 @@ class Ledger:
                 return False
             self._receipts[position] = receipt
         if self.guard is not None:
-            self.guard.count(self.names[position])
+            try:
+                self.guard.count(self.names[position])
+            except ModelsLabLedgerError:
+                self.withdraw(position)  # It is not submitted now.
+                raise
         self.orphans.add(position)
         return True
 

@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_modelslab._ledger.identity import TaskTry
 from airflow_provider_modelslab._ledger.ledger import Ledger, Payer, Reuse
 from airflow_provider_modelslab._ledger.receipts import StoredFile
+from airflow_provider_modelslab._ledger.spending import Limits, SpendingGuard
 from airflow_provider_modelslab._ledger.stores import FolderStore
 from airflow_provider_modelslab._tasks.batches import Item
 from airflow_provider_modelslab.exceptions import ModelsLabLedgerError
@@ -290,6 +291,17 @@ def test_what_could_not_be_written_is_written_before_the_next_submission(tmp_pat
     store.fails = False
     first.intend(1)
     assert ledger(store, "ab", RETRY).jobs == {0: job(1)}
+
+
+def test_what_cannot_be_counted_is_not_submitted_and_leaves_no_doubt(tmp_path):
+    store = FailingStore(str(tmp_path))
+    first = ledger(store, "a")
+    first.guard = SpendingGuard([Limits("the task", False, max_jobs=5)], {}, store, "host#1", PATH, FIRST, first.wall)
+    store.fails = True
+    with pytest.raises(ModelsLabLedgerError):
+        first.intend(0)
+    assert store.read_all() == {}
+    assert ledger(store, "a", RETRY).intend(0)
 
 
 def test_the_end_tells_what_is_stored(store):
