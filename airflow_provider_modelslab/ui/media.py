@@ -31,6 +31,9 @@ _WEB = ("http", "https", "data", "ftp")
 _SHOWN = ("image/", "video/", "audio/", "text/plain")
 """What a browser shows; all else is a file to download."""
 
+_READ_BY_SCRIPT = ("text/", "application/json")
+"""Texts, which the page itself shows."""
+
 
 class Refused(Exception):
     """A path leads to nothing that may be shown."""
@@ -112,7 +115,7 @@ class LocalFile:
             raise Refused("Not a file")
         self.size = status.st_size
 
-    def signed_url(self) -> None:
+    def signed_url(self, download: bool) -> None:
         """Return nothing: only the api-server can hand it out."""
 
     def read(self, part: range) -> Iterator[bytes]:
@@ -144,8 +147,16 @@ class StoreFile:
             raise Refused("Not a file of a store")
         self.size: int = info["size"]
 
-    def signed_url(self) -> str | None:
-        """Return a URL at which the store hands out the file for a while, where it can."""
+    def signed_url(self, download: bool) -> str | None:
+        """
+        Return a URL at which the store hands out the file for a while, where it can and may.
+
+        It may not where a browser wants the file from the page's own site: to save it, and to read it in a script.
+
+        :param download: whether the browser is to save it.
+        """
+        if download or media_type(self._path).startswith(_READ_BY_SCRIPT):
+            return None
         try:
             url = self._fs.sign(self._path, expiration=SIGNED_SECONDS)
         except Exception:  # each store has its own for "not with these credentials"

@@ -98,7 +98,7 @@ if _KNOWS_VISITORS:
             file = media.open_stored(path, _media_roots())
         except media.Refused as error:
             raise HTTPException(404, str(error)) from error
-        if url := file.signed_url():
+        if url := file.signed_url(download):
             return RedirectResponse(url, 307, headers={**_HEADERS, "Cache-Control": "no-store"})
         try:
             asked = media.parse_range(request.headers.get("Range"), file.size)

@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
 def test_a_file_below_a_root_is_read(root, spelling, root_spelling):
     file = open_stored(spelling.format(root), [root_spelling.format(root)])
     assert (file.size, b"".join(file.read(range(2, 5)))) == (9, b"pic")
-    assert file.signed_url() is None
+    assert file.signed_url(download=False) is None
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_file_of_a_store_is_read_in_parts():
     pytest.importorskip("airflow.sdk.io").attach("memory", fs=MemoryFileSystem())
     MemoryFileSystem().pipe_file("/generated/fox.png", b"a picture")
     stored = open_stored("memory://generated/fox.png", ["memory://generated"])
-    assert (stored.size, stored.signed_url(), b"".join(stored.read(range(2, 9)))) == (9, None, b"picture")
+    assert (stored.size, stored.signed_url(download=False), b"".join(stored.read(range(2, 9)))) == (9, None, b"picture")
     with pytest.raises(Refused):
         open_stored("memory://generated/missing.png", ["memory://generated"])
 

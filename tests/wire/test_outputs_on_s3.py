@@ -116,7 +116,16 @@ def test_s3_without_the_bucket(bucket: Bucket):
 def test_the_page_sends_browsers_to_a_url_that_the_store_has_signed(bucket):
     bucket.client.put_object(Bucket="bucket", Key="generated/fox.png", Body=PNG)
     file = open_stored("s3://aws_default@bucket/generated/fox.png", ["s3://aws_default@bucket/generated"])
-    url = file.signed_url()
+    url = file.signed_url(download=False)
     assert url is not None
     assert requests.get(url, timeout=10).content == PNG == b"".join(file.read(range(file.size)))
     assert "test-secret" not in url
+
+
+@pytest.mark.parametrize(("name", "download"), [("lyrics.txt", False), ("words.json", False), ("fox.png", True)])
+def test_what_browsers_take_from_the_own_site_only_comes_from_the_api_server(bucket, name, download):
+    """The page's script may read from nowhere else, and of another site a browser shows what it is to save."""
+    bucket.client.put_object(Bucket="bucket", Key=f"generated/{name}", Body=b"a walk")
+    file = open_stored(f"s3://aws_default@bucket/generated/{name}", ["s3://aws_default@bucket/generated"])
+    assert file.signed_url(download) is None
+    assert b"".join(file.read(range(2, 6))) == b"walk"
