@@ -13,6 +13,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 from airflow_provider_modelslab._outputs.media_types import CONTENT_TYPES, is_text, kind_of_url
 from airflow_provider_modelslab._outputs.names import is_url
+from airflow_provider_modelslab._protocol.arguments import flatten_jobs
 from airflow_provider_modelslab._protocol.formatting import count, one_line
 from airflow_provider_modelslab._protocol.outputs import as_text
 from airflow_provider_modelslab._tasks.arguments import ConstructorErrors
@@ -55,8 +56,9 @@ class ModelsLabPickOperator(HITLOperator):
     the ``return_value`` is the flat list of chosen outputs, the XCom ``files`` has their paths where ``files`` is
     given. The XCom ``jobs`` has all records, so that the rest is not lost. No worker is held while it waits.
 
-    :param jobs: records of jobs, such as ``draw.output["jobs"]``. Templated. Without any output nobody is asked.
-    :param files: the paths of the stored outputs, such as ``draw.output["files"]``. Templated.
+    :param jobs: records of jobs, such as ``draw.output["jobs"]``, also of a mapped task. Templated. Without any output
+        nobody is asked.
+    :param files: the paths of the stored outputs, such as ``draw.output["files"]``, also of a mapped task. Templated.
     :param subject: the question. Templated.
     :param multiple: whether several outputs may be chosen.
     :param default: what counts as chosen when ``response_timeout`` is over: ``"all"`` or ``"none"``. Without it, the
@@ -97,7 +99,8 @@ class ModelsLabPickOperator(HITLOperator):
         """Show the outputs, and wait for an answer without a worker; return an empty list where there are none."""
         with argument_errors():
             jobs = _jobs_of(self.jobs)
-            candidates = candidates_of(jobs, self.files)
+            files = None if self.files is None else _items_of(self.files, "files")
+            candidates = candidates_of(jobs, files)
         push_jobs(context, jobs)
         if not candidates:
             self.log.info("Nothing to choose from: no job has an output")
@@ -127,14 +130,19 @@ class ModelsLabPickOperator(HITLOperator):
         return [each["output"] for each in taken]
 
 
-def _jobs_of(records: Any) -> list[Job]:
-    """Return the jobs of records; ``None``, as of a skipped upstream task, are none."""
-    if not isinstance(records or [], list) or not all(isinstance(record, Mapping) for record in records or []):
+def _jobs_of(value: Any) -> list[Job]:
+    """Return the jobs of records, also of a mapped task's; ``None``, as of a skipped upstream task, are none."""
+    records = _items_of(value, "jobs")
+    if not all(isinstance(record, Mapping) and isinstance(record.get("outputs"), list) for record in records):
         raise ValueError("jobs must be a list of job records: pass the XCom 'jobs', as in draw.output['jobs']")
-    return [Job.from_dict(record) for record in records or []]
+    return [Job.from_dict(record) for record in records]
 
 
-def candidates_of(jobs: Sequence[Job], files: Any = None) -> list[dict[str, Any]]:
+def _items_of(value: Any, argument: str) -> list[Any]:
+    return [item for item in flatten_jobs(value, argument) if item is not None]
+
+
+def candidates_of(jobs: Sequence[Job], files: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """
     Return what a person can choose from: one record per output.
 
@@ -174,7 +182,7 @@ def _output(label: str, output: Output) -> str:
         return _text(one_line(as_text(output))[:_TEXT_LENGTH])
     address = quote(output, safe="/:?#@!$&'*+,;=%~")
     is_picture = CONTENT_TYPES.get(kind_of_url(output) or "", "").startswith("image/")
-    return f"[![{_text(label)}]({address})]({address})" if is_picture else f"[{address}]({address})"
+    return f"[![{_text(label)}]({address})]({address})" if is_picture else f"[{_text(address)}]({address})"
 
 
 def _text(foreign: str) -> str:

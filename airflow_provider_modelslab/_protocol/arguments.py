@@ -72,26 +72,27 @@ def parse_jobs(value: Any, endpoint: Any = None, base_url: str | None = None, ke
     ]
 
 
-def flatten_jobs(value: Any, depth: int = 0) -> list[Any]:
+def flatten_jobs(value: Any, argument: str = "jobs", depth: int = 0) -> list[Any]:
     """
     Return the single items of an argument that names jobs, not parsed yet; ``None`` for each skipped upstream.
 
     :param value: the argument.
+    :param argument: its name, for the errors.
     :param depth: how deep it stands in another one.
     :raises ValueError: it is nested too deep, or can be read only once.
     """
     if depth > _MAX_DEPTH:
-        raise ValueError(f"jobs is nested more than {_MAX_DEPTH} deep")
-    refuse_task(value, "jobs")
+        raise ValueError(f"{argument} is nested more than {_MAX_DEPTH} deep")
+    refuse_task(value, argument)
     if isinstance(value, str) and value.strip()[:1] in ("[", "{", "(", '"', "'"):
-        return flatten_jobs(parse_literal(value.strip(), "jobs"), depth + 1)
+        return flatten_jobs(parse_literal(value.strip(), argument), argument, depth + 1)
     if isinstance(value, Iterator):
-        raise ValueError("jobs is an iterator, which can be read only once: pass a list")
+        raise ValueError(f"{argument} is an iterator, which can be read only once: pass a list")
     if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping)):
         return [value]
     with suppress(TypeError):
         value = value[:]  # type: ignore[index]  # of a mapped upstream's XComs: one query, instead of one per item
-    return [item for part in value for item in flatten_jobs(part, depth + 1)]
+    return [item for part in value for item in flatten_jobs(part, argument, depth + 1)]
 
 
 def parse_family(value: Any) -> str:

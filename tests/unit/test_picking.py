@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 
 import pytest
@@ -52,7 +53,7 @@ def test_pictures_are_shown_and_all_else_is_linked():
         )
     )
     assert "![1\\. a fox](https://x/a.png)" in sheet
-    assert "[https://x/b.mp4](https://x/b.mp4)" in sheet
+    assert "[https\\://x/b\\.mp4](https://x/b.mp4)" in sheet
     assert "iVBORw0KGgo" not in sheet
     assert "| javascript\\:alert\\(1\\) |" in sheet  # a text, and no link
 
@@ -63,6 +64,10 @@ def test_foreign_text_is_no_markup():
     assert "\\]\\(javascript\\:alert\\(1\\)\\)" in sheet
     assert "\\<script\\>" in sheet
     assert "(https://x/a%28b%29c.png)" in sheet
+    (address,) = re.findall(
+        r"\[(.*)\]\(", picking.contact_sheet([{"label": "1. a", "output": "https://x/_a_/*b*.mp4"}])
+    )
+    assert address == r"https\://x/\_a\_/\*b\*\.mp4"
 
 
 def test_texts_and_structured_results_are_shown_as_text():
@@ -86,7 +91,21 @@ def test_nobody_is_asked_where_nothing_came_out(jobs):
     assert ti.xcoms == {"jobs": jobs or [], "files": []}
 
 
-@pytest.mark.parametrize("jobs", ["text", {"id": "1"}, ["1"]])
+def test_the_outputs_of_mapped_tasks_are_shown_together():
+    """Their XComs are a list of lists; a task that was skipped has left none."""
+    ti = RecordingTaskInstance()
+    records = [[job("1", "https://x/a.png").to_dict()], None, [job("2", "https://x/b.png").to_dict()]]
+    pick = picking.ModelsLabPickOperator(task_id="task", jobs=records, files=[["/a.png"], None, ["/b.png"]])
+    with pytest.raises(KeyError, match="task_instance"):  # which Airflow needs to ask, and this context has not
+        pick.execute({"ti": ti})
+    assert [(each["output"], each["file"]) for each in ti.xcoms["candidates"]] == [
+        ("https://x/a.png", "/a.png"),
+        ("https://x/b.png", "/b.png"),
+    ]
+    assert [record["id"] for record in ti.xcoms["jobs"]] == ["1", "2"]
+
+
+@pytest.mark.parametrize("jobs", ["text", {"id": "1"}, ["1"], [{"id": "1", "endpoint": "v6/images"}]])
 def test_what_are_no_records_is_refused(jobs):
     with pytest.raises(ModelsLabArgumentError, match="pass the XCom 'jobs'"):
         picking.ModelsLabPickOperator(task_id="task", jobs=jobs).execute({"ti": RecordingTaskInstance()})
