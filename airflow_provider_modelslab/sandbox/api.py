@@ -453,7 +453,7 @@ _ROUTES = [
         ("account", r"/api/v6/processing/request_count", ("POST",), Api._answer_request_count),
         ("account", r"/api/(?:v6/)?assets_generated", ("POST",), Api._answer_assets),
         ("upload", r"/api/v6/base64_to_url", ("POST",), Api._answer_upload),
-        ("file", r"/files/(?P<name>uploads/[\w.-]+)", ("GET", "HEAD"), Api._answer_uploaded),
+        ("file", r"/files/(?P<name>uploads/[^/]+)", ("GET", "HEAD"), Api._answer_uploaded),
         ("fetch", r"/api/(?P<endpoint>v6/trainer)/status/(?P<id>[^/]+)", ("POST",), Api._answer_state),
         ("fetch", r"/api/(?P<endpoint>v3/fine_tune_status)/(?P<id>[^/]+)", ("POST",), Api._answer_state),
         ("fetch", rf"/api/(?P<endpoint>{_WORKFLOW})/runs/(?P<id>[^/]+)", ("GET",), Api._answer_state),

@@ -235,8 +235,9 @@ class Sandbox:
         """
         End a job now with a failure.
 
+        :param message: what ModelsLab says of it.
         :raises LookupError: no such job was submitted.
-        :raises ValueError: it has ended already.
+        :raises ValueError: it has ended already, or the message is empty.
         """
         with self._lock:
             self._api.ledger.fail(self._api.ledger.id_of(job_id), message)

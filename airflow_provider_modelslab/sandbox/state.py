@@ -223,7 +223,9 @@ class Ledger:
         self.advance()
         job_id, now = self.next_id, self._clock()
         duration, eta, instant = self._pace.draw(request.endpoint, job_id)
-        token = str(uuid.UUID(int=random.Random(f"{self._pace.seed}/token/{job_id}").getrandbits(128), version=4))
+        # Browsers keep files for a while, also over a reset: another request has other files, so another token.
+        rng = random.Random(f"{self._pace.seed}/token/{job_id}/{request.meta}")
+        token = str(uuid.UUID(int=rng.getrandbits(128), version=4))
         job = Job(id=job_id, request=request, token=token, submitted=now, duration=duration, eta=eta, failure=failure)
         self._jobs[job_id] = job
         self._index(job)
@@ -307,9 +309,11 @@ class Ledger:
         End a job now with a failure.
 
         :raises LookupError: no such job was submitted.
-        :raises ValueError: it has ended already.
+        :raises ValueError: it has ended already, or the message is empty.
         """
         job = self._submitted(job_id)
+        if not isinstance(message, str) or not message:
+            raise ValueError(f"message must say why the job fails, not be {message!r}")
         if job.status != "processing":
             raise ValueError(f"job {job_id} has ended already: {job.status}")
         job.failure = message

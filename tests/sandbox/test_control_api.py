@@ -72,12 +72,16 @@ def test_reset_forgets(sandbox: Sandbox, post: Post) -> None:
         ("script", {"kind": "fetch"}, 400, "missing 1 required"),
         ("script", {"kind": "fetch", "faults": [["html"]]}, 400, "unknown fault"),
         ("nonsense", {}, 404, "could not be found"),
+        ("fail", {"id": 30_000_001, "message": ""}, 400, "must say why"),
+        ("fail", {"id": 30_000_001, "message": None}, 400, "must say why"),
     ],
 )
 def test_wrong_commands_are_explained(sandbox: Sandbox, path: str, body: Any, status: int, message: str) -> None:
+    sandbox.submit("v6/images/text2img", PROMPT)
     reply = control(sandbox, path, body)
     assert reply.status_code == status
     assert message in reply.json()["message"]
+    assert sandbox.state()["jobs"] == {"processing": 1, "success": 0, "failed": 0}
 
 
 def test_commands_need_their_method(sandbox: Sandbox) -> None:

@@ -118,6 +118,14 @@ def test_an_upload_is_served_again(sandbox: Sandbox):
     assert requests.get(f"{sandbox.url}/files/uploads/x.png", timeout=60).status_code == 404
 
 
+@pytest.mark.parametrize("kind", ["image/svg+xml", "model/vnd.usdz+zip", "audio/x-wav"])
+def test_a_file_of_any_type_can_be_uploaded(sandbox: Sandbox, kind: str):
+    text = f"data:{kind};base64,{base64.b64encode(b'a file').decode()}"
+    (url,) = post(sandbox, "v6/base64_to_url", base64_string=text).json()["output"]
+    served = requests.get(url, timeout=10)
+    assert (served.content, served.headers["Content-Type"]) == (b"a file", kind)
+
+
 def test_the_clock_is_moved_over_http(sandbox: Sandbox):
     training = post(sandbox, "v6/trainer/train").json()["id"]
     assert requests.post(f"{sandbox.url}/sandbox/skip", json={"seconds": 2 * HOURS}, timeout=60).ok

@@ -53,6 +53,27 @@ def test_a_picture_shows_what_its_prompt_names(sandbox: Sandbox, name: str) -> N
     assert pictures == {(MEDIA / f"{name}.png").read_bytes()[:200]}
 
 
+def test_a_prompt_names_by_whole_words() -> None:
+    def shown(prompt: str) -> set[bytes]:
+        return {make("png", str(seed), prompt=prompt)[:200] for seed in range(20)}
+
+    fox = {(MEDIA / "fox.png").read_bytes()[:200]}
+    assert shown("Foxes, running") == shown("fox") == shown("a FOX-like animal") == fox
+    assert len(shown("the logo of Firefox")) == len(shown("")) == 3
+    assert len(shown("a fox and two lighthouses")) == 2
+
+
+def test_another_request_has_files_of_another_name_also_after_a_reset(sandbox: Sandbox) -> None:
+    """A browser keeps a file for a minute, and would show it for the new job."""
+
+    def link(prompt: str) -> str:
+        sandbox.reset()
+        url: str = sandbox.submit("v6/images/text2img", {"prompt": prompt})["future_links"][0]
+        return url
+
+    assert link("a fox") == link("a fox") != link("a harbour")
+
+
 def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield name and content of the boxes of an MP4."""
     while data:

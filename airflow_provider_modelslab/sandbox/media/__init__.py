@@ -1,7 +1,7 @@
 """
 The files that finished jobs point to: the small real ones in this folder, each marked with the job it was made for.
 
-Pure but for reading the folder once. The same seed always gives the same file.
+Pure but for reading the folder once. The same seed, size and prompt always give the same file.
 """
 
 from __future__ import annotations
@@ -54,10 +54,11 @@ def make(kind: str, seed: str, size: tuple[int, int] | None = None, prompt: str 
     :param kind: one of :data:`CONTENT_TYPES`.
     :param seed: chooses among the files of the kind, and marks the one returned.
     :param size: width and height of a PNG in pixels; other kinds have the size that they have.
-    :param prompt: what is asked for: if it names what a file of the kind shows, it gets that file.
+    :param prompt: what is asked for: where a word of it names what a file of the kind shows, it gets that file.
     """
     files = _files(kind)
-    named = [content for name, content in files.items() if name in prompt.lower()]
+    words = set(re.findall(r"\w+", prompt.lower()))
+    named = [content for name, content in files.items() if words & {name, f"{name}s", f"{name}es"}]
     content, mark = random.Random(seed).choice(named or list(files.values())), seed.encode()
     if kind == "png" and size is not None:
         content = _resized(content, *size)
