@@ -13,10 +13,14 @@ from typing import Any
 MASK = "***"
 
 _SECRET_NAME = re.compile(
-    r"(?:.*[_\W])?(?:\w*token|\w*secret|\w*password|passwd|pwd|passphrase|credential|authorization|bearer"
-    r"|(?:api|private|access|secret|ssh|hf|civitai|wandb)[_\W]?key)s?\d*",
+    r"(?:token|secret|password|(?:\A|[_\W])(?:passwd|pwd|passphrase|credential|authorization|bearer"
+    r"|(?:api|private|access|secret|ssh|hf|civitai|wandb)[_\W]?key))s?\d*\Z",
     re.IGNORECASE,
 )
+"""How such a name ends."""
+
+_END_LENGTH = 100
+"""Characters of a name, from its end, that tell: foreign ones may be megabytes long."""
 
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -26,7 +30,7 @@ _HF_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
 def is_secret_name(name: str) -> bool:
     """Return whether the name of a field says that it holds a secret: ``hf_token``, ``apiKey``, ``db.password``."""
-    return _SECRET_NAME.fullmatch(_WORD_START.sub("_", name)) is not None
+    return _SECRET_NAME.search(_WORD_START.sub("_", name[-_END_LENGTH:])) is not None
 
 
 def mask_secrets(value: Any) -> Any:

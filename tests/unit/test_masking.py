@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -16,7 +17,7 @@ HF_TOKEN = "hf_" + "aB3dE6gH9jK2mN5pQ8sT" * 2
     "name",
     "hf_token token HF_TOKEN hfToken access-token s3.secret secret_key aws_secret_access_key password db_password passwd "
     "api_key apikey apiKey x-api-key authorization tokens private_key credentials client_secret passphrase "
-    "hf_key token1 password2 db_pwd bearer".split(),
+    "hf_key token1 password2 db_pwd bearer my.long\nname:mytokens".split(" "),
 )
 def test_names_of_secrets(name):
     assert is_secret_name(name)
@@ -40,6 +41,21 @@ def test_names_of_secrets(name):
 )
 def test_names_of_no_secrets(name):
     assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize("part", ["_", "token", "a-", "api_key_", "tOKEN"])
+def test_the_work_grows_with_the_name(part):
+    """Of eight times the name, it takes less than four times as long as by proportion: a square would take eight."""
+
+    def seconds(size: int) -> float:
+        name, best = part * (size // len(part)) + "x", float("inf")
+        for _ in range(3):
+            started = time.process_time()
+            assert not is_secret_name(name)
+            best = min(best, time.process_time() - started)
+        return best
+
+    assert seconds(16_000) < 32 * max(seconds(2_000), 0.0005)
 
 
 def test_texts_under_such_names_are_masked_however_deep():
