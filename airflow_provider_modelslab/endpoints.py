@@ -210,7 +210,7 @@ def parse_endpoint(value: object) -> str:
     """
     if not isinstance(value, str):
         raise ValueError(f"endpoint must be a string such as 'v6/video', not {type(value).__name__}")
-    family = _END_OF_FETCH_PATH.sub("", _api_path(value))
+    family = _END_OF_FETCH_PATH.sub("", _api_path(value, "endpoint"))
     if not _FAMILY.fullmatch(family) or _NOTHING.fullmatch(family):
         raise ValueError(
             f"endpoint {_without_secrets(value)!r:.200} is not a family of fetch endpoints: pass the part of the URL "
@@ -265,7 +265,7 @@ def parse_fetch_url(url: object, base_url: str | None = None) -> JobAddress:
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
         own_site = (own.hostname, own.port or _DEFAULT_PORTS.get(own.scheme)) if own else None
     except ValueError:
-        raise ValueError(f"fetch_result {url!r:.200} is not a valid URL") from None
+        raise ValueError(f"fetch_result {_without_secrets(url)!r:.200} is not a valid URL") from None
     if parts.scheme not in ("http", "https") or "@" in parts.netloc:
         raise ValueError(f"fetch_result {_without_secrets(url)!r:.200} is not a plain http(s) URL")
     if own is not None and (parts.hostname, port) == own_site:
@@ -313,7 +313,7 @@ def parse_submission_path(value: object, argument: str = "path") -> str:
     """
     if not isinstance(value, str):
         raise ValueError(f"{argument} must be a string such as 'v6/video/text2video', not {type(value).__name__}")
-    path = _api_path(value)
+    path = _api_path(value, argument)
     if _END_OF_FETCH_PATH.search(path):
         raise ValueError(
             f"{argument} {_without_secrets(value)!r:.200} is where jobs are fetched: pass a generation endpoint such "
@@ -388,10 +388,11 @@ def api_url(path: str, host: str = MODELSLAB, base_url: str | None = None) -> st
     return f"{base_url or f'https://{host}'}/api/{path}"
 
 
-def _api_path(text: str) -> str:
+def _api_path(text: str, argument: str) -> str:
     """
     Return the path below ``/api/`` that a path, or a URL of ModelsLab's, names as people copy it; not checked.
 
+    :param argument: what the user calls it, for the error.
     :raises ValueError: the URL is that of another host.
     """
     text = _with_scheme(re.sub(r"^POST\s+", "", str(text).strip(_AROUND_COPIES)))
@@ -399,7 +400,7 @@ def _api_path(text: str) -> str:
         parts = _split(text)
         if parts is None or _bare_host(parts) not in OFFICIAL_HOSTS:
             raise ValueError(
-                "endpoint must be the path behind '/api/' in a URL of ModelsLab's API, not "
+                f"{argument} must be what stands behind '/api/' in a URL of ModelsLab's API, not "
                 f"{_without_secrets(text)!r:.200}: the connection's host says where requests go"
             )
         text = parts.path

@@ -276,7 +276,7 @@ def _job_of_mapping(item: Mapping[str, Any], endpoint: str | None, base_url: str
         outputs=_outputs(item["outputs"]) if job.outputs else [],
         submitted=_moment(item.get("submitted")),
         reply_id=str(item.get("reply_id") or ""),
-        host=host if host in OFFICIAL_HOSTS else "",
+        host=host if isinstance(host, str) and host in OFFICIAL_HOSTS else "",
         id_in=next((place for place in _ID_PLACES if place == id_in), ""),
         ids={name: text for name, text in ids.items() if isinstance(text, str)} if isinstance(ids, Mapping) else {},
         other_links=[link for link in _list(item.get("other_links")) if isinstance(link, str)],

@@ -293,7 +293,7 @@ KINDS = (
     ),
 )
 
-_RUN_URL = re.compile(r"/api/(?P<endpoint>v1/workflows/[A-Za-z0-9_.-]+)/runs/(?P<id>[^/?#]+)/?(?:[?#]|$)")
+_RUN_URL = re.compile(r"/api/(?P<endpoint>v1/workflows/[A-Za-z0-9_-][A-Za-z0-9_.-]*)/runs/(?P<id>[^/?#]+)/?(?:[?#]|$)")
 
 
 def _request(kind: Kind, call: Call, job: Job, key: str, base_url: str | None) -> HttpRequest:

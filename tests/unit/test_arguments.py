@@ -67,6 +67,11 @@ def test_a_finished_record_stays_as_it_is():
     assert parse_jobs([RECORD])[0].to_dict() == RECORD
 
 
+@pytest.mark.parametrize("host", ["evil.example", ["modelslab.com"], {}, 5, None])
+def test_a_host_that_is_not_official_counts_for_nothing(host):
+    assert parse_jobs([{**RECORD, "host": host}])[0].host == ""
+
+
 def test_a_failed_record_keeps_its_reason():
     failed = Job(id="5", endpoint="v6/3d", status="failed", message="No GPU")
     assert parse_jobs([failed.to_dict()]) == [failed]

@@ -124,9 +124,20 @@ def test_a_url_of_another_host_is_no_endpoint(parse, text):
 @pytest.mark.parametrize("parse", [parse_endpoint, parse_submission_path])
 @pytest.mark.parametrize("text", ["https://evil.example/api/v6?key=secret", "https://user:secret@evil.example/api"])
 def test_no_secret_of_a_copied_url_is_shown(parse, text):
-    with pytest.raises(ValueError, match="endpoint") as caught:
+    with pytest.raises(ValueError, match=r"evil\.example") as caught:
         parse(text)
     assert "secret" not in str(caught.value)
+
+
+def test_no_secret_of_an_invalid_fetch_url_is_shown():
+    with pytest.raises(ValueError, match="is not a valid URL") as caught:
+        parse_fetch_url("https://user:secret@modelslab.com:port/api/v6/video/fetch/1?key=secret")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_url_of_another_host_is_refused_by_the_name_of_the_argument():
+    with pytest.raises(ValueError, match=r"^path must be what stands behind '/api/' in a URL of ModelsLab's API, not"):
+        parse_submission_path("https://evil.example/api/v6/video", "path")
 
 
 def test_a_fetch_url_where_a_generation_endpoint_is_meant_is_answered_with_one_of_its_family():

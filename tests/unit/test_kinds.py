@@ -253,6 +253,10 @@ def test_jobs_are_named_by_ids_by_replies_and_by_records():
     status_url = "https://modelslab.com/api/v1/workflows/6a-b7/runs/12345"
     (job,) = parse_jobs({"status": "success", "execution_id": 12345, "status_url": status_url})
     assert (job.id, job.endpoint, job.status) == ("12345", RUN.endpoint, "processing")
+    with pytest.raises(
+        ValueError, match="a job has neither"
+    ):  # no workflow is called that, and the key is sent to none
+        parse_jobs({"status": "success", "execution_id": 5, "status_url": status_url.replace("6a-b7", "..")})
     (job,) = parse_jobs(Job(id=UUID, endpoint="v6/trainer", status="success", outputs=["mine"]).to_dict())
     assert (job.status, job.outputs) == ("success", ["mine"])
 
