@@ -6,7 +6,7 @@ the first, 5,000 waits share 10 requests a second for some minutes; recorded is 
 anything is done to send it. In the others there is no ceiling, so that 5,000 waits are polled and finish as fast
 as the machine can: as triggers with a single job, and as one trigger. A watchdog measures how long the event loop
 keeps others waiting. For comparison, one garbage collection is measured among as many coroutines that only sleep.
-``--frozen`` leaves what Airflow has loaded out of the collections, as the plugin of the README does in a triggerer.
+``--frozen`` leaves what Airflow has loaded out of the collections, as the plugin in docs/costs.md does in a triggerer.
 
     python benchmarks/ceiling.py [--minutes 10] [--waits 5000] [--frozen]
 """

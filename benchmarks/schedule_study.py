@@ -79,7 +79,7 @@ Polls = Callable[[float | None], Iterator[float]]
 
 
 def fixed_interval(interval: float) -> Polls:
-    """Look at once and then at a fixed pace, as Airflow's sensors do."""
+    """Poll at once and then at a fixed pace, as Airflow's sensors do."""
 
     def polls(eta: float | None) -> Iterator[float]:
         moment = 0.0
@@ -163,14 +163,14 @@ def latency_at(requests: float, jobs: list[tuple[float, float | None]], strategy
 
 
 def learned(scenario: Scenario, seconds_per_request: float) -> schedule.DurationModel:
-    """Return what the provider knows after some jobs, each of which it noticed only when it looked."""
+    """Return what the provider knows after some jobs, each of which it noticed only at a poll."""
     durations = schedule.DurationModel()
     for duration, eta in scenario.jobs(LEARNED_FROM, seed=2):
         before = 0.0
         for moment in provider(durations, seconds_per_request)(eta):
             if moment >= duration:
-                if (taught := schedule.duration_between(before, moment)) is not None:
-                    durations.observe(eta, taught)
+                if (estimate := schedule.duration_between(before, moment)) is not None:
+                    durations.observe(eta, estimate)
                 break
             before = moment
     return durations

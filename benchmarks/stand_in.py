@@ -137,7 +137,7 @@ class _Server:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: _Exchange(self), "127.0.0.1", 0, ssl=context, backlog=4096)
         self._control.send(server.sockets[0].getsockname()[1])
-        loop.add_reader(self._control.fileno(), self._obey)
+        loop.add_reader(self._control.fileno(), self._run_command)
         await server.serve_forever()
 
     def reply_to(self, path: str) -> bytes:
@@ -146,12 +146,12 @@ class _Server:
             return _RUNNING_REPLY
         return _NOT_YET_REPLY if path.startswith("/sensor/") else self.modelslab_reply
 
-    def _obey(self) -> None:
+    def _run_command(self) -> None:
         try:
-            order = self._control.recv()
+            command = self._control.recv()
         except EOFError:
             sys.exit("the benchmark has gone")
-        if order == "finish":
+        if command == "finish":
             self.modelslab_reply = _http(200, _SUCCESS)
         else:
             self.modelslab_reply = _http(200, _PROCESSING)

@@ -44,13 +44,13 @@ def modelslab_gallery():
 )
 def modelslab_gallery_visitor():
     @task
-    def look(triggering_asset_events=None, triggering_dataset_events=None) -> list[str]:
+    def show(triggering_asset_events=None, triggering_dataset_events=None) -> list[str]:
         triggering = triggering_asset_events or triggering_dataset_events  # the latter in Airflow 2
         urls = [url for events in triggering.values() for event in events for url in event.extra["urls"]]
         print("New in the gallery:", *urls)
         return urls
 
-    look()
+    show()
 
 
 modelslab_gallery()

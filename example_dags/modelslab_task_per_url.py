@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pendulum
 import requests
@@ -49,7 +50,7 @@ def modelslab_task_per_url():
     def download(url: str, params: dict | None = None) -> str:
         folder = Path(params["folder"])
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / url.rpartition("/")[2]
+        file = folder / Path(urlsplit(url).path).name  # a signed URL has a long query
         response = requests.get(url, timeout=60)
         response.raise_for_status()
         file.write_bytes(response.content)

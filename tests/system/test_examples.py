@@ -21,7 +21,7 @@ def test_new_pictures_wake_the_visitor_of_the_gallery(airflow: AirflowInstance, 
     check_run(airflow, "modelslab_gallery_visitor", visit)
     drawn = airflow.xcom("modelslab_gallery", run_id, "draw")
     assert len(drawn) == 2
-    assert airflow.xcom("modelslab_gallery_visitor", visit, "look") == drawn
+    assert airflow.xcom("modelslab_gallery_visitor", visit, "show") == drawn
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="earlier releases ask nobody")
