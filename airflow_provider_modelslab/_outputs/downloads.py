@@ -294,12 +294,12 @@ def _of_break(error: BaseException) -> Retryability:
 
 
 def _redirect_target(response: requests.Response) -> str | None:
-    redirect = SessionRedirectMixin().get_redirect_target(response)
-    if not redirect:
-        return None
     try:
+        redirect = SessionRedirectMixin().get_redirect_target(response)
+        if not redirect:
+            return None
         target = urljoin(response.url, redirect)
-    except ValueError:
+    except ValueError:  # also of an address that is no UTF-8
         raise DownloadError("a redirect to what is no URL", Retryability.NEVER) from None
     if response.url.lower().startswith("https:") and target.lower().startswith("http:"):
         raise DownloadError("a redirect from https to http, which is not followed", Retryability.FORBIDDEN)

@@ -289,6 +289,7 @@ NEVER = {
     "400": reply(b"", 400),
     "redirect to a file": reply(b"", 302, {"Location": "file:///etc/hostname"}),
     "redirect to nowhere": reply(b"", 302, {"Location": "http://[bad"}),
+    "redirect to what is no text": b"HTTP/1.1 302 X\r\nContent-Length: 0\r\nLocation: /\xff.png\r\n\r\n",
     "endless redirects": reply(b"", 302, {"Location": "/again"}),
 }
 
