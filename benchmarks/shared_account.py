@@ -46,10 +46,12 @@ def start_apart(count: int) -> Callable[[Random], list[Session]]:
 
 
 def one_leaves(count: int) -> Callable[[Random], list[Session]]:
+    """Return a scene in which one of the sessions ends after two hours."""
     return lambda random: [*start_apart(count - 1)(random), Session(leaves=2 * HOUR)]
 
 
 def one_is_late(count: int) -> Callable[[Random], list[Session]]:
+    """Return a scene in which one of the sessions starts after two hours."""
     return lambda random: [*start_apart(count - 1)(random), Session(starts=2 * HOUR)]
 
 

@@ -66,7 +66,7 @@ class Fault:
 
 
 def _instead(reply: Reply) -> Callable[[Reply, FaultSettings], Reply]:
-    """Return the making of a reply that does not depend on the one that was due."""
+    """Return a function that makes a reply without regard to the one that was due."""
     return lambda due, settings: reply
 
 

@@ -144,13 +144,13 @@ def invalid_key(given: bool) -> Reply:
     return error("Invalid API key" if given else "API key required", 401)
 
 
-def no_such_route(path: str, help_with_it: str = "") -> Reply:
+def no_such_route(path: str, hint: str = "") -> Reply:
     """
     Return the answer to a path that the API does not have.
 
-    :param help_with_it: which endpoint is meant, a help which the API itself does not give.
+    :param hint: which endpoint is meant; the API itself does not tell.
     """
-    return error(f"The route {path} could not be found{help_with_it}.", 404)
+    return error(f"The route {path} could not be found{hint}.", 404)
 
 
 def wrong_method(method: str, path: str, allowed: str) -> Reply:

@@ -26,7 +26,7 @@ TRANSCRIPT = {
 
 def of_result(shape: Callable[[Body, list[str]], Mapping[str, Any]]) -> Callable[[Reply], Reply]:
     """
-    Return what gives the results of a finished job another shape.
+    Return a function that gives the results of a finished job another shape.
 
     :param shape: returns the fields in which they stand; takes the other fields and the URLs.
     """
@@ -44,7 +44,7 @@ def of_result(shape: Callable[[Body, list[str]], Mapping[str, Any]]) -> Callable
 
 def of_id(shape: Callable[[Body], Mapping[str, Any]]) -> Callable[[Reply], Reply]:
     """
-    Return what gives the id of an accepted submission another shape.
+    Return a function that gives the id of an accepted submission another shape.
 
     :param shape: returns the fields in which it stands, in place of ``id`` and ``fetch_result``.
     """
