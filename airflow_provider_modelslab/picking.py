@@ -182,9 +182,23 @@ def _output(label: str, output: Output) -> str:
         return _text(one_line(as_text(output))[:_TEXT_LENGTH])
     address = quote(output, safe="/:?#@!$&'*+,;=%~")
     is_picture = CONTENT_TYPES.get(kind_of_url(output) or "", "").startswith("image/")
-    return f"[![{_text(label)}]({address})]({address})" if is_picture else f"[{_text(address)}]({address})"
+    return f"[![{_text(label)}]({address})]({address})" if is_picture else f"[{_escaped(address)}]({address})"
+
+
+_START_OF_ADDRESS = re.compile(r"(?<=http:)(?=//)|(?<=https:)(?=//)|(?<=www)(?=\.)|(?<=@)", re.IGNORECASE)
+
+_WORD_JOINER = "\u2060"
+"""A character that is not seen."""
 
 
 def _text(foreign: str) -> str:
-    """Return a text in which nothing is markup."""
+    """
+    Return a text in which nothing is markup.
+
+    Airflow's page makes a link of each address in a text, also of an escaped one: a character in it prevents that.
+    """
+    return _escaped(_START_OF_ADDRESS.sub(_WORD_JOINER, foreign))
+
+
+def _escaped(foreign: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~&$:])", r"\\\1", foreign)

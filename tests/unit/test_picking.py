@@ -70,6 +70,18 @@ def test_foreign_text_is_no_markup():
     assert address == r"https\://x/\_a\_/\*b\*\.mp4"
 
 
+@pytest.mark.parametrize(
+    "address", ["https://evil.example/a", "HTTP://evil.example", "www.evil.example", "me@evil.example"]
+)
+def test_no_address_in_a_text_becomes_a_link(address):
+    """Airflow's page looks for addresses when the escapes are gone: here by the expressions of its Markdown parser."""
+    sheet = picking.contact_sheet([{"label": f"1. see {address}", "output": f"see {address}"}])
+    shown = sheet.replace("\\", "")
+    assert shown.replace("\u2060", "").count(address) == 2
+    assert not re.search(r"(https?://|www(?=\.))([-.\w]+)", shown, re.IGNORECASE)
+    assert not re.search(r"([-.\w+]+)@([-\w]+(?:\.[-\w]+)+)", shown)
+
+
 def test_texts_and_structured_results_are_shown_as_text():
     outputs = ["A walk | in\nthe <rain>.", {"text": "A walk"}, "iVBORw0KGgo" * 9]
     sheet = picking.contact_sheet([{"label": "1. a", "output": output} for output in outputs])
