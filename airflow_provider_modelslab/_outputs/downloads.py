@@ -193,11 +193,14 @@ class Downloader:
             else:
                 yield Download(head, _content_length(response), content_type, chunks)
 
-    def _check(self) -> None:
+    def _check(self) -> float:
+        """Return the seconds that are left, or raise :class:`DownloadCancelled`."""
         if self._stopping.is_set():
             raise DownloadCancelled("another output failed first")
-        if time.monotonic() >= self._deadline:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
             raise DownloadCancelled(f"the {format_duration(self._timeout)} for storing are over")
+        return left
 
     # --- one request ------------------------------------------------------------------------------------
 
@@ -222,8 +225,7 @@ class Downloader:
         raise DownloadError(f"more than {_MAX_REDIRECTS} redirects", Retryability.NEVER)
 
     def _get(self, url: str) -> requests.Response:
-        self._check()
-        limits = (min(CONNECT_SECONDS, self._deadline - time.monotonic()), self._policy.silence)
+        limits = (min(CONNECT_SECONDS, self._check()), self._policy.silence)
         try:
             return self._session.get(url, stream=True, timeout=limits, allow_redirects=False)
         except ValueError as error:  # requests raises it for a malformed URL
