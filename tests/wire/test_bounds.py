@@ -42,6 +42,7 @@ ECHOES: dict[str, dict[str, object]] = {
     "many empty lists": {"meta": {"lists": [[]] * 190_000}},
     "deep lists": {"meta": {str(number): nested(25) for number in range(5_000)}},
     "a long name": {"meta": {"A" * MEGABYTE: 1}},
+    "a long name without letters": {"meta": {"_" * MEGABYTE: 1}},
     "another writing": {"meta": {"prompt": "\u72d0" * (MEGABYTE // 6)}},
     "a long message": {"message": "try again later, " * (MEGABYTE // 17)},
     "many links": {"proxy_links": [f"https://cdn.example/{number}.png" for number in range(MEGABYTE // 40)]},
