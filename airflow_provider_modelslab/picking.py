@@ -133,9 +133,17 @@ class ModelsLabPickOperator(HITLOperator):
 def _jobs_of(value: Any) -> list[Job]:
     """Return the jobs of records, also of a mapped task's; ``None``, as of a skipped upstream task, are none."""
     records = _items_of(value, "jobs")
-    if not all(isinstance(record, Mapping) and isinstance(record.get("outputs"), list) for record in records):
+    if not all(map(_is_record, records)):
         raise ValueError("jobs must be a list of job records: pass the XCom 'jobs', as in draw.output['jobs']")
     return [Job.from_dict(record) for record in records]
+
+
+def _is_record(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and isinstance(value.get("outputs"), list)
+        and isinstance(value.get("meta", {}), Mapping)
+    )
 
 
 def _items_of(value: Any, argument: str) -> list[Any]:

@@ -117,7 +117,9 @@ def test_the_outputs_of_mapped_tasks_are_shown_together():
     assert [record["id"] for record in ti.xcoms["jobs"]] == ["1", "2"]
 
 
-@pytest.mark.parametrize("jobs", ["text", {"id": "1"}, ["1"], [{"id": "1", "endpoint": "v6/images"}]])
+@pytest.mark.parametrize(
+    "jobs", ["text", {"id": "1"}, ["1"], [{"id": "1", "endpoint": "v6/images"}], [{"outputs": [], "meta": None}]]
+)
 def test_what_are_no_records_is_refused(jobs):
     with pytest.raises(ModelsLabArgumentError, match="pass the XCom 'jobs'"):
         picking.ModelsLabPickOperator(task_id="task", jobs=jobs).execute({"ti": RecordingTaskInstance()})
