@@ -10,13 +10,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The same examples in every run; HYPOTHESIS_PROFILE=search looks for new ones, for much longer.
-settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=400)
-settings.register_profile("search", deadline=None, max_examples=20_000)
+UNHURRIED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("repeatable", derandomize=True, max_examples=400, **UNHURRIED)
+settings.register_profile("search", max_examples=20_000, **UNHURRIED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 for name in [name for name in os.environ if name.startswith(("AIRFLOW", "MODELSLAB"))]:

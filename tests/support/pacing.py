@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -22,6 +23,10 @@ FAST = {"min_delay": 0.01, "max_backoff": 0.01}
 def set_policy(monkeypatch: pytest.MonkeyPatch, **numbers: Any) -> None:
     """Let hooks and triggers wait by these numbers, and the usual ones besides."""
     pacing = replace(DEFAULT_PACING, policy=replace(DEFAULT_POLICY, **{**AT_ONCE, **numbers}))
+    _set_pacing(monkeypatch, pacing)
+
+
+def _set_pacing(monkeypatch: pytest.MonkeyPatch, pacing: Pacing) -> None:
     for waiting in (ModelsLabHook, ModelsLabJobTrigger):
         monkeypatch.setattr(waiting, "pacing", pacing)
 
@@ -54,3 +59,14 @@ def simulated(clock: SimulatedClock | None = None, **numbers: Any) -> Pacing:
     return Pacing(
         replace(DEFAULT_POLICY, **{"jitter": 0.0, **AT_ONCE, **numbers}), clock or SimulatedClock(), Random(1)
     )
+
+
+def simulate(monkeypatch: pytest.MonkeyPatch, **numbers: Any) -> SimulatedClock:
+    """
+    Let hooks and triggers wait by these numbers on a simulated clock, and return it: a wait takes as long as its requests.
+
+    Triggers run on it in :func:`tests.support.triggers.event_of`.
+    """
+    clock = SimulatedClock(time.time())
+    _set_pacing(monkeypatch, simulated(clock, **numbers))
+    return clock

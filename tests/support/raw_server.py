@@ -123,7 +123,7 @@ class RawServer:
                 "conn_type": "modelslab",
                 "host": self.url,
                 "password": "the-api-key",
-                "extra": {"retries": 0, "request_timeout": 30, "requests_per_second": 10_000},
+                "extra": {"retries": 0, "request_timeout": 120, "requests_per_second": 10_000},
             }
         )
 

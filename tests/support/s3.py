@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock, Thread
+from typing import Any
 
 import pytest
 
@@ -61,10 +63,22 @@ def serve_bucket() -> Iterator[Bucket]:
 @cache
 def _bucket() -> Bucket:
     """Start the one server of this process: Airflow keeps its file system of a connection, with the address, for ever."""
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server.start()
-    host, port = server.get_host_and_port()
-    return Bucket(f"http://{host}:{port}")
+    application = _one_at_a_time(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    return Bucket(f"http://127.0.0.1:{server.port}")
+
+
+def _one_at_a_time(application: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a WSGI application that handles one request at a time: so a conditional write is atomic, as S3's is."""
+    lock = Lock()
+
+    def call(*arguments: Any) -> Any:
+        with lock:
+            return application(*arguments)
+
+    return call

@@ -19,6 +19,10 @@ PNG = make("png", "a lighthouse") + bytes(5000)  # longer than the head by which
 ENCODED = base64.b64encode(PNG).decode()
 RESIGNED = RetryPolicy(absent=0, faults=0, pause=0.001, longest_pause=0.01)
 
+PATIENT = RetryPolicy(
+    absent=3600, faults=3600, pause=0.001, longest_pause=0.01, silence=3600, least_speed=100, slow_after=0.5
+)
+"""Gives up on what drips, within a second or two, and on nothing that a busy machine holds up."""
 
 LOOPBACK = DownloadOptions(allowed_hosts=frozenset({("127.0.0.1", None), ("localhost", None)}))
 """As a connection does that lists this machine in ``output_hosts``."""

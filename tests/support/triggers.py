@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
+from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
+from tests.support.pacing import SimulatedClock
+from tests.support.simulated_loop import run_simulated
 
 
-def make_trigger(jobs: list[dict[str, Any]], seconds: float = 60.0, **arguments: Any) -> ModelsLabJobTrigger:
+def submitted(sandbox: Sandbox, count: int) -> list[dict[str, Any]]:
+    """Submit jobs without a client; return what a trigger is told of them."""
+    jobs = [sandbox.submit("v6/video/text2video", {"prompt": "a lighthouse at dusk"})["id"] for _ in range(count)]
+    return [{"id": str(job), "endpoint": "v6/video"} for job in jobs]
+
+
+def fetches(sandbox: Sandbox) -> int:
+    """Return how many polls have come."""
+    polls: int = sandbox.state()["requests"].get("fetch", 0)
+    return polls
+
+
+def make_trigger(jobs: list[dict[str, Any]], seconds: float = 3600.0, **arguments: Any) -> ModelsLabJobTrigger:
     """Return a trigger that has started now and polls without delay, unless other arguments are given."""
-    now = time.time()
+    now = ModelsLabJobTrigger.pacing.clock.wall()
     defaults = {
         "modelslab_conn_id": "modelslab_default",
         "started": now,
@@ -29,5 +43,6 @@ async def aevent_of(trigger: Any) -> dict[str, Any]:
 
 
 def event_of(trigger: Any) -> dict[str, Any]:
-    """As :func:`aevent_of`, on an event loop of its own."""
-    return asyncio.run(aevent_of(trigger))
+    """As :func:`aevent_of`, on an event loop of its own: on simulated time, where the trigger's clock is simulated."""
+    clock, work = trigger.pacing.clock, aevent_of(trigger)
+    return run_simulated(clock, work) if isinstance(clock, SimulatedClock) else asyncio.run(work)

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 _STEP = 0.01
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout: float = 300.0) -> None:
     """Block until a condition holds; fail when it has not after ``timeout`` seconds, which is far too long."""
     pause = threading.Event()
+    for seconds in _steps(condition, timeout):
+        pause.wait(seconds)
+
+
+async def await_until(condition: Callable[[], bool], timeout: float = 300.0) -> None:
+    """As :func:`wait_until`, on an event loop, so that the condition may ask what only the loop's own code may ask."""
+    for seconds in _steps(condition, timeout):
+        await asyncio.sleep(seconds)
+
+
+def _steps(condition: Callable[[], bool], timeout: float) -> Iterator[float]:
+    """Yield pauses until a condition holds. They are counted: a machine that stands still takes no time from them."""
     for _ in range(int(timeout / _STEP)):
         if condition():
             return
-        pause.wait(_STEP)
+        yield _STEP
     raise AssertionError("the condition did not come true")
-
-
-async def await_until(condition: Callable[[], bool], timeout: float = 30.0) -> None:
-    """As :func:`wait_until`, for code on an event loop."""
-    await asyncio.to_thread(wait_until, condition, timeout)
