@@ -20,6 +20,7 @@ from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.support.raw_server import RawServer, reply, ssl_context_of
 from tests.support.storing import PNG, RESIGNED, job, picture, save_outputs
 from tests.support.tasks import RecordingTaskInstance
+from tests.support.waiting import wait_until
 
 SECRET = b"AccessKeyId"
 
@@ -156,7 +157,7 @@ def test_a_name_that_resolves_to_an_inner_address(raw_server, inner, tmp_path, n
     no_resolver({"cdn.rebinding.example": [address]})
     message = refusal(f"http://cdn.rebinding.example:{inner.port}/a.png", tmp_path, only(raw_server))
     assert f"{address} (cdn.rebinding.example) is no public address" in message
-    assert inner.connections == 1
+    wait_until(lambda: inner.connections == 1)
     assert not inner.requests
 
 

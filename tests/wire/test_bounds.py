@@ -76,7 +76,7 @@ def memory(name: str) -> float:
     ],
 )
 def test_a_thousand_running_jobs_with_long_echoes_need_little_memory(raw_server: RawServer, monkeypatch, echo, last):
-    extra = {"requests_per_second": 10_000}
+    extra = {"requests_per_second": 10_000, "request_timeout": 120}
     connection = {"conn_type": "modelslab", "host": raw_server.url, "password": "the-api-key-of-a-test", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
     set_policy(monkeypatch, **FAST)
@@ -90,7 +90,7 @@ def test_a_thousand_running_jobs_with_long_echoes_need_little_memory(raw_server:
     raw_server.answer_to = answer_to
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from now
     before = memory("VmRSS")
-    event = event_of(make_trigger([{"id": str(number), "endpoint": "v6/images"} for number in range(JOBS)], 600))
+    event = event_of(make_trigger([{"id": str(number), "endpoint": "v6/images"} for number in range(JOBS)]))
     assert memory("VmHWM") - before < 200
     assert {job["status"] for job in event["jobs"]} == {last["status"]}
     assert len(json.dumps(event)) < 10**6
@@ -146,7 +146,9 @@ def test_no_long_body_is_read_on_the_event_loop_and_one_at_a_time(raw_server: Ra
 
     async def poll(size: int) -> None:
         raw_server.answer(reply(filler(size)))
-        async with AsyncClient(ClientOptions(key="_" * 40, base_url=raw_server.url), None) as client:
+        async with AsyncClient(
+            ClientOptions(key="_" * 40, base_url=raw_server.url, request_timeout=120.0), None
+        ) as client:
             await asyncio.gather(*(client.poll(Job(str(number), "v6/video")) for number in range(4)))
 
     threading.setprofile(note)

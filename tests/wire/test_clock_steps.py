@@ -32,18 +32,13 @@ TIMEOUT = 3600.0
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RawServer]:
-    with RawServer() as raw_server, pytest.MonkeyPatch.context() as patch:
-        connection = json.loads(raw_server.connection)
-        connection["extra"]["request_timeout"] = 60
-        patch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
+    with RawServer() as raw_server:
         yield raw_server
 
 
 @pytest.fixture(autouse=True)
 def connection(server: RawServer, no_key_from_outside: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(
-        "AIRFLOW_CONN_MODELSLAB_DEFAULT", server.connection.replace('"request_timeout": 1', '"request_timeout": 60')
-    )
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", server.connection)
 
 
 class SteppingClock(SimulatedClock):

@@ -37,7 +37,7 @@ from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.jobs import Job, Output
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.support.raw_server import RESET, RawServer, Stream, by_path, dripping, path_of, reply, stalling
-from tests.support.storing import ENCODED, PNG, RESIGNED, job, picture, run_python, save_outputs, saving
+from tests.support.storing import ENCODED, PATIENT, PNG, RESIGNED, job, picture, run_python, save_outputs, saving
 from tests.support.waiting import wait_until
 
 HURRIED = RetryPolicy(absent=60, faults=60, pause=0.001, longest_pause=0.01)
@@ -362,31 +362,41 @@ def test_a_trickle_ends_with_the_time_for_storing(raw_server: RawServer, folder:
     assert files(folder) == {}
 
 
-QUICK_TO_JUDGE = replace(RESIGNED, silence=2.0, slow_after=0.5)
+DRIP = dripping(HALF[:100])
 
 
 @pytest.mark.parametrize(
-    "answer", [dripping(HALF[:300]), stalling(HALF[:300]), stalling()], ids=["drip", "stop", "silence"]
+    ("answer", "policy"),
+    [
+        (DRIP, PATIENT),
+        (stalling(HALF[:100]), replace(PATIENT, silence=2.0)),
+        (stalling(), replace(PATIENT, silence=2.0)),
+    ],
+    ids=["drip", "stop", "silence"],
 )
-def test_outputs_that_trickle_do_not_hold_up_the_others(raw_server: RawServer, folder: Path, answer: Stream):
+def test_outputs_that_trickle_do_not_hold_up_the_others(
+    raw_server: RawServer, folder: Path, answer: Stream, policy: RetryPolicy
+):
     """They come to their turn again when all others are stored, and are named in the error in the end."""
     raw_server.answer_to = lambda request: answer if b"/slow" in request else picture()
     outputs = [f"{raw_server.url}/{'slow' if number < 3 else 'quick'}-{number}.png" for number in range(40)]
     with pytest.raises(ModelsLabSaveError, match="3 of 40 outputs could not be stored") as caught:
-        save_outputs([job(*outputs)], str(folder), retry_policy=QUICK_TO_JUDGE)
+        save_outputs([job(*outputs)], str(folder), retry_policy=policy, timeout=600)
     assert len(pictures(folder)) == 37
     assert all(f"/slow-{number}.png" in str(caught.value) for number in range(3))
     assert not caught.value.without_files
     asked = list(map(path_of, raw_server.requests))
-    assert len(asked) == 37 + 3 * STALLED_TURNS
-    assert all("slow" in path for path in [*asked[:3], *asked[40:]])
+    turns = [index for index, path in enumerate(asked) if "slow" in path]
+    assert len(turns) == 3 * STALLED_TURNS
+    # A busy machine may be silent for two seconds by itself: then a quick one comes to its turn again, too.
+    assert max(asked.index(f"/quick-{number}.png") for number in range(3, 40)) < turns[3]
 
 
 def test_outputs_that_trickle_come_from_the_proxy(raw_server: RawServer, folder: Path):
-    raw_server.answer_to = lambda request: dripping(HALF[:300]) if b"/slow" in request else picture()
+    raw_server.answer_to = lambda request: DRIP if b"/slow" in request else picture()
     outputs = [f"{raw_server.url}/{'slow' if number < 3 else 'quick'}-{number}.png" for number in range(40)]
     links = [f"{raw_server.url}/copy-{number}.png" for number in range(40)]
-    stored = save_outputs([job(*outputs, proxy_links=links)], str(folder), retry_policy=QUICK_TO_JUDGE)
+    stored = save_outputs([job(*outputs, proxy_links=links)], str(folder), retry_policy=PATIENT, timeout=600)
     assert len(stored) == 40
     asked = list(map(path_of, raw_server.requests))
     assert [sum(kind in path for path in asked) for kind in ("slow", "copy", "quick")] == [3, 3, 37]
@@ -398,13 +408,14 @@ def test_a_slow_store_is_no_slow_source(raw_server: RawServer):
         store: ClassVar[dict] = {}
 
         def _open(self, path, mode="rb", block_size=None, **options):
-            time.sleep(1)  # longer than it takes to judge a source
+            if ".png" in path:
+                time.sleep(4)  # longer than it takes to judge a source
             return super()._open(path, mode, block_size)
 
     attach(protocol="hdfs", fs=SlowStore())
-    raw_server.answer(picture(PNG + bytes(100_000)))
-    policy = replace(RESIGNED, slow_after=0.5, least_speed=50_000)
-    assert save_outputs([job(f"{raw_server.url}/a.png")], "hdfs://bucket/slow", retry_policy=policy)
+    raw_server.answer(picture(PNG + bytes(15_000)))
+    policy = replace(RESIGNED, slow_after=3, least_speed=6_000)
+    assert save_outputs([job(f"{raw_server.url}/a.png")], "hdfs://bucket/slow", retry_policy=policy, timeout=600)
 
 
 def test_a_redirect_with_a_packed_body_is_followed_without_reading_it(raw_server: RawServer, folder: Path):
@@ -595,7 +606,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 def test_a_worker_killed_leaves_nothing_under_the_name(raw_server: RawServer, folder: Path):
     raw_server.answer(stalling(HALF), picture())
     process = run_python(saving(f"{raw_server.url}/a.png", str(folder)))
-    wait_until(lambda: folder.exists() and any(path.name.endswith(".part") for path in folder.iterdir()), 120)
+    wait_until(lambda: any(folder.glob(".*.part")))
     process.kill()
     process.wait()
     (rest,) = files(folder)
@@ -624,7 +635,7 @@ def test_a_task_that_is_ended_ends_its_downloads(folder: Path):
         return any(thread.name.startswith("modelslab-output") for thread in threading.enumerate())
 
     def end_when_partial() -> None:
-        wait_until(lambda: folder.exists() and len(list(filter(None, files(folder).values()))) == 2, 120)
+        wait_until(lambda: folder.exists() and len(list(filter(None, files(folder).values()))) == 2)
         signal.pthread_kill(main, signal.SIGUSR1)
 
     try:
