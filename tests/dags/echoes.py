@@ -37,7 +37,7 @@ for mode, arguments in MODES.items():
             jobs=submit(),
             modelslab_conn_id="{{ params.conn_id }}",
             poke_interval=0.1,
-            timeout=90,
+            timeout=600,
             **arguments,
         )
         received(wait.output)

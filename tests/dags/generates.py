@@ -13,7 +13,7 @@ PATH = "v6/images/text2img"
 for name, deferrable in {"deferrable": True, "blocking": False}.items():
     with DAG(f"decorated_{name}", schedule=None, start_date=START, catchup=False, params={"many": False}) as dag:
 
-        @task.modelslab(endpoint=PATH, deferrable=deferrable, poke_interval=0.2, timeout=60)
+        @task.modelslab(endpoint=PATH, deferrable=deferrable, poke_interval=0.2, timeout=600)
         def draw(animal, params=None):
             payload = {"prompt": f"a {animal}"}
             return [payload, {"prompt": f"two {animal}s"}] if params["many"] else payload
@@ -32,7 +32,7 @@ with DAG("with_outlet", schedule=None, start_date=START, catchup=False) as with_
         payload={"prompt": "a harbour"},
         deferrable=True,
         poke_interval=0.2,
-        timeout=60,
+        timeout=600,
         outlets=[Asset("gallery"), AssetAlias("gallery_alias")],
     )
 
@@ -40,7 +40,7 @@ for name, deferrable in {"deferrable": True, "blocking": False}.items():
     with DAG(f"pictures_as_data_{name}", schedule=None, start_date=START, catchup=False) as dag:
 
         @task.modelslab(
-            endpoint="v6/images/img2img", deferrable=deferrable, max_in_flight=1, poke_interval=0.2, timeout=60
+            endpoint="v6/images/img2img", deferrable=deferrable, max_in_flight=1, poke_interval=0.2, timeout=600
         )
         def draw_over():
             picture = "data:image/png;base64," + "A" * 5_000_000
@@ -59,7 +59,7 @@ for name, deferrable in {"deferrable": True, "blocking": False}.items():
                 output_path=output_path,
                 deferrable=deferrable,
                 poke_interval=0.2,
-                timeout=60,
+                timeout=600,
                 outlets=[Asset("pictures")],
             )
         globals()[dag_id] = dag
@@ -73,7 +73,7 @@ with DAG("rendered_again", schedule=None, start_date=START, catchup=False) as re
         max_in_flight=1,
         deferrable=True,
         poke_interval=0.2,
-        timeout=60,
+        timeout=600,
     )
 
 with DAG("mapped_over_files", schedule=None, start_date=START, catchup=False, params={"folder": ""}):
@@ -87,7 +87,7 @@ with DAG("mapped_over_files", schedule=None, start_date=START, catchup=False, pa
         return path
 
     drawn = ModelsLabGenerateOperator.partial(
-        task_id="draw_each", endpoint=PATH, deferrable=True, poke_interval=0.2, timeout=60
+        task_id="draw_each", endpoint=PATH, deferrable=True, poke_interval=0.2, timeout=600
     ).expand(payload=prompts())
 
     batch = ModelsLabGenerateOperator(
@@ -98,6 +98,6 @@ with DAG("mapped_over_files", schedule=None, start_date=START, catchup=False, pa
         return_files=True,
         deferrable=True,
         poke_interval=0.2,
-        timeout=60,
+        timeout=600,
     )
     received_one.expand(path=batch.output)

@@ -29,5 +29,5 @@ with DAG("jobs", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC
 
     jobs = submit.expand(prompt=["a fox", "a hare"])
     outputs.expand(job=wait.expand(job=jobs))
-    ModelsLabJobSensor(task_id="sense", jobs=jobs, deferrable=True, timeout=60)
-    ModelsLabJobSensor(task_id="sense_one", jobs=submit_annotated(), deferrable=True, timeout=60)
+    ModelsLabJobSensor(task_id="sense", jobs=jobs, deferrable=True, timeout=600)
+    ModelsLabJobSensor(task_id="sense_one", jobs=submit_annotated(), deferrable=True, timeout=600)

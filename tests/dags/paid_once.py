@@ -14,5 +14,5 @@ with DAG("paid_once", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz
         payloads={"owl": {"prompt": "an owl"}, "hare": {"prompt": "a hare"}},
         deferrable=False,
         poke_interval=0.2,
-        timeout=60,
+        timeout=600,
     )

@@ -38,7 +38,7 @@ for mode, arguments in MODES.items():
             jobs="{{ params.jobs }}",
             endpoint="v6/video",
             poke_interval=0.1,
-            timeout=60,
+            timeout=600,
             **arguments,
         )
         received(wait.output)
@@ -54,7 +54,7 @@ for mode, arguments in MODES.items():
             return [json.loads(group) for group in json.loads(params["jobs"])]
 
         mapped = ModelsLabJobSensor.partial(
-            task_id="wait", endpoint="v6/video", poke_interval=0.1, timeout=60, **arguments
+            task_id="wait", endpoint="v6/video", poke_interval=0.1, timeout=600, **arguments
         ).expand(jobs=groups())
         received(XComArg(mapped))
     globals()[f"mapped_{mode}_dag"] = mapped_dag

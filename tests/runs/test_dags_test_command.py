@@ -22,7 +22,7 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 
 with DAG("waits", schedule=None, start_date=datetime(2026, 1, 1)):
-    ModelsLabJobSensor(task_id="wait", jobs={job!r}, deferrable=True, poke_interval=1, timeout=60)
+    ModelsLabJobSensor(task_id="wait", jobs={job!r}, deferrable=True, poke_interval=1, timeout=3600)
 """
 
 
@@ -43,7 +43,7 @@ def airflow(home: Path, *arguments: str, **environment: str) -> str:
         env={**os.environ, **settings},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         check=False,
     )
     output = result.stdout + result.stderr
@@ -87,5 +87,5 @@ def test_worker_and_trigger_find_the_connection(home: Path, place):
 def finish_once_the_trigger_polls(sandbox: Sandbox) -> None:
     """The first poll is the sensor's, before it defers."""
     with suppress(AssertionError):  # the test says so, with what the command printed
-        wait_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 1, timeout=150)
+        wait_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 1, timeout=500)
     sandbox.finish_all()

@@ -84,8 +84,8 @@ def test_video_with_audio():
     finished = run("modelslab_video_with_audio")
     assert finished.state == "success", finished.states
     both = finished.xcom("put_together")
-    assert requests.get(both["video"][0], timeout=10).content[4:8] == b"ftyp"
-    assert requests.get(both["audio"][0], timeout=10).content.startswith(b"RIFF")
+    assert requests.get(both["video"][0], timeout=120).content[4:8] == b"ftyp"
+    assert requests.get(both["audio"][0], timeout=120).content.startswith(b"RIFF")
 
 
 def test_ids_from_outside(quick_sandbox: Sandbox):
@@ -103,7 +103,7 @@ def test_plain_python():
     finished = run("modelslab_plain_python")
     assert finished.state == "success", finished.states
     (url,) = finished.xcom("wait")
-    assert requests.get(url, timeout=10).ok
+    assert requests.get(url, timeout=120).ok
 
 
 def test_picture_to_video(quick_sandbox: Sandbox):
@@ -111,7 +111,7 @@ def test_picture_to_video(quick_sandbox: Sandbox):
     assert finished.state == "success", finished.states
     _, video = quick_sandbox.jobs.values()
     assert video.request.meta["init_image"] == finished.xcom("draw")[0]
-    assert requests.get(finished.xcom("animate")[0], timeout=10).content[4:8] == b"ftyp"
+    assert requests.get(finished.xcom("animate")[0], timeout=120).content[4:8] == b"ftyp"
 
 
 def test_stored_picture(tmp_path: Path, quick_sandbox: Sandbox):
@@ -119,9 +119,9 @@ def test_stored_picture(tmp_path: Path, quick_sandbox: Sandbox):
     assert finished.state == "success", finished.states
     _, video = quick_sandbox.jobs.values()
     (file,) = finished.xcom("draw")
-    uploaded = requests.get(video.request.meta["init_image"], timeout=10)
+    uploaded = requests.get(video.request.meta["init_image"], timeout=120)
     assert uploaded.content == Path(file.removeprefix("file://")).read_bytes()
-    assert requests.get(finished.xcom("animate")[0], timeout=10).content[4:8] == b"ftyp"
+    assert requests.get(finished.xcom("animate")[0], timeout=120).content[4:8] == b"ftyp"
 
 
 def test_batch(quick_sandbox: Sandbox):

@@ -23,4 +23,4 @@ def test_files_reach_modelslab_wherever_a_dag_names_them(monkeypatch):
         assert run.state == "success", run.states
         payloads = [job.request.meta for job in sandbox.jobs.values()]
         assert sorted(payload["prompt"] for payload in payloads) == ["nested", "returned", "returned", "templated"]
-        assert {requests.get(payload["init_image"], timeout=10).content for payload in payloads} == {PNG}
+        assert {requests.get(payload["init_image"], timeout=120).content for payload in payloads} == {PNG}
