@@ -5,70 +5,43 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import os
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_modelslab._http import async_transport
 from airflow_provider_modelslab._http.connection import MAX_CONNECTIONS
-from airflow_provider_modelslab._http.fingerprint import fingerprint_of
 from airflow_provider_modelslab._polling.clock import DEFAULT_PACING
 from airflow_provider_modelslab._polling.poller import pollers
 from airflow_provider_modelslab._polling.schedule import DurationModel
 from airflow_provider_modelslab._polling.statistics import PollerStatistics
 from airflow_provider_modelslab._protocol.outcomes import HttpReply
 from airflow_provider_modelslab._protocol.verdicts import Verdict
-from airflow_provider_modelslab._tasks.events import read_event
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sandbox.faults import RequestLimit
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
-from tests.support.pacing import FAST, SimulatedClock, set_policy, simulated
+from tests.support.pacing import SimulatedClock, set_policy, simulate, simulated
 from tests.support.raw_server import RawServer, reply, stalling
 from tests.support.shared_account import Session, shares
 from tests.support.simulated_loop import run_simulated
-from tests.support.triggers import aevent_of, make_trigger
+from tests.support.triggers import aevent_of, fetches, make_trigger, submitted
 from tests.support.waiting import await_until
 
 DEFAULT = "modelslab_default"
 
 
-def submitted(sandbox: Sandbox, count: int) -> list[dict]:
-    jobs = [sandbox.submit("v6/video/text2video", {"prompt": "a fox"})["id"] for _ in range(count)]
-    return [{"id": str(job), "endpoint": "v6/video"} for job in jobs]
-
-
-async def outcome(jobs: list[dict], poke_interval: float | None = 0.01, seconds: float = 60.0) -> dict:
+async def outcome(jobs: list[dict], poke_interval: float | None = 0.01, seconds: float = 3600.0) -> dict:
     return await aevent_of(make_trigger(jobs, seconds, poke_interval=poke_interval))
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, server: Sandbox | RawServer, requests_per_second: float) -> None:
     connection = json.loads(server.connection)
-    connection["extra"] = {"requests_per_second": requests_per_second}
+    connection["extra"] = {"requests_per_second": requests_per_second, "request_timeout": 300}
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
-
-
-def fetches(sandbox: Sandbox) -> int:
-    return sandbox.state()["requests"].get("fetch", 0)
-
-
-@pytest.fixture
-def opened_sessions(monkeypatch) -> list:
-    opened = []
-    original = async_transport.Session
-
-    def record(*args):
-        opened.append(original(*args))
-        return opened[-1]
-
-    monkeypatch.setattr(async_transport, "Session", record)
-    return opened
 
 
 def test_all_triggers_share_one_session_and_one_look_up(sandbox: Sandbox, opened_sessions, monkeypatch):
@@ -156,18 +129,20 @@ def departures(monkeypatch) -> list[float]:
 def test_a_trigger_with_many_jobs_does_not_keep_one_with_a_single_job_waiting(sandbox: Sandbox, monkeypatch):
     """At any time at most a few polls of the others come between two polls at the single job."""
     limit(monkeypatch, sandbox, 200)
+    clock = simulate(monkeypatch)
     many, (single,) = submitted(sandbox, 300), submitted(sandbox, 1)
 
     async def scenario() -> None:
         crowd = asyncio.create_task(outcome(many))
-        await await_until(lambda: fetches(sandbox) > 50)
+        await asyncio.sleep(1)
         alone = asyncio.create_task(outcome([single]))
-        await await_until(lambda: sum(request.path.endswith(single["id"]) for request in sandbox.requests) >= 20)
+        await asyncio.sleep(1)
         sandbox.finish_all()
         await asyncio.gather(crowd, alone)
 
-    asyncio.run(scenario())
-    turns = [index for index, request in enumerate(sandbox.requests) if request.path.endswith(single["id"])][:20]
+    run_simulated(clock, scenario())
+    turns = [index for index, request in enumerate(sandbox.requests) if request.path.endswith(single["id"])]
+    assert len(turns) > 20
     assert max(later - earlier for earlier, later in pairwise(turns)) <= 20
 
 
@@ -218,20 +193,17 @@ def test_a_deadline_is_kept_while_no_connection_is_free(raw_server: RawServer, m
 
 def test_a_rotated_key_is_picked_up(raw_server: RawServer, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
-    raw_server.answer(
-        reply({"status": "processing"}),
-        reply({"status": "error", "message": "Invalid API key"}, 401),
-        reply({"status": "success", "output": ["https://cdn/a"]}),
-    )
+    rotated = raw_server.connection.replace("the-api-key", "the-new-key")
 
-    async def scenario() -> dict:
-        running = asyncio.create_task(outcome([{"id": "1", "endpoint": "v6/video"}], poke_interval=0.2))
-        await await_until(lambda: len(raw_server.requests) == 1)
-        rotated = raw_server.connection.replace("the-api-key", "the-new-key")
+    def answers() -> Iterator[bytes]:
+        yield reply({"status": "processing"})
         monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", rotated)
-        return await running
+        yield reply({"status": "error", "message": "Invalid API key"}, 401)
+        yield reply({"status": "success", "output": ["https://cdn/a"]})
 
-    assert asyncio.run(scenario())["status"] == "finished"
+    answer = answers()
+    raw_server.answer_to = lambda request: next(answer)
+    assert asyncio.run(outcome([{"id": "1", "endpoint": "v6/video"}]))["status"] == "finished"
     assert [b"the-new-key" in request for request in raw_server.requests] == [False, False, True]
 
 
@@ -252,22 +224,23 @@ def test_many_jobs_refused_at_the_same_time_all_get_the_new_key(sandbox: Sandbox
     assert [event["status"] for event in asyncio.run(scenario())] == ["finished"] * 30
 
 
-def test_durations_are_learned(sandbox: Sandbox):
+def test_durations_are_learned(sandbox: Sandbox, monkeypatch):
+    clock = simulate(monkeypatch)
     jobs = submitted(sandbox, 3)
 
     async def median() -> float:
-        async with pollers().joined(DEFAULT, None, ModelsLabHook().aoptions, DEFAULT_PACING) as poller:
+        async with pollers().joined(DEFAULT, None, ModelsLabHook().aoptions, ModelsLabHook.pacing) as poller:
             return poller.durations["v6/video"].expected_duration(None)[0]
 
     async def scenario() -> tuple[float, float]:
         before = await median()
-        running = asyncio.create_task(outcome(jobs))
-        await await_until(lambda: fetches(sandbox) > 30)
+        running = asyncio.create_task(outcome(jobs, poke_interval=1))
+        await asyncio.sleep(10)
         sandbox.finish_all()
         await running
         return before, await median()
 
-    before, after = asyncio.run(scenario())
+    before, after = run_simulated(clock, scenario())
     assert after < before
 
 
@@ -291,15 +264,16 @@ def test_a_job_is_done_even_if_nothing_can_be_learned_from_it(sandbox: Sandbox, 
         raise ValueError("math domain error")
 
     monkeypatch.setattr(DurationModel, "observe", broken)
+    clock = simulate(monkeypatch)
     jobs = submitted(sandbox, 2)
 
     async def scenario() -> dict:
-        running = asyncio.create_task(outcome(jobs))
-        await await_until(lambda: fetches(sandbox) > 10)
+        running = asyncio.create_task(outcome(jobs, poke_interval=1))
+        await asyncio.sleep(10)
         sandbox.finish_all()
         return await running
 
-    event = asyncio.run(scenario())
+    event = run_simulated(clock, scenario())
     assert (event["status"], [job["status"] for job in event["jobs"]]) == ("finished", ["success"] * 2)
     assert "The duration of job v6/video" in log.text
 
@@ -416,15 +390,6 @@ def test_two_pollers_share_an_account_fairly(raw_server: RawServer, monkeypatch)
 # --- statistics ---
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that only the event loop may ask."""
-    for _ in range(3000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("the condition did not come true")
-
-
 def test_a_poller_tells_what_it_has_done_and_what_is_next(raw_server: RawServer, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
     raw_server.answer(
@@ -437,11 +402,11 @@ def test_a_poller_tells_what_it_has_done_and_what_is_next(raw_server: RawServer,
         async with pollers().joined(DEFAULT, None, ModelsLabHook().aoptions, DEFAULT_PACING) as poller:
             states = [poller.statistics()]
             jobs = [{"id": str(number), "endpoint": "v6/video"} for number in range(3)]
-            waits = [asyncio.create_task(outcome(jobs[:2], poke_interval=1000))]
-            await until(lambda: poller.statistics().waiting == 2)
+            waits = [asyncio.create_task(outcome(jobs[:2], poke_interval=10_000))]
+            await await_until(lambda: poller.statistics().waiting == 2)
             states.append(poller.statistics())
             waits.append(asyncio.create_task(outcome(jobs[2:])))
-            await until(lambda: poller.statistics().rate_limits == 1 and poller.statistics().waiting == 3)
+            await await_until(lambda: poller.statistics().rate_limits == 1 and poller.statistics().waiting == 3)
             states.append(poller.statistics())
             for wait in waits:
                 wait.cancel()
@@ -453,7 +418,7 @@ def test_a_poller_tells_what_it_has_done_and_what_is_next(raw_server: RawServer,
     assert (opened.polls, opened.triggers, opened.waiting, opened.next_due) == (0, 0, 0, None)
     assert (waiting.polls, waiting.triggers, waiting.waiting, waiting.due) == (0, 1, 2, 0)
     assert waiting.next_due is not None
-    assert 0 < waiting.next_due <= 58  # shortly before the deadline, whatever the interval
+    assert 0 < waiting.next_due <= 3598  # shortly before the deadline, whatever the interval
     assert (limited.polls, limited.faults, limited.rate_limits, limited.triggers) == (3, 1, 1, 2)
     assert limited.paused == pytest.approx(2000)
     assert (left.polls, left.triggers, left.waiting, left.next_due) == (3, 0, 0, None)
@@ -471,176 +436,3 @@ def test_the_statistics_are_logged_at_debug_level_and_not_too_often(sandbox: San
     assert len(told) == lines
     assert told[0].startswith(f"Polling {sandbox.url}: 1 polls, 0 faults, 0 rate limits")
     assert sandbox.key not in str(told)
-
-
-# --- a wait belongs to the connection that it was started with ---
-
-
-def connect(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, **extra: object) -> None:
-    connection = {**json.loads(sandbox.connection), "extra": {"requests_per_second": 10_000, **extra}}
-    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
-
-
-def deferred(jobs: list[dict], seconds: float = 60.0) -> ModelsLabJobTrigger:
-    """Return the trigger of a task that is deferred now."""
-    return make_trigger(jobs, seconds, fingerprint=asdict(fingerprint_of(ModelsLabHook().options)))
-
-
-@pytest.fixture
-def other_sandbox() -> Iterator[Sandbox]:
-    with Sandbox(duration=float("inf"), key="the-key-of-another-account", seed=2) as other:
-        yield other
-
-
-def test_a_wait_keeps_its_host_when_the_connection_gets_another_one(
-    sandbox: Sandbox, other_sandbox: Sandbox, monkeypatch
-):
-    """Both sandboxes have a job of the same id: each wait must end with the picture of its own."""
-    (first,), (second,) = submitted(sandbox, 1), submitted(other_sandbox, 1)
-    assert first == second
-
-    async def scenario() -> list[dict]:
-        before = asyncio.create_task(aevent_of(deferred([first])))
-        await await_until(lambda: fetches(sandbox) > 3)
-        connect(monkeypatch, other_sandbox)
-        after = asyncio.create_task(aevent_of(deferred([second])))
-        await await_until(lambda: fetches(other_sandbox) > 3)
-        sandbox.finish_all()
-        other_sandbox.finish_all()
-        return await asyncio.gather(before, after)
-
-    events = asyncio.run(scenario())
-    assert [event["status"] for event in events] == ["finished", "finished"]
-    for event, its in zip(events, (sandbox, other_sandbox), strict=True):
-        assert event["jobs"][0]["outputs"][0].startswith(its.url)
-
-
-def test_a_wait_whose_connection_leads_to_another_host_says_so(sandbox: Sandbox, other_sandbox: Sandbox, monkeypatch):
-    """As after a restart of the triggerer: the former host is known from the fingerprint only."""
-    set_policy(monkeypatch, **FAST)
-    trigger = deferred(submitted(sandbox, 1))
-    connect(monkeypatch, other_sandbox)
-    event = asyncio.run(aevent_of(trigger))
-    assert event["status"] == "error"
-    assert f"submitted to {sandbox.url}, and the connection now leads to {other_sandbox.url}" in event["message"]
-    assert "Put the host back into connection 'modelslab_default'" in event["message"]
-    assert not fetches(other_sandbox)
-    assert isinstance(read_event(event).error("modelslab_default"), AirflowFailException)
-
-
-def test_a_host_that_the_connection_lost_for_a_moment_ends_no_wait(sandbox: Sandbox, other_sandbox, monkeypatch):
-    """As when a secrets backend is away, and the environment stands in."""
-    set_policy(monkeypatch, **{**FAST, "max_backoff": 0.5})
-    trigger = deferred(submitted(sandbox, 1))
-    right = os.environ["AIRFLOW_CONN_MODELSLAB_DEFAULT"]
-    connect(monkeypatch, other_sandbox)
-
-    async def scenario() -> dict:
-        waiting = asyncio.create_task(aevent_of(trigger))
-        await asyncio.sleep(0)
-        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", right)
-        await await_until(lambda: fetches(sandbox) > 0)
-        sandbox.finish_all()
-        return await waiting
-
-    assert asyncio.run(scenario())["status"] == "finished"
-
-
-@pytest.mark.parametrize("triggers", [1, 50])
-def test_a_changed_option_is_looked_up_once_and_serves_the_new_waits(
-    sandbox: Sandbox, opened_sessions, monkeypatch, triggers
-):
-    jobs = submitted(sandbox, 2 * triggers)
-    look_ups = look_ups_of_connections(monkeypatch)
-
-    async def scenario() -> None:
-        running = [asyncio.create_task(aevent_of(deferred([job]))) for job in jobs[:triggers]]
-        await await_until(lambda: fetches(sandbox) > triggers)
-        connect(monkeypatch, sandbox, request_timeout=7)
-        waiting = [deferred([job]) for job in jobs[triggers:]]
-        look_ups.clear()
-        running += [asyncio.create_task(aevent_of(trigger)) for trigger in waiting]
-        await await_until(lambda: any(request.path.endswith(jobs[-1]["id"]) for request in sandbox.requests))
-        sandbox.finish_all()
-        await asyncio.gather(*running)
-
-    asyncio.run(scenario())
-    assert len(look_ups) == 1
-    assert [session.timeout for session in opened_sessions] == [30.0, 7.0]
-
-
-def test_waits_of_former_options_go_on_with_those_of_now_after_one_look_up(
-    sandbox: Sandbox, opened_sessions, monkeypatch
-):
-    """As after a restart of the triggerer."""
-    jobs = submitted(sandbox, 40)
-    former = [deferred([job]) for job in jobs[:20]]
-    connect(monkeypatch, sandbox, request_timeout=7)
-    triggers = [*former, *(deferred([job]) for job in jobs[20:])]
-    look_ups = look_ups_of_connections(monkeypatch)
-    sandbox.finish_all()
-
-    async def scenario() -> list[dict]:
-        return await asyncio.gather(*map(aevent_of, triggers))
-
-    assert {event["status"] for event in asyncio.run(scenario())} == {"finished"}
-    assert len(look_ups) == 2  # one for each fingerprint
-    assert [session.timeout for session in opened_sessions] == [7.0]
-
-
-def look_ups_of_connections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the list to which each look-up of a connection is added."""
-    looked_up: list[str] = []
-    original = ModelsLabHook.get_connection
-
-    def record(conn_id: str):
-        looked_up.append(conn_id)
-        return original(conn_id)
-
-    async def arecord(conn_id: str):
-        looked_up.append(conn_id)
-        return original(conn_id)
-
-    monkeypatch.setattr(ModelsLabHook, "get_connection", staticmethod(record))
-    monkeypatch.setattr(ModelsLabHook, "aget_connection", staticmethod(arecord), raising=False)
-    return looked_up
-
-
-def test_a_wait_whose_key_was_rotated_finds_the_new_one(sandbox: Sandbox, monkeypatch):
-    """Before and after a restart of the triggerer."""
-    set_policy(monkeypatch, **FAST)
-    jobs = submitted(sandbox, 2)
-    triggers = [deferred([job]) for job in jobs]
-
-    async def scenario() -> list[dict]:
-        running = [asyncio.create_task(aevent_of(triggers[0]))]
-        await await_until(lambda: fetches(sandbox) > 3)
-        sandbox.rotate_key("the-rotated-key")
-        connect(monkeypatch, sandbox)
-        sandbox.finish_all()
-        return [await running[0], await aevent_of(triggers[1])]
-
-    assert [event["status"] for event in asyncio.run(scenario())] == ["finished", "finished"]
-
-
-def test_a_job_that_another_key_does_not_know_says_that_the_key_has_changed(raw_server: RawServer, monkeypatch):
-    set_policy(monkeypatch, **FAST, inconclusive_grace=0.05)
-    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
-    trigger = deferred([{"id": "1", "endpoint": "v6/video"}])
-    raw_server.answer(reply({"status": "failed", "id": "", "message": "Request not found", "output": ""}))
-    monkeypatch.setenv(
-        "AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection.replace("the-api-key", "the-key-of-another-account")
-    )
-    (job,) = asyncio.run(aevent_of(trigger))["jobs"]
-    assert job["status"] == "failed"
-    assert "The key of connection 'modelslab_default' has changed since the wait began" in job["message"]
-
-
-def test_no_key_can_be_told_from_a_fingerprint(sandbox: Sandbox, monkeypatch):
-    before = fingerprint_of(ModelsLabHook().options)
-    connect(monkeypatch, sandbox, request_timeout=7)
-    after = fingerprint_of(ModelsLabHook().options)
-    assert (before.host, before.key) == (after.host, after.key) == (sandbox.url, before.key)
-    assert before.options != after.options
-    assert sandbox.key not in str(before)
-    assert len(before.key) * 4 <= 24  # bits: many keys have the same

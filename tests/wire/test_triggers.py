@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -21,18 +21,11 @@ from airflow_provider_modelslab.exceptions import ModelsLabArgumentError
 from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
-from tests.support.pacing import FAST, set_policy
+from tests.support.pacing import FAST, set_policy, simulate
 from tests.support.raw_server import RawServer, reply
 from tests.support.transport_faults import job_id_of
-from tests.support.triggers import aevent_of, event_of, make_trigger
+from tests.support.triggers import aevent_of, event_of, fetches, make_trigger, submitted
 from tests.support.waiting import await_until
-
-VIDEO = "v6/video/text2video"
-PROMPT = {"prompt": "a lighthouse at dusk"}
-
-
-def submitted(sandbox: Sandbox, count: int) -> list[dict]:
-    return [{"id": str(sandbox.submit(VIDEO, PROMPT)["id"]), "endpoint": "v6/video"} for _ in range(count)]
 
 
 def test_it_survives_serialisation():
@@ -91,7 +84,7 @@ def test_it_waits_until_the_last_job_is_done(sandbox: Sandbox):
     async def scenario() -> dict:
         running = asyncio.create_task(aevent_of(make_trigger([first, second])))
         sandbox.finish(first["id"])
-        await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 10)
+        await await_until(lambda: fetches(sandbox) > 10)
         assert not running.done()
         sandbox.finish(second["id"])
         return await running
@@ -99,7 +92,8 @@ def test_it_waits_until_the_last_job_is_done(sandbox: Sandbox):
     assert asyncio.run(scenario())["status"] == "finished"
 
 
-def test_passing_faults_never_end_a_wait(sandbox: Sandbox):
+def test_passing_faults_never_end_a_wait(sandbox: Sandbox, monkeypatch):
+    set_policy(monkeypatch, inconclusive_grace=3600)
     jobs = submitted(sandbox, 20)
     sandbox.set_faults(
         dict.fromkeys(
@@ -109,7 +103,7 @@ def test_passing_faults_never_end_a_wait(sandbox: Sandbox):
 
     async def scenario() -> dict:
         running = asyncio.create_task(aevent_of(make_trigger(jobs)))
-        await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 200)
+        await await_until(lambda: fetches(sandbox) > 200)
         sandbox.finish_all()
         return await running
 
@@ -124,7 +118,7 @@ def test_an_outage_is_waited_out(sandbox: Sandbox):
 
     async def scenario() -> dict:
         running = asyncio.create_task(aevent_of(waiting))
-        await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 2)
+        await await_until(lambda: fetches(sandbox) > 2)
         await asyncio.to_thread(sandbox.stop)
         sandbox.finish(job["id"])
         await asyncio.to_thread(sandbox.start)
@@ -134,17 +128,17 @@ def test_an_outage_is_waited_out(sandbox: Sandbox):
 
 
 def test_the_deadline_ends_it_with_what_is_known(sandbox: Sandbox, log, monkeypatch):
-    set_policy(monkeypatch, first_progress_gap=0.05, max_progress_gap=0.05)
+    simulate(monkeypatch)
     first, second = submitted(sandbox, 2)
     sandbox.finish(first["id"])
-    event = event_of(make_trigger([first, second], seconds=1.0))
-    assert "1 of 2 jobs done" in log.text
+    event = event_of(make_trigger([first, second], seconds=60.0, poke_interval=10))
+    assert "Still waiting: 1 of 2 jobs done" in log.text
     assert event["status"] == "timeout"
     assert [job.get("status") for job in event["jobs"]] == ["success", None]
 
 
 def test_a_trigger_that_comes_back_after_its_deadline_polls_once_more(sandbox: Sandbox, monkeypatch):
-    set_policy(monkeypatch, late_grace=1.0)
+    simulate(monkeypatch)
     finished, unfinished = submitted(sandbox, 2)
     sandbox.finish(finished["id"])
     assert event_of(make_trigger([finished], seconds=-3600))["status"] == "finished"
@@ -153,32 +147,33 @@ def test_a_trigger_that_comes_back_after_its_deadline_polls_once_more(sandbox: S
 
 def test_a_stray_not_found_late_in_a_wait_is_not_believed(raw_server: RawServer, log, monkeypatch):
     """It comes when the wait has lasted longer than the grace; persistent ones end it."""
-    set_policy(monkeypatch, **FAST, inconclusive_grace=0.2)
+    simulate(monkeypatch)
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
     processing = reply({"status": "processing"})
     not_found = reply({"status": "failed", "id": "", "message": "Request not found", "output": ""})
     done = reply({"status": "success", "id": 1, "output": ["https://cdn/a"]})
     raw_server.answer(*[processing] * 6, not_found, processing, done)
     job = {"id": "1", "endpoint": "v6/video"}
-    assert event_of(make_trigger([job]))["jobs"][0]["status"] == "success"
+    assert event_of(make_trigger([job], poke_interval=10))["jobs"][0]["status"] == "success"
     assert "Job v6/video:1 may be in progress all the same: ModelsLab answered 'Request not found'" in log.text
     raw_server.answer(processing, not_found)
-    assert event_of(make_trigger([job]))["jobs"][0]["status"] == "failed"
+    assert event_of(make_trigger([job], poke_interval=10))["jobs"][0]["status"] == "failed"
 
 
 def test_polls_that_only_fail_show_in_the_log_and_at_the_end(raw_server: RawServer, log, monkeypatch):
-    set_policy(monkeypatch, **FAST, first_progress_gap=0.5)
+    simulate(monkeypatch)
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
     raw_server.answer(reply(b"<html>no such page</html>", 404))
-    event = event_of(make_trigger([{"id": "1", "endpoint": "v6/video"}], seconds=1.5))
+    event = event_of(make_trigger([{"id": "1", "endpoint": "v6/video"}], seconds=60, poke_interval=5))
     assert event["status"] == "timeout"
     assert "HTTP 404 with an HTML page" in event["jobs"][0]["message"]
     assert "failed polls in a row" in event["jobs"][0]["message"]
     assert log.text.count("Job v6/video:1 cannot be polled now: HTTP 404 with an HTML page (3 failed polls") == 1
-    assert "Still waiting: 0 of 1 job done; 1 cannot be polled now: HTTP 404" in log.text
+    assert re.search(r"Still waiting: 0 of 1 job done, waiting for \d+ s; 1 cannot be polled now: HTTP 404", log.text)
 
 
-def test_without_max_pending_it_waits_for_the_deadline(sandbox: Sandbox):
+def test_without_max_pending_it_waits_for_the_deadline(sandbox: Sandbox, monkeypatch):
+    simulate(monkeypatch)
     jobs = submitted(sandbox, 1)
     sandbox.finish_all()
     event = event_of(make_trigger(jobs, seconds=1.0, max_pending=None))
@@ -186,15 +181,16 @@ def test_without_max_pending_it_waits_for_the_deadline(sandbox: Sandbox):
 
 
 def test_it_ends_when_few_enough_jobs_are_pending(sandbox: Sandbox, monkeypatch):
-    set_policy(monkeypatch, linger=0.1)
+    simulate(monkeypatch)
     jobs = submitted(sandbox, 3)
     sandbox.finish(jobs[0]["id"])
     event = event_of(make_trigger(jobs, max_pending=2))
     assert (event["status"], [job.get("status") for job in event["jobs"]]) == ("partial", ["success", None, None])
 
 
-def test_a_job_is_polled_once_more_just_before_the_deadline(sandbox: Sandbox):
+def test_a_job_is_polled_once_more_just_before_the_deadline(sandbox: Sandbox, monkeypatch):
     """The pace of ten minutes would miss the job that is done long before the deadline."""
+    simulate(monkeypatch)
     (job,) = submitted(sandbox, 1)
     sandbox.finish(job["id"])
     assert event_of(make_trigger([job], seconds=2.1, poke_interval=600))["status"] == "finished"
@@ -258,7 +254,7 @@ def test_after_a_refusal_another_job_is_polled_at_once(raw_server: RawServer, mo
     """Its own first poll would come after the deadline of the wait."""
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
     raw_server.answer(REFUSALS[0])
-    now = time.time()
+    now = simulate(monkeypatch).wall()
     old = {"id": "1", "endpoint": "v6/video", "submitted": now - 3600}
     fresh = {"id": "2", "endpoint": "v6/video", "submitted": now, "eta": 100_000.0}
     event = event_of(make_trigger([old, fresh], seconds=300, poke_interval=None))
@@ -335,7 +331,7 @@ def test_a_defect_in_taking_a_reply_does_not_leave_the_wait_hanging(sandbox: San
 def test_cancellation_passes_through_and_leaves_nothing_behind(sandbox: Sandbox):
     async def scenario() -> None:
         running = asyncio.create_task(aevent_of(make_trigger(submitted(sandbox, 5))))
-        await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 5)
+        await await_until(lambda: fetches(sandbox) > 5)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -366,7 +362,7 @@ def test_its_log_tells_start_changes_and_progress_but_no_polls(sandbox: Sandbox,
     async def scenario() -> None:
         running = asyncio.create_task(aevent_of(make_trigger(jobs)))
         await await_until(lambda: "Still waiting: 0 of 2 jobs done" in log.text)
-        await await_until(lambda: sandbox.state()["requests"].get("fetch", 0) > 50)
+        await await_until(lambda: fetches(sandbox) > 50)
         sandbox.finish(jobs[0]["id"])
         await await_until(lambda: "succeeded" in log.text)
         sandbox.fail(jobs[1]["id"], "No GPU left")
@@ -377,10 +373,11 @@ def test_its_log_tells_start_changes_and_progress_but_no_polls(sandbox: Sandbox,
     assert lines[0].startswith("Waiting in the triggerer, until ")
     assert any(line.startswith(f"Job v6/video:{jobs[0]['id']} succeeded: 1 of 2 jobs done") for line in lines)
     assert f"Job v6/video:{jobs[1]['id']} failed (No GPU left): 2 of 2 jobs done" in lines
-    assert len(lines) < 15
+    assert len(lines) < 30
 
 
-def test_many_changes_at_once_are_one_line(sandbox: Sandbox, log):
+def test_many_changes_at_once_are_one_line(sandbox: Sandbox, log, monkeypatch):
+    simulate(monkeypatch)
     jobs = submitted(sandbox, 40)
     sandbox.finish_all()
     event_of(make_trigger(jobs))
