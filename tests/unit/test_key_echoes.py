@@ -101,9 +101,9 @@ def test_the_work_grows_with_the_text(text, key):
     def seconds(size: int) -> float:
         value, best = text(size), float("inf")
         for _ in range(5):
-            started = time.process_time()
+            started = time.thread_time()
             redact(value, key)
-            best = min(best, time.process_time() - started)
+            best = min(best, time.thread_time() - started)
         return best
 
     assert seconds(64_000) < 32 * max(seconds(8_000), 0.0005)

@@ -65,7 +65,7 @@ def test_s3_has_the_inputs_of_generations(bucket: Bucket, sandbox: Sandbox):
 
     bucket.client.put_object(Bucket="bucket", Key="fox.png", Body=PNG)
     (path, missing) = (ObjectStoragePath(f"s3://aws_default@bucket/{name}.png") for name in ("fox", "missing"))
-    assert requests.get(ModelsLabHook().upload(path), timeout=10).content == PNG
+    assert requests.get(ModelsLabHook().upload(path), timeout=120).content == PNG
     operator = ModelsLabGenerateOperator(
         task_id="draw", endpoint="v6/images/img2img", payload={"prompt": "x", "init_image": missing}
     )
@@ -99,7 +99,7 @@ def test_s3_and_a_worker_killed(bucket: Bucket, raw_server: RawServer):
     code = f"import os; os.environ['AIRFLOW_CONN_AWS_DEFAULT'] = {bucket.connection!r}\n"
     process = run_python(code + saving(f"{raw_server.url}/a.png", "s3://aws_default@bucket/"))
     try:
-        wait_until(lambda: bool(bucket.uploads()), 120)
+        wait_until(lambda: bool(bucket.uploads()))
     finally:
         process.kill()
         process.wait()
@@ -118,7 +118,7 @@ def test_the_page_sends_browsers_to_a_url_that_the_store_has_signed(bucket):
     file = open_stored("s3://aws_default@bucket/generated/fox.png", ["s3://aws_default@bucket/generated"])
     url = file.signed_url(download=False)
     assert url is not None
-    assert requests.get(url, timeout=10).content == PNG == b"".join(file.read(range(file.size)))
+    assert requests.get(url, timeout=120).content == PNG == b"".join(file.read(range(file.size)))
     assert "test-secret" not in url
 
 

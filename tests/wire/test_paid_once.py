@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +33,8 @@ from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.conftest import unhurried
-from tests.support.pacing import FAST, SimulatedClock, set_policy, simulated
+from tests.support.pacing import FAST, SimulatedClock, set_policy, simulate, simulated
+from tests.support.raw_server import RawServer, path_of, reply
 from tests.support.s3 import Bucket, serve_bucket
 from tests.support.storing import run_python
 from tests.support.tasks import RecordingTaskInstance, StateStore, deferral_of, event_after, run
@@ -65,7 +65,7 @@ class Task:
         self.context: Any = None
 
     def __call__(self, **arguments: Any) -> ModelsLabGenerateOperator:
-        given = {"deferrable": True, "timeout": 60, "poke_interval": 0.2, **self.arguments, **arguments}
+        given = {"deferrable": True, "timeout": 3600, "poke_interval": 0.2, **self.arguments, **arguments}
         if "payloads" not in given:
             given.setdefault("payload", {"prompt": PROMPT})
         return ModelsLabGenerateOperator(task_id="generate", endpoint=PATH, **given)
@@ -81,9 +81,11 @@ class Task:
             self.context["task_state_store"] = self.state
         return self.context
 
-    def run(self, *, cleared: bool = False, **arguments: Any) -> Any:
-        """Let the next try come to its end."""
-        return run(self(**arguments), self.begin(cleared))
+    def run(
+        self, *, cleared: bool = False, meanwhile: Callable[[int], None] = lambda deferrals: None, **arguments: Any
+    ) -> Any:
+        """Let the next try come to its end; meanwhile, something may happen each time it is deferred."""
+        return run(self(**arguments), self.begin(cleared), meanwhile)
 
     def defer(self, *, cleared: bool = False, **arguments: Any) -> None:
         """Let the next try be deferred, and leave it there: whatever dies then."""
@@ -177,9 +179,10 @@ def test_a_clear_generates_again_only_what_failed(task: Task, quick: Sandbox, on
     assert sorted(prompts(quick)) == ["fox", "hare", "hare", "owl"]
 
 
-def test_a_timed_out_task_that_is_cleared_re_attaches(task: Task, sandbox: Sandbox, request):
+def test_a_timed_out_task_that_is_cleared_re_attaches(task: Task, sandbox: Sandbox, request, monkeypatch):
     if "connection" in request.node.name:
         pytest.skip("the connection of this sandbox names no ledger")
+    simulate(monkeypatch)
     with pytest.raises(ModelsLabTimeout, match="Clear the task"):
         task.run(timeout=1)
     sandbox.finish_all()
@@ -226,12 +229,6 @@ task.execute({{"ti": RecordingTaskInstance()}})
 """
 
 
-def in_haste(connection: str) -> str:
-    """Return a connection whose requests take a second at the most: so long another try may be submitting."""
-    fields = json.loads(connection)
-    return json.dumps({**fields, "extra": {**fields.get("extra", {}), "request_timeout": 1}})
-
-
 def test_a_worker_killed_within_a_submission_pays_no_second_time(local: Task, monkeypatch, tmp_path):
     with Sandbox(duration=float("inf"), slow_seconds=600) as slow:
         slow.script("submit", ["slow"])
@@ -239,13 +236,14 @@ def test_a_worker_killed_within_a_submission_pays_no_second_time(local: Task, mo
         code = KILLED_WORKER.format(connection=slow.connection, prompt=PROMPT, ledger=ledger)
         worker = run_python(code)
         try:
-            wait_until(lambda: bool(slow.jobs), 120)
+            wait_until(lambda: bool(slow.jobs))
         finally:
             worker.kill()
             worker.wait()
         (record,) = receipts_in(ledger).values()
         assert (record["state"], record["job"]) == ("intended", None)
-        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", in_haste(slow.connection))
+        monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", slow.connection)
+        simulate(monkeypatch)  # for as long as a request may take, another try may be submitting
         local.begin()
         with pytest.raises(ModelsLabAmbiguousSubmission, match=r"may have been billed, .* nothing came of it so far"):
             local.run()
@@ -268,14 +266,30 @@ def replace_by_a_file(folder: Path) -> None:
     folder.touch()
 
 
-def when_submitted(sandbox: Sandbox, action: Callable[[], object]) -> threading.Thread:
-    def act() -> None:
-        wait_until(lambda: bool(sandbox.jobs))
-        action()
+class Accepting:
+    """
+    Answers as ModelsLab does: a job of the id 7 for each submission, and that it is in progress.
 
-    thread = threading.Thread(target=act)
-    thread.start()
-    return thread
+    :ivar before_reply: called once a submission has been accepted, before its reply leaves.
+    """
+
+    def __init__(self) -> None:
+        self.submissions = 0
+        self.before_reply: Callable[[], object] = lambda: None
+
+    def answer_to(self, request: bytes) -> bytes:
+        if path_of(request) == f"/api/{PATH}":
+            self.submissions += 1
+            self.before_reply()
+        return reply({"status": "processing", "id": 7, "eta": 60})
+
+
+@pytest.fixture
+def accepting(raw_server: RawServer, monkeypatch: pytest.MonkeyPatch) -> Accepting:
+    accepting = Accepting()
+    raw_server.answer_to = accepting.answer_to
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    return accepting
 
 
 def test_a_ledger_that_fails_before_the_submission_costs_nothing_and_is_retried(quick: Sandbox, tmp_path, local: Task):
@@ -288,37 +302,35 @@ def test_a_ledger_that_fails_before_the_submission_costs_nothing_and_is_retried(
     assert len(local.run()) == 1
 
 
-def test_a_ledger_that_fails_after_the_submission_loses_no_job(sandbox: Sandbox, tmp_path, local: Task, log):
-    sandbox.script("submit", ["slow"])
-    broken = when_submitted(sandbox, partial(replace_by_a_file, tmp_path / "ledger"))
+def test_a_ledger_that_fails_after_the_submission_loses_no_job(accepting: Accepting, tmp_path, local: Task, log):
+    accepting.before_reply = partial(replace_by_a_file, tmp_path / "ledger")
     context = local.begin()
     deferral_of(local(), context)
-    broken.join()
-    (job_id,) = sandbox.jobs
-    assert context["ti"].xcoms["jobs"][0]["id"] == str(job_id)
-    assert any(f"Job v6/images:{job_id} cannot be remembered" in message for message in log.messages)
+    assert context["ti"].xcoms["jobs"][0]["id"] == "7"
+    assert any("Job v6/images:7 cannot be remembered" in message for message in log.messages)
 
 
-def test_what_could_not_be_written_before_a_deferral_is_written_after_it(sandbox: Sandbox, tmp_path, local: Task):
+def test_what_could_not_be_written_before_a_deferral_is_written_after_it(
+    accepting: Accepting, tmp_path, local: Task, monkeypatch
+):
+    simulate(monkeypatch)
     ledger, away = tmp_path / "ledger", tmp_path / "away"
 
     def take_away() -> None:
         ledger.rename(away)
         ledger.touch()
 
-    sandbox.script("submit", ["slow"])
-    broken = when_submitted(sandbox, take_away)
+    accepting.before_reply = take_away
     context = local.begin()
     deferred = deferral_of(local(timeout=3), context)
-    broken.join()
     ledger.unlink()
     away.rename(ledger)
     with pytest.raises(ModelsLabTimeout, match="Clear the task"):
         local(timeout=3).execute_complete(context, event_after(deferred))
     (record,) = receipts_in(ledger).values()
-    assert record["job"]["id"] == context["ti"].xcoms["jobs"][0]["id"]
+    assert record["job"]["id"] == context["ti"].xcoms["jobs"][0]["id"] == "7"
     local.defer(cleared=True)
-    assert len(prompts(sandbox)) == 1
+    assert accepting.submissions == 1
 
 
 def test_a_receipt_that_is_being_written_is_waited_for(sandbox: Sandbox, tmp_path, local: Task, monkeypatch):
@@ -340,10 +352,8 @@ def test_a_receipt_that_is_being_written_is_waited_for(sandbox: Sandbox, tmp_pat
 
 def test_outputs_that_could_not_be_stored_are_stored_by_the_next_try(quick: Sandbox, tmp_path, local: Task):
     outputs = tmp_path / "outputs"
-    broken = when_submitted(quick, partial(replace_by_a_file, outputs))
     with pytest.raises(ModelsLabSaveError, match=r"^Clear the task soon, or let it be retried"):
-        local.run(output_path=outputs)
-    broken.join()
+        local.run(output_path=outputs, meanwhile=lambda deferrals: replace_by_a_file(outputs))
     local.run(cleared=True, output_path=tmp_path / "elsewhere")
     (file,) = local.context["ti"].xcoms["files"]
     assert Path(file).parent == tmp_path / "elsewhere"

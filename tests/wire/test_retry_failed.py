@@ -17,7 +17,7 @@ from airflow_provider_modelslab.exceptions import (
 )
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 from airflow_provider_modelslab.sandbox import Sandbox
-from tests.support.pacing import FAST, set_policy
+from tests.support.pacing import FAST, set_policy, simulate
 from tests.support.raw_server import RawServer, path_of, reply
 from tests.support.tasks import RecordingTaskInstance, StateStore, run
 
@@ -41,7 +41,7 @@ def quick_sandbox(monkeypatch: pytest.MonkeyPatch):
 
 def generate(context: Any = None, **kwargs: Any) -> Any:
     task = ModelsLabGenerateOperator(
-        **{"task_id": "task", "endpoint": PATH, "timeout": 60, "retry_failed": 1, **kwargs}
+        **{"task_id": "task", "endpoint": PATH, "timeout": 3600, "retry_failed": 1, **kwargs}
     )
     return run(task, context or {"ti": RecordingTaskInstance(), "task_state_store": StateStore()})
 
@@ -205,10 +205,11 @@ def test_a_balance_that_is_too_low_for_the_second_time_of_an_item_is_so_for_the_
 def test_a_limit_that_others_reach_while_the_second_submission_waits_leaves_the_failure(
     raw_server: RawServer, monkeypatch, tmp_path: Path
 ):
+    simulate(monkeypatch)
     connection = json.loads(raw_server.connection) | {"extra": {"max_jobs_per_day": 3}}
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", json.dumps(connection))
     done = reply({"status": "success", "id": 2, "output": ["https://cdn.example/a.png"]})
-    away = reply({"status": "error", "message": "Too Many Attempts.", "retry_after": 0.05}, 429)
+    away = reply({"status": "error", "message": "Too Many Attempts.", "retry_after": 20}, 429)
     submissions = [reply({"status": "processing", "id": 1, "eta": 0.1}), done, away, done]
     failed = reply({"status": "failed", "message": "Failed, Try Again", "id": 1})
     raw_server.answer_to = lambda request: failed if "/fetch" in path_of(request) else submissions.pop(0)

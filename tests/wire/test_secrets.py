@@ -23,7 +23,7 @@ from airflow_provider_modelslab.jobs import Job
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from tests.support.dag_runs import AIRFLOW_3_0, TEST_DAGS, Run, load_dags
 from tests.support.echoes import KEYS, EchoServer, traces, traces_in_database, traces_in_files
-from tests.support.pacing import FAST, set_policy
+from tests.support.pacing import FAST, set_policy, simulate
 from tests.support.raw_server import RawServer, reply
 from tests.support.tasks import RecordingTaskInstance
 from tests.support.triggers import event_of, make_trigger
@@ -353,9 +353,10 @@ def test_a_hostile_job_is_refused_before_anything_is_sent(raw_server: RawServer,
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_no_redirect_takes_the_key_elsewhere(raw_server: RawServer, stranger, connect, status):
+def test_no_redirect_takes_the_key_elsewhere(raw_server: RawServer, stranger, connect, status, monkeypatch):
     """Neither hook, nor poke, nor trigger; the second server is named as itself and as a host of the internet."""
     connect(raw_server.connection)
+    simulate(monkeypatch)
     for location in (f"{stranger.url}/api/v6/video/fetch/1", "http://evil.example/", "https://evil.example/", "//evil"):
         raw_server.answer(reply({}, status, {"Location": location, "Refresh": f"0; url={location}"}))
         for call in hooks_calls().values():

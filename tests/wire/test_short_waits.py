@@ -254,7 +254,7 @@ def test_an_error_is_told_no_sooner(monkeypatch):
     trigger: Any = make_trigger([{"id": "1", "endpoint": "v6/video"}], deferred=deferred)
     trigger.task_instance = RecordingTaskInstance()
     assert event_of(trigger)["status"] == "error"
-    assert time.time() - deferred >= 0.5
+    assert time.time() - deferred >= 0.49  # the two clocks do not go quite alike
 
 
 def test_where_there_is_no_scheduler_no_event_waits_for_it(monkeypatch, done):

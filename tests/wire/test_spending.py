@@ -13,9 +13,17 @@ from airflow_provider_modelslab.exceptions import ModelsLabArgumentError, Models
 from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.conftest import unhurried
+from tests.support.pacing import simulate
 from tests.support.tasks import RecordingTaskInstance, deferral_of, run
 
 PATH = "v6/images/text2img"
+NOON = 1_795_867_200.0  # 2026-11-28T12:00:00Z
+
+
+@pytest.fixture(autouse=True)
+def today(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No day ends amid a test."""
+    simulate(monkeypatch).time = NOON
 
 
 @pytest.fixture

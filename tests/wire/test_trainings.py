@@ -25,7 +25,7 @@ from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sensors import ModelsLabJobSensor
 from airflow_provider_modelslab.triggers import ModelsLabJobTrigger
-from tests.support.pacing import FAST, set_policy
+from tests.support.pacing import FAST, set_policy, simulate
 from tests.support.raw_server import RawServer, reply
 from tests.support.tasks import RecordingTaskInstance, StateStore, deferral_of, event_after, run
 from tests.support.triggers import event_of, make_trigger
@@ -309,11 +309,11 @@ def test_the_outputs_of_a_run_are_stored(sandbox: Sandbox, context, tmp_path):
     assert (tmp_path / f"v1.workflows.w-1.{work.id}-0.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_a_training_that_outlasts_its_task_goes_on_and_the_log_says_how_to_stop_it(
-    sandbox: Sandbox, context, log, deferrable
+    sandbox: Sandbox, context, log, deferrable, monkeypatch
 ):
+    simulate(monkeypatch)
     tasks = [
         ModelsLabGenerateOperator(
             task_id="t", endpoint="v6/trainer/train", payload={}, timeout=0.5, deferrable=deferrable

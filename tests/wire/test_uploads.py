@@ -31,7 +31,7 @@ def picture(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("named", [str, Path, lambda path: ObjectStoragePath(f"file://{path}"), Path.read_bytes])
 def test_a_file_is_uploaded_and_can_be_read_at_its_url(sandbox: Sandbox, picture: Path, named):
-    served = requests.get(ModelsLabHook().upload(named(picture)), timeout=10)
+    served = requests.get(ModelsLabHook().upload(named(picture)), timeout=120)
     assert (served.content, served.headers["Content-Type"]) == (PNG, "image/png")
 
 
@@ -57,7 +57,7 @@ def test_a_file_that_cannot_be_uploaded_is_refused_before_a_request(sandbox: San
 
 def test_a_file_of_exactly_5_mb_is_uploaded(sandbox: Sandbox):
     content = PNG + bytes(5 * MIB - len(PNG))
-    assert requests.get(ModelsLabHook().upload(content), timeout=10).content == content
+    assert requests.get(ModelsLabHook().upload(content), timeout=120).content == content
 
 
 def test_an_upload_that_is_refused_says_why(sandbox: Sandbox, monkeypatch):
@@ -118,7 +118,7 @@ def test_a_file_in_a_payload_is_uploaded_before_the_submission(sandbox: Sandbox,
     payload = {"prompt": "a fox", "init_image": stored(picture), "more": {"images": [stored(picture)]}}
     run(operator(payload=payload), context, lambda deferrals: sandbox.finish_all())
     (meta,) = payloads_of(sandbox)
-    assert requests.get(meta["init_image"], timeout=10).content == PNG
+    assert requests.get(meta["init_image"], timeout=120).content == PNG
     assert meta == {"prompt": "a fox", "init_image": meta["init_image"], "more": {"images": [meta["init_image"]]}}
     kinds = [request.path for request in sandbox.requests if request.method == "POST"]
     assert kinds[:2] == ["/api/v6/base64_to_url", f"/api/{IMG2IMG}"]
