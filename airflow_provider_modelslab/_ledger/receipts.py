@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from airflow_provider_modelslab._ledger.identity import TaskTry
 from airflow_provider_modelslab._protocol.formatting import one_line
+from airflow_provider_modelslab._protocol.numbers import is_number
 from airflow_provider_modelslab._protocol.sanitizing import sanitize
 from airflow_provider_modelslab._protocol.shortening import MAX_DATA, shorten, shorten_output
 from airflow_provider_modelslab.jobs import Job, Output
@@ -277,5 +278,4 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) < _LARGEST else None
+    return float(value) if is_number(value) and abs(value) < _LARGEST else None

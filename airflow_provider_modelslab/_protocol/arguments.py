@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from airflow_provider_modelslab._protocol.kinds import endpoint_of_address, kind_of, kind_started_by, read_by_others
+from airflow_provider_modelslab._protocol.numbers import is_number
 from airflow_provider_modelslab._protocol.replies import job_of_reply
 from airflow_provider_modelslab._protocol.sanitizing import sanitize
 from airflow_provider_modelslab._protocol.templates import parse_literal, refuse_task
@@ -144,7 +145,7 @@ def parse_seconds(value: Any, argument: str, *, or_zero: bool = False) -> float:
     :raises ValueError: it is no such time, or longer than Airflow can count.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if not _is_number(seconds) or not 0 <= seconds <= _MAX_SECONDS or not (seconds or or_zero):
+    if not is_number(seconds) or not 0 <= seconds <= _MAX_SECONDS or not (seconds or or_zero):
         raise ValueError(
             f"{argument} must be a number of seconds {'of at least' if or_zero else 'above'} 0 and up to a century, or "
             f"such a timedelta, not {value!r:.200}"
@@ -175,7 +176,7 @@ def parse_max_in_flight(value: Any) -> int | None:
 
 def parse_amount(value: Any, argument: str) -> float:
     """Return an amount of money, or raise a ``ValueError`` that names the argument."""
-    if not _is_number(value) or not 0 <= value < math.inf:
+    if not is_number(value) or not 0 <= value < math.inf:
         raise ValueError(f"{argument} must be a number of at least 0, not {value!r:.200}")
     return float(value)
 
@@ -211,10 +212,6 @@ def parse_output_path(value: Any, argument: str = "output_path") -> str:
     if parts.scheme == "file" and parts.netloc:
         raise ValueError(f"{argument} {path!r:.200} must have three slashes: 'file:///{parts.netloc}{parts.path}'")
     return path
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def parse_job(item: Any, argument: str, endpoint: str | None, base_url: str | None, key: str) -> Job:
@@ -294,4 +291,4 @@ def _list(value: Any) -> list[Any]:
 
 def _moment(value: Any) -> float | None:
     """Return seconds since the epoch, or ``None`` for what is no such number."""
-    return float(value) if _is_number(value) and 0 < value < _YEAR_5000 else None
+    return float(value) if is_number(value) and 0 < value < _YEAR_5000 else None

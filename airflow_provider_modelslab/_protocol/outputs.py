@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from airflow_provider_modelslab._protocol.numbers import is_number
 from airflow_provider_modelslab.jobs import Output
 
 _ADDRESS_FIELDS = ("links", "output_url", "link", "proxy_links")
@@ -135,11 +136,7 @@ def _is_piece(value: Any) -> bool:
         return "word" in value or _is_result(value) or next(_files_in(value), None) is None  # else a file with times
     if not isinstance(value, Sequence) or isinstance(value, str):
         return False
-    return any(map(_is_time, value)) and any(isinstance(item, str) and not _is_file(item) for item in value)
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return any(map(is_number, value)) and any(isinstance(item, str) and not _is_file(item) for item in value)
 
 
 def _says_something(value: Mapping[str, Any]) -> bool:

@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_provider_modelslab._protocol.numbers import is_number
+
 Prices = Mapping[str, float]
 """What one job costs, by endpoint or the beginning of one: ``{"v6/images": 0.005, "v6/video/text2video": 0.2}``."""
 
@@ -59,7 +61,6 @@ def _segments(endpoint: Any, argument: str) -> str:
 
 
 def _price(price: Any, endpoint: Any, argument: str) -> float:
-    is_number = isinstance(price, (int, float)) and not isinstance(price, bool)
-    if not is_number or not 0 <= price < math.inf:
+    if not is_number(price) or not 0 <= price < math.inf:
         raise ValueError(f"{argument}[{endpoint!r:.200}] must be a number, not negative")
     return float(price)
