@@ -78,8 +78,8 @@ class Pace:
         :return: seconds by which this pause is longer than one that was asked for before.
         """
         if started >= self.quiet_until:
-            self._refused = self.rate(started)
+            self._refused, self._slowness = self.rate(started), 0.0
+        self._slowness = max(self._slowness, min(max(pause, 1.0) / LONG_PAUSE, 1.0))
         before = max(self.quiet_until, now)
         self.quiet_until = max(self.quiet_until, now + pause)
-        self._slowness = min(max(self.quiet_until - now, 1.0) / LONG_PAUSE, 1.0)
         return self.quiet_until - before

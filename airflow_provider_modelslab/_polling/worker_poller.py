@@ -59,20 +59,21 @@ class WorkerPoller:
         :param job: what it is about.
         :param end: when the turn would come too late, on the monotonic clock: a task that sleeps on is killed.
         :return: the reply; a rate limit, and nothing sent, where the turn comes later than that, or than
-            :data:`LONGEST_TURN`.
+            :data:`LONGEST_TURN`, or where another request is refused before it.
         """
         clock = self.pacing.clock
         with self._lock:
             now = clock.monotonic()
             delay = max(0.0, self._pace.delay(now))
             if delay > LONGEST_TURN or (delay and now + delay > end):
-                message = "not asked: ModelsLab has refused too many requests"
-                return Reply(Verdict.RATE_LIMITED, replace(job, message=message), retry_after=delay)
+                return _not_sent(job, delay)
             if self._pace.slowed:
                 self._pace.start(now)
         if delay:
             clock.sleep(delay)
         started = clock.monotonic()
+        if started < self._pace.quiet_until:
+            return _not_sent(job, self._pace.quiet_until - started)
         reply = request()
         # A full queue is no matter of the pace.
         if reply.verdict is Verdict.RATE_LIMITED and reply.queue_slots is None:
@@ -84,7 +85,7 @@ class WorkerPoller:
         """
         Poll many jobs once, several at a time, and return their replies in the order of the jobs.
 
-        After a rate limit the rest of the jobs is not polled: the reply to each of them is that rate limit.
+        After a rate limit, only those are polled whose turn comes soon; see :meth:`send`.
 
         :param jobs: the jobs.
         :param end: as of :meth:`send`.
@@ -136,9 +137,8 @@ class WorkerPoller:
             due = [wait for wait, moment in moments.items() if moment <= now or now >= end]
             self.poll(waits, due, end)
             now = clock.monotonic()
-            for wait in due:
-                del moments[wait]
-            moments |= {wait: now + wait.delay(end) for wait in due if not wait.job.finished}
+            moments |= {wait: now + wait.delay(end) for wait in due}
+            moments = {wait: moment for wait, moment in moments.items() if not wait.job.finished}
 
     def wait_briefly(self, waits: JobWaits, end: float, max_pending: int | None = 0) -> None:
         """
@@ -165,6 +165,11 @@ class WorkerPoller:
             if wait.duration is not None:
                 metrics.job_timed(wait.job.endpoint, wait.duration, wait.noticed_after)
         count_ends([wait for wait in waits if wait.is_news])
+
+
+def _not_sent(job: Job, pause: float) -> Reply:
+    message = "not asked: ModelsLab has refused too many requests"
+    return Reply(Verdict.RATE_LIMITED, replace(job, message=message), retry_after=pause)
 
 
 def count_poll(reply: Reply) -> None:

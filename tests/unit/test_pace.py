@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
+from threading import Event
 
 import pytest
 from hypothesis import example, given
@@ -71,6 +73,16 @@ def test_requests_that_were_under_way_together_slow_it_down_once():
     assert pace.rate(131.0) == 5.0
     assert pace.delay(101.0) == 30.0
     assert paused == [30.0, 0.0, 0.0, 1.0]
+
+
+def test_a_late_refusal_with_a_short_pause_does_not_hasten_the_climb():
+    pace, alone = Pace(10.0), Pace(10.0)
+    for each in (pace, alone):
+        each.refuse(started=99.9, now=100.0, pause=30.0)
+    pace.refuse(started=99.8, now=129.0, pause=1.0)
+    assert [pace.rate(130.0 + seconds) for seconds in range(600)] == [
+        alone.rate(130.0 + seconds) for seconds in range(600)
+    ]
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e4), st.floats(0, 3600), st.floats(0, 30)), max_size=50), st.floats(0.01, 1e4))
@@ -216,6 +228,32 @@ def test_after_a_rate_limit_a_worker_sends_nothing_until_the_pause_is_over_and_t
         assert poller.send(request, RUNNING).verdict is Verdict.PROCESSING
     assert sent[1] - sent[0] == 30.0
     assert sent[5] - sent[1] == pytest.approx(4 / 1.0, rel=0.2)
+
+
+def test_a_request_that_waits_for_its_turn_is_not_sent_once_another_one_is_refused():
+    asleep, refused, clock = Event(), Event(), SimulatedClock()
+
+    def sleep(seconds: float) -> None:
+        asleep.set()
+        assert refused.wait(60)
+        clock.move(seconds)
+
+    def be_refused() -> Reply:
+        assert asleep.wait(60)
+        return Reply(Verdict.RATE_LIMITED, RUNNING, retry_after=30.0, http_status=429)
+
+    clock.sleep = sleep  # type: ignore[method-assign]
+    poller = worker(clock)
+    poller.send(replying(Reply(Verdict.RATE_LIMITED, RUNNING, retry_after=1.0, http_status=429)), RUNNING)
+    clock.move(1.0)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(poller.send, be_refused, RUNNING)
+        second = pool.submit(poller.send, replying(Reply(Verdict.PROCESSING, RUNNING)), RUNNING)
+        assert first.result().verdict is Verdict.RATE_LIMITED
+        refused.set()
+        waited = second.result()
+    assert (waited.verdict, waited.http_status) == (Verdict.RATE_LIMITED, None)
+    assert 20 < (waited.retry_after or 0.0) < 30
 
 
 def test_a_full_queue_does_not_slow_a_worker_down():
