@@ -162,7 +162,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
         clock = ModelsLabHook.pacing.clock
         began, wall = clock.monotonic(), clock.wall()
         with self._failures_skipped():
-            hook, waits = self._start(context)
+            self._running = hook, waits = self._start(context)
             if not waits.jobs():
                 self.log.info("No jobs to wait for: jobs is empty")
                 return self._finish(context, hook, [])
@@ -194,7 +194,7 @@ class ModelsLabJobSensor(BaseSensorOperator):
             poke_interval=self.poke_interval if self.paced_by_user else None,
             state={"arguments": {name: getattr(self, name) for name in _REMEMBERED}, "fingerprint": fingerprint},
         )
-        defer(self, trigger, deadline)
+        defer(self, trigger, deadline - clock.wall())
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> list[Output]:
         """Take the trigger's event: return the output URLs, or fail with what ended the wait."""
@@ -309,7 +309,6 @@ class ModelsLabJobSensor(BaseSensorOperator):
 
     def _wait_here(self, context: Context, hook: ModelsLabHook, waits: JobWaits) -> Any:
         """Wait in this worker process, or in a chain of them, as ``BaseSensorOperator`` does."""
-        self._running = hook, waits
         push_jobs(context, waits.jobs())  # The page "Outputs" shows what is awaited.
         if not context.get("task_reschedule_count"):
             self.log.info("Waiting for jobs: %s", waits.summary())

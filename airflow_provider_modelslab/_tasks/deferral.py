@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -69,16 +68,13 @@ def deadline_of(context: Context, operator: BaseOperator, timeout: float, starte
     return started + min(timeout, max(0.0, limit - started_before - min(TIME_TO_RESUME, limit / 4)))
 
 
-def defer(operator: BaseOperator, trigger: BaseTrigger, deadline: float) -> NoReturn:
+def defer(operator: BaseOperator, trigger: BaseTrigger, left: float) -> NoReturn:
     """
     Hand the wait to the triggerer; ``execute_complete`` takes its event.
 
     :param operator: the task.
     :param trigger: what waits.
-    :param deadline: when the trigger ends by itself, in seconds since the epoch.
+    :param left: seconds after which the trigger ends by itself.
     """
-    operator.defer(
-        trigger=trigger,
-        method_name="execute_complete",
-        timeout=timedelta(seconds=max(0.0, deadline - time.time())) + TRIGGER_GRACE,
-    )
+    timeout = timedelta(seconds=max(0.0, left)) + TRIGGER_GRACE
+    operator.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
