@@ -131,6 +131,7 @@ class ModelsLabHook(BaseHook):
             worker; that of the operator does not. 0 raises ``ModelsLabRateLimited`` at once.
         :param name: what the log calls it, beside its id.
         :return: the job: usually queued (``"processing"``, with an ``eta``), sometimes done at once.
+        :raises ModelsLabArgumentError: an argument is wrong, or the connection; nothing was sent.
         :raises ModelsLabAmbiguousSubmission: it may have been accepted and billed, but no usable reply came.
         :raises ModelsLabRateLimited: the queue was still full after ``queue_timeout``; nothing was accepted.
         :raises ModelsLabTransientError: ModelsLab could not be reached; nothing was sent.
@@ -161,6 +162,8 @@ class ModelsLabHook(BaseHook):
         """Submit a generation job from an event loop; see :meth:`submit`."""
         with argument_errors():
             submission = Submission.parse(path, payload)
+        for secret in secrets_in(submission.payload):
+            await _amask_secret(secret)
 
         async def send() -> Reply:  # see submit
             async with await self.open_async_client() as client:
@@ -183,6 +186,7 @@ class ModelsLabHook(BaseHook):
             :class:`~airflow_provider_modelslab.endpoints.FetchEndpoint`, or its string such as ``"v6/video"``.
         :return: the job, whether it is in progress, done or failed. An id that ModelsLab does not know is a
             failed job; right after a submission that may be too early an answer, which :meth:`wait` allows for.
+        :raises ModelsLabArgumentError: ``job_id`` or ``endpoint`` is wrong, or the connection.
         :raises ModelsLabAuthError: the key is refused; likewise ``ModelsLabCreditsError``,
             ``ModelsLabPlanError`` and ``ModelsLabRequestError``.
         :raises ModelsLabTransientError: ModelsLab could not be asked, even by the connection's ``retries``.
@@ -265,6 +269,9 @@ class ModelsLabHook(BaseHook):
         :param poke_interval: a fixed number of seconds, or a timedelta, between two polls; by default they are chosen
             to be few and to find the job soon after it is done.
         :return: the successful job.
+        :raises ModelsLabArgumentError: an argument is wrong, or the connection.
+        :raises ModelsLabAuthError: the key is refused, by two polls; likewise ``ModelsLabCreditsError`` and
+            ``ModelsLabPlanError``.
         :raises ModelsLabJobFailed: the generation failed.
         :raises ModelsLabTimeout: it was not done in time. The job lives on and can be waited for again.
         """
@@ -319,6 +326,7 @@ class ModelsLabHook(BaseHook):
                 self._options = read_connection(connection)
         except AirflowNotFoundException:
             self._options = self._options_from_environment()
+            await _amask_secret(self._options.key)
         return self._options
 
     @cached_property
@@ -511,6 +519,11 @@ class ModelsLabHook(BaseHook):
             # No slot in time: the last reply counts.
             "retry_error_callback": _last_reply,
         }
+
+
+async def _amask_secret(secret: str) -> None:
+    """Mask a secret from an event loop, in a thread: it may talk to Airflow's supervisor."""
+    await sync_to_async(mask_secret)(secret)
 
 
 _NOT_DONE = frozenset({Verdict.FAILED, Verdict.NOT_FOUND, Verdict.EMPTY_ERROR, Verdict.NO_OUTPUT, Verdict.PROCESSING})

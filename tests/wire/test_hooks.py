@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 from airflow.providers.common.compat.sdk import redact
 
+from airflow_provider_modelslab._polling.waits import JobWaits
 from airflow_provider_modelslab._polling.worker_poller import POLLS_AT_A_TIME
 from airflow_provider_modelslab._protocol.replies import Verdict
 from airflow_provider_modelslab.exceptions import (
@@ -543,6 +544,12 @@ def test_the_environment_variable_serves_where_there_is_no_connection(monkeypatc
     assert asyncio.run(ModelsLabHook().aoptions()).base_url is None
 
 
+def test_the_key_of_the_environment_is_masked_on_an_event_loop_too(monkeypatch):
+    monkeypatch.setenv("MODELSLAB_API_KEY", "another-key-from-outside")
+    asyncio.run(ModelsLabHook().aoptions())
+    assert redact("the key is another-key-from-outside") == "the key is ***"
+
+
 def test_the_connection_comes_before_the_environment_variable(sandbox: Sandbox, monkeypatch):
     monkeypatch.setenv("MODELSLAB_API_KEY", "key-from-outside")
     assert ModelsLabHook().options.key == sandbox.key
@@ -623,3 +630,17 @@ def test_a_second_refusal_of_the_account_ends_a_wait_at_once(server: RawServer):
     with pytest.raises(ModelsLabAuthError):
         ModelsLabHook().wait(1, "v6/video")
     assert len(server.requests) == 2
+
+
+def test_a_job_that_was_polled_early_to_confirm_a_refusal_and_is_done_is_not_polled_again(
+    server: RawServer, monkeypatch
+):
+    clock = SimulatedClock()
+    pacing = simulated(clock)
+    monkeypatch.setattr(ModelsLabHook, "pacing", pacing)
+    server.answer(REFUSED, reply({"status": "success", "output": ["https://cdn/a"]}))
+    waits = JobWaits([Job("1", "v6/video", eta=2.0), Job("2", "v6/video", eta=600.0)], pacing)
+    ModelsLabHook().poller.wait(waits, clock.monotonic() + 3600)
+    assert [job.status for job in waits.jobs()] == ["success"] * 2
+    assert len(server.requests) == 3
+    assert clock.monotonic() - 500.0 < 60
