@@ -119,7 +119,6 @@ _REMEMBERED = (
     "cancel_on_kill",
     "durable",
     "ledger_path",
-    "retry_failed",
 )
 """
 The arguments that count until the try ends as the first execution was given them: Airflow renders templates, and reads
@@ -175,8 +174,8 @@ class ModelsLabGenerateOperator(BaseOperator):
         of the first time. Without a fixed ``seed`` in the payload, a log line says so.
     :param retry_failed: how often an item is generated once more after ModelsLab has said that its generation failed
         ("Failed, Try Again"), over all tries of the task: the ledger counts. Each is another job, and may be billed. A
-        submission that may have been accepted is never repeated. Where a limit on spending leaves nothing for it, the
-        item stays failed.
+        submission that may have been accepted is never repeated. Where a limit on spending, or on the time, leaves
+        nothing for it, the item stays failed.
     :param output_path: a folder to store the outputs in, for example ``"s3://aws_default@bucket/{{ run_id }}/"``: a URL
         that Airflow's ``ObjectStoragePath`` takes, an absolute path, or a path object. The XCom ``files`` then has the
         paths of the files, in the order of the URLs. That it can be written to is tried before the first submission.
@@ -184,7 +183,8 @@ class ModelsLabGenerateOperator(BaseOperator):
     :param if_exists: what to do about stored files of the same jobs: ``"skip"`` reuses, ``"overwrite"`` replaces
         them, ``"error"`` fails.
     :param return_files: return the paths of the stored files instead of the URLs, for example to ``.expand()`` over.
-    :param min_balance: submit nothing when the account's balance is below this.
+    :param min_balance: submit nothing when the account's balance is below this, in the wallet's currency. It is asked
+        for before the first submission of each try.
     :param max_jobs_per_day: how many jobs this task may submit on a UTC day, in all its runs: one more is not
         submitted, and fails the task without a retry. Counted in the ledger, which must be at a ``ledger_path``. The
         connection may limit all jobs of its account in the same way.
@@ -283,6 +283,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             slots=QueueSlots(1 if self.payloads is None else parse_max_in_flight(self.max_in_flight)),
             retry_failed=self.retry_failed,
         )
+        self._running = hook, progress
         self._reattach(hook, progress)
         if self.output_path is not None and progress.left():
             _probe(self.output_path)
@@ -303,13 +304,13 @@ class ModelsLabGenerateOperator(BaseOperator):
         hook.keep_to(taken.state.get("fingerprint"))
         payer = payer_of(context, self.endpoint, hook.fingerprint)
         progress = Progress.from_state(taken.state, records, taken.jobs, payer, store, hook.pacing.clock.wall)
-        progress.retry_failed = self.retry_failed
         if taken.status == "error":
             push_jobs(context, progress.jobs())
             error = taken.error(self.modelslab_conn_id)
             if progress.ledger.survives_retry or isinstance(error, AirflowFailException):
                 raise error
             raise AirflowFailException(f"{SENSOR_ADVICE}: {error}")
+        self._running = hook, progress
         return self._go_on(context, hook, progress)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
@@ -317,12 +318,16 @@ class ModelsLabGenerateOperator(BaseOperator):
         return lineage.openlineage_facets(getattr(self, "pushed_job_ids", []))
 
     def on_kill(self) -> None:
-        """Cancel trainings and runs where ``cancel_on_kill`` asks for that, or say in the log that they go on."""
+        """
+        Submit nothing more: Airflow 3 ends the process only some seconds later.
+
+        Cancel trainings and runs where ``cancel_on_kill`` asks for that, or say in the log that they go on.
+        """
         if self._running is not None:
             hook, progress = self._running
-            cancel_or_log(
-                progress.jobs(), self.modelslab_conn_id, self.log, hook.cancel if self.cancel_on_kill else None
-            )
+            progress.killed = True
+            cancel = hook.cancel if self.cancel_on_kill else None
+            cancel_or_log(progress.jobs(), self.modelslab_conn_id, self.log, cancel)
 
     # --- arguments --------------------------------------------------------------------------------------
 
@@ -425,12 +430,13 @@ class ModelsLabGenerateOperator(BaseOperator):
 
     def _go_on(self, context: Context, hook: ModelsLabHook, progress: Progress) -> Any:
         """Submit and wait in turns until there is something to return."""
-        self._running = hook, progress
         progress.ledger.guard = self._guard(hook, progress.ledger)
         pacing = hook.pacing
         end = pacing.monotonic_of(progress.deadline)
         while True:
             is_over = pacing.clock.monotonic() >= end
+            if is_over:
+                progress.leave_failed()
             submit_again = None if is_over else self._submit(context, hook, progress)
             with paid_for(self.log):
                 progress.ledger.catch_up()
@@ -481,7 +487,7 @@ class ModelsLabGenerateOperator(BaseOperator):
             },
             cancel_on_kill=self.cancel_on_kill,
         )
-        defer(self, trigger, deadline)
+        defer(self, trigger, deadline - hook.pacing.clock.wall())
 
     def _wait_here(
         self,

@@ -254,12 +254,12 @@ class Ledger:
 
     def renew(self, position: int) -> None:
         """Leave the job of an item, which has failed or is gone: the item may be submitted again."""
-        job = self.jobs.pop(position, None)
-        if job is not None and job.status == "success":
+        job, receipt = self.jobs.pop(position, None), self._receipts.pop(position, None)
+        # Of a job that ModelsLab has forgotten, only the receipt knows that it has succeeded.
+        if (job is not None and job.status == "success") or (receipt is not None and receipt.state == "succeeded"):
             self.succeeded[position] = self.names[position].number
         self.orphans.discard(position)
         self.reattached.discard(position)
-        self._receipts.pop(position, None)
         self.names[position] = self.names[position].next()
 
     def read_again(self, position: int) -> Receipt | None:

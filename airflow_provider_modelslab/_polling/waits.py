@@ -28,18 +28,19 @@ INCONCLUSIVE = {
 }
 """Verdicts that ModelsLab gives of jobs, too, that succeed later; they count only when they persist."""
 
-
-_PERSISTED = "ModelsLab answered "
+_ANSWERED = "ModelsLab answered "
+_UNKNOWN = f"{_ANSWERED}{INCONCLUSIVE[Verdict.NOT_FOUND]!r}"
+_REFUSED = f"{_ANSWERED}the poll with a refusal"
 
 
 def is_unknown(job: Job) -> bool:
-    """Whether a job counts as failed because ModelsLab has not known it, again and again."""
-    return job.message.startswith(f"{_PERSISTED}{INCONCLUSIVE[Verdict.NOT_FOUND]!r}")
+    """Whether a job counts as failed because ModelsLab has not known it, again and again, or has refused the poll."""
+    return job.message.startswith((_UNKNOWN, _REFUSED))
 
 
 def is_inferred(job: Job) -> bool:
-    """Whether a job counts as failed because an inconclusive answer has persisted: ModelsLab has not said so."""
-    return job.message.startswith(_PERSISTED)
+    """Whether a job counts as failed though ModelsLab has not said so of its generation: it may go on all the same."""
+    return job.message.startswith(_ANSWERED)
 
 
 class JobWait:
@@ -155,6 +156,8 @@ class JobWait:
             self.refusals.append(reply)
         self.last_verdict = reply.verdict
         self.job = reply.job
+        if reply.verdict is Verdict.REFUSED:
+            self.job = reply.job.failed(f"{_REFUSED}: {reply.job.message}")
         if self.first_eta is None:
             self.first_eta = reply.job.eta
         self._measure(reply.verdict, now)
@@ -258,7 +261,7 @@ class JobWait:
         if lasted < policy.inconclusive_grace or self._inconclusive_replies < limit:
             return ""
         reason = (
-            f"{_PERSISTED}{INCONCLUSIVE[verdict]!r} {count(self._inconclusive_replies, 'time')} in a row, over "
+            f"{_ANSWERED}{INCONCLUSIVE[verdict]!r} {count(self._inconclusive_replies, 'time')} in a row, over "
             f"{format_duration(round(lasted))}"
         )
         if verdict is Verdict.NO_OUTPUT:
@@ -332,12 +335,12 @@ class JobWaits:
     ) -> None:
         self._clock = pacing.clock
         self._started = started = self._clock.wall() if started is None else started
-        waits: dict[tuple[str, str, str], JobWait] = {}
+        waits: dict[str, JobWait] = {}
         self._waits: list[JobWait] = []
         for position, job in enumerate(jobs):
             name = names[position] if position < len(names) else ""
             # A job without an id has finished already, and is like no other.
-            address = job.host, job.endpoint, job.id or f"#{position}"
+            address = _address(job) if job.id else f"#{position}"
             if address not in waits:
                 known = schedule.PRIOR if durations is None else durations[job.endpoint]
                 waits[address] = JobWait(job, pacing, started, poke_interval, known, name)
@@ -366,13 +369,13 @@ class JobWaits:
 
     def to_records(self) -> dict[str, dict[str, Any]]:
         """Return what another process must know of the last replies, by job; see :meth:`JobWait.to_record`."""
-        records = {str(wait.job): wait.to_record() for wait in self.unfinished()}
-        return {name: record for name, record in records.items() if record}
+        records = {_address(wait.job): wait.to_record() for wait in self.unfinished()}
+        return {address: record for address, record in records.items() if record}
 
     def recall(self, records: Mapping[str, Mapping[str, Any]]) -> None:
         """Go on where another process has stopped, with what :meth:`to_records` returned there."""
         for wait in self.unfinished():
-            wait.recall(records.get(str(wait.job), {}))
+            wait.recall(records.get(_address(wait.job), {}))
 
     def jobs(self) -> list[Job]:
         """Return all jobs as they stand, in the user's order."""
@@ -395,6 +398,11 @@ class JobWaits:
         if unreachable:
             text += f"; {len(unreachable)} cannot be polled now: {unreachable[0].message}"
         return text
+
+
+def _address(job: Job) -> str:
+    """Return what tells a job from all others: its id counts only at its host and under its endpoint."""
+    return f"{job.host}/{job}"
 
 
 def enough(unfinished: int, max_pending: int | None) -> bool:

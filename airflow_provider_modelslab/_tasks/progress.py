@@ -43,6 +43,7 @@ class Progress:
     :param uploads: the files that were uploaded for the items.
     :param retry_failed: how often an item is generated again whose generation has failed.
     :param renewed: the failed jobs of the items that are to be submitted once more, and how their receipts are called.
+    :param killed: whether the task is being killed, and submits nothing more.
     """
 
     items: Sequence[Item]
@@ -56,6 +57,7 @@ class Progress:
     uploads: Uploads = field(default_factory=Uploads)
     retry_failed: int = 0
     renewed: dict[int, tuple[Job, ReceiptName]] = field(default_factory=dict)
+    killed: bool = False
 
     def left(self) -> list[int]:
         """Return the positions of the items that are not submitted yet."""
@@ -63,7 +65,7 @@ class Progress:
 
     def may_retry(self, position: int) -> bool:
         """Whether an item may be generated once more, should its generation fail: the ledger counts them."""
-        return self.ledger.failures(position) <= self.retry_failed
+        return not self.killed and self.ledger.failures(position) <= self.retry_failed
 
     def failed(self) -> list[int]:
         """Return the positions of the items whose generation has failed, as ModelsLab says, and may be repeated."""
@@ -80,11 +82,15 @@ class Progress:
         return former
 
     def is_left_only_renewed(self) -> bool:
-        """Whether all items that are to be submitted have been before."""
+        """Whether each item that is left to submit was submitted before, and failed."""
         return self.renewed.keys() >= set(self.left())
 
     def leave_failed(self) -> list[int]:
-        """Let the items have failed that cannot be submitted once more, and no other one be; return their positions."""
+        """
+        Give up submitting items once more, those to come included: what was to be submitted again stays failed.
+
+        :return: the positions of the items that have their failed jobs back.
+        """
         positions = [position for position in self.left() if position in self.renewed]
         for position in positions:
             self.ledger.jobs[position], self.ledger.names[position] = self.renewed.pop(position)
@@ -164,6 +170,7 @@ class Progress:
             "refusal": self.refusal,
             "uploads": self.uploads.urls,
             "unkept": sorted(self.ledger.unkept),
+            "retry_failed": self.retry_failed,
         }
 
     @classmethod
@@ -207,6 +214,7 @@ class Progress:
             state.get("refusal", ""),
             resumed=True,
             uploads=Uploads(dict(state.get("uploads", {}))),
+            retry_failed=state.get("retry_failed", 0),
             renewed={
                 position: (Job.from_dict(job), name)
                 for position, (job, text) in former.items()

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_modelslab._ledger.ledger import Ledger
 from airflow_provider_modelslab._ledger.receipts import Receipt, StoredFile
-from airflow_provider_modelslab._polling.waits import JobWaits
+from airflow_provider_modelslab._polling.waits import JobWaits, is_inferred
 from airflow_provider_modelslab._polling.worker_poller import WorkerPoller
 from airflow_provider_modelslab._protocol.shortening import described_digest
 from airflow_provider_modelslab._protocol.verdicts import Verdict
@@ -111,7 +111,7 @@ def _leave(progress: Progress, position: int, log: Any, *, forgotten: bool) -> N
     receipt, job = ledger.receipt(position), ledger.jobs[position]
     if receipt is None or (forgotten and _take_stored(ledger, position, receipt)):
         return
-    if ledger.may_renew(position, forgotten=forgotten):
+    if (forgotten or not is_inferred(job)) and ledger.may_renew(position, forgotten=forgotten):
         message = "%s is submitted again: job %s of an earlier try failed (%s)"
         log.warning(message, progress.name_of(position), job, job.message)
         ledger.renew(position)

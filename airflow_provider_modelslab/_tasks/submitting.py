@@ -21,6 +21,7 @@ from airflow_provider_modelslab._telemetry import metrics
 from airflow_provider_modelslab.endpoints import endpoint_of_submission
 from airflow_provider_modelslab.exceptions import (
     ModelsLabAmbiguousSubmission,
+    ModelsLabArgumentError,
     ModelsLabBudgetExceeded,
     ModelsLabCreditsError,
     ModelsLabJobFailed,
@@ -86,7 +87,7 @@ class Submitter:
 
     def fill_queue_slots(self) -> float | None:
         """
-        Submit what there are queue slots for.
+        Submit items while there are queue slots for them.
 
         :return: when to try again, on the monotonic clock, where ModelsLab refuses for now.
         :raises AirflowException: the account is refused, or a limit of spending is reached.
@@ -144,7 +145,7 @@ class Submitter:
         item, clock = progress.items[position], hook.poller.pacing.clock
         with argument_errors():
             payload = progress.uploads.payload_of(item.payload, item.files, hook.upload, clock.wall())
-        while not ledger.intend(position):
+        while not self._intend(position):
             if (found := await_submission(hook.poller, ledger, position, clock.wall())) is not None:
                 self._take_over(position, found)
                 return
@@ -152,6 +153,12 @@ class Submitter:
         job = hook.submit(ledger.payer.endpoint, payload, queue_timeout=0, name=name)
         with paid_for(self.log, job):
             ledger.accept(position, job)
+
+    def _intend(self, position: int) -> bool:
+        """Remember that an item is about to be submitted, unless the task is killed; see :meth:`Ledger.intend`."""
+        if self.progress.killed:
+            raise AirflowException("Clear the task to submit what is left: it was killed before")
+        return self.progress.ledger.intend(position)
 
     def _take_over(self, position: int, found: Receipt) -> None:
         """Wait for the job that another try, or another task, has just submitted."""
@@ -166,9 +173,14 @@ class Submitter:
             ledger.jobs[position] = found.job  # Its outputs are asked for again: URLs die.
 
     def _check_balance(self) -> None:
-        if self.min_balance is None or self.progress.ledger.jobs:
+        """Stop before the first submission of a try where the account's balance is too low, or is not told."""
+        ledger = self.progress.ledger
+        if self.min_balance is None or ledger.jobs.keys() - ledger.reattached:
             return
-        balance = self.hook.balance()
+        try:
+            balance = self.hook.balance()
+        except ModelsLabRequestError as error:  # It is about the account, and so about all items.
+            raise ModelsLabArgumentError(f"Leave out min_balance, which cannot be kept: {error}") from error
         if balance < self.min_balance:
             raise ModelsLabCreditsError(
                 f"Top up the account of connection {self.hook.modelslab_conn_id!r}, then clear the task: its balance "

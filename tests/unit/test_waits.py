@@ -185,6 +185,14 @@ def test_a_pause_that_another_process_goes_on_with_gets_no_longer_by_a_step_of_t
     assert again.may_poll() == (longest == 0)
 
 
+def test_what_another_process_has_heard_of_a_job_counts_at_its_host_only(clock):
+    jobs = [replace(JOB, endpoint="v3", host=host) for host in ("modelslab.com", "stablediffusionapi.com")]
+    waits, again = (JobWaits(jobs, simulated(clock)) for _ in range(2))
+    poll(waits.unfinished()[0], Verdict.RATE_LIMITED, 30.0)
+    again.recall(waits.to_records())
+    assert [wait.may_poll() for wait in again.unfinished()] == [False, True]
+
+
 # --- refusals of the account ---
 
 account = pytest.mark.parametrize("verdict", sorted(ACCOUNT_VERDICTS, key=str))

@@ -193,6 +193,19 @@ def test_a_failed_generation_is_repeated_when_the_task_is_cleared(sandbox: Sandb
     assert len(submissions_at(sandbox)) == 2
 
 
+def test_a_poll_that_is_refused_does_not_lead_to_a_second_generation_when_the_task_is_cleared(
+    raw_server: RawServer, monkeypatch
+):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    running = reply({"status": "processing", "id": 7, "eta": 60})
+    raw_server.answer(running, reply(b"", 400), running)
+    store = StateStore()
+    deferral_of(operator(), new_try(store))
+    with pytest.raises(ModelsLabJobFailed, match="answered the poll with a refusal"):
+        operator().execute(new_try(store, clears=1))
+    assert sum(path_of(request) == f"/api/{PATH}" for request in raw_server.requests) == 1
+
+
 def test_a_submission_whose_reply_was_lost_fails_the_task_once(sandbox: Sandbox):
     store = StateStore()
     sandbox.script("submit", ["drop"])
@@ -225,6 +238,21 @@ def test_a_worker_that_died_while_submitting_does_not_lead_to_a_second_payment(s
     assert not submissions_at(sandbox)
     deferral_of(operator(), new_try(store, clears=1))
     assert len(submissions_at(sandbox)) == 1
+
+
+def test_a_killed_task_submits_no_further_item_while_its_process_still_runs(quick_sandbox: Sandbox):
+    """Airflow 3 tells the task, and ends its process some seconds later."""
+    task, context = operator(payload=None, payloads=prompts(5), deferrable=False), new_try(StateStore())
+    with (
+        when_submitted(quick_sandbox, 2, task.on_kill),
+        pytest.raises(AirflowException, match="Clear the task to submit what is left"),
+    ):
+        task.execute(context)
+    assert len(context["ti"].xcoms["jobs"]) == len(quick_sandbox.jobs) < 5
+    assert (
+        len(run(operator(payload=None, payloads=prompts(5)), {**context, "ti": RecordingTaskInstance(clears=1)})) == 5
+    )
+    assert len(quick_sandbox.jobs) == 5
 
 
 @BOTH_WAYS
@@ -773,6 +801,22 @@ def test_too_low_a_balance_stops_before_paying(sandbox: Sandbox, context):
         operator(min_balance=1000.0).execute(context)
     assert not submissions_at(sandbox)
     deferral_of(operator(min_balance=1.0), context)
+    assert len(submissions_at(sandbox)) == 1
+
+
+def test_a_balance_that_is_not_told_stops_a_whole_batch_before_paying(raw_server: RawServer, monkeypatch, context):
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    raw_server.answer(reply({"status": "success", "data": {}}))
+    with pytest.raises(ModelsLabArgumentError, match=r"Leave out min_balance, .*: ModelsLab does not tell"):
+        operator(payloads=prompts(3), min_balance=1.0).execute(context)
+    assert {path_of(request) for request in raw_server.requests} == {"/api/wallet_balance"}
+
+
+def test_too_low_a_balance_stops_a_later_try_too(sandbox: Sandbox):
+    store = StateStore()
+    deferral_of(operator(payloads=prompts(1)), new_try(store))
+    with pytest.raises(ModelsLabCreditsError, match="min_balance"):
+        operator(payloads=prompts(3), min_balance=1000.0).execute(new_try(store, retries=1))
     assert len(submissions_at(sandbox)) == 1
 
 

@@ -108,6 +108,15 @@ def test_what_has_succeeded_counts_for_nothing(quick_sandbox, tmp_path: Path, de
     assert len(prompts_of(quick_sandbox)) == 1 + 2 + 2
 
 
+def test_what_has_succeeded_and_is_forgotten_counts_for_nothing_either(quick_sandbox, monkeypatch):
+    set_policy(monkeypatch, **FAST, inconclusive_grace=0.05)
+    store = StateStore()
+    generate({"ti": RecordingTaskInstance(), "task_state_store": store}, payload=OWL)
+    quick_sandbox.reset()
+    quick_sandbox.script("submit", ["failed"])
+    assert len(generate({"ti": RecordingTaskInstance(retries=1), "task_state_store": store}, payload=OWL)) == 1
+
+
 @BOTH_WAYS
 def test_a_submission_that_fails_at_once_is_repeated(raw_server: RawServer, monkeypatch, deferrable):
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
@@ -141,6 +150,16 @@ def test_a_job_that_modelslab_does_not_know_is_not(raw_server: RawServer, monkey
     with pytest.raises(ModelsLabJobFailed, match="Request not found"):
         generate(payload=OWL)
     submissions = [request for request in raw_server.requests if request.startswith(f"POST /api/{PATH}".encode())]
+    assert len(submissions) == 1
+
+
+def test_a_poll_that_is_refused_does_not_say_that_the_generation_has_failed(raw_server: RawServer, monkeypatch):
+    """It may be in progress all the same."""
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    raw_server.answer(reply({"status": "processing", "id": 7, "eta": 0.1}), reply(b"", 400))
+    with pytest.raises(ModelsLabJobFailed, match="answered the poll with a refusal: HTTP 400 with nothing"):
+        generate(payload=OWL)
+    submissions = [request for request in raw_server.requests if path_of(request) == f"/api/{PATH}"]
     assert len(submissions) == 1
 
 
@@ -183,6 +202,28 @@ def test_credits_that_are_used_up_by_now_leave_the_failure(quick_sandbox, tmp_pa
         generate(payload=OWL, ledger_path=str(tmp_path))
     (receipt,) = (file for file in tmp_path.rglob("*.json") if "days" not in str(file))
     assert json.loads(receipt.read_text())["state"] == "failed"
+
+
+def test_once_the_credits_are_used_up_nothing_is_submitted_once_more_not_even_after_a_deferral(
+    raw_server: RawServer, monkeypatch
+):
+    """What is not to be submitted again travels shortened, and must not be submitted so."""
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    used_up = reply({"status": "error", "message": "You are out of credits, please fund your wallet"}, 402)
+    submissions = [reply(AGAIN), reply({"status": "processing", "id": 2, "eta": 0.1}), used_up, used_up]
+    failed = reply({"status": "failed", "message": "Failed, Try Again", "id": 2})
+    submitted = []
+
+    def answer(request: bytes) -> bytes:
+        if "/fetch" in path_of(request):
+            return failed
+        submitted.append(request)
+        return submissions.pop(0) if submissions else reply({"status": "processing", "id": 3, "eta": 0.1})
+
+    raw_server.answer_to = answer
+    with pytest.raises(ModelsLabJobFailed, match="2 of 2 jobs failed"):
+        generate(payloads={"owl": OWL, "fox": FOX}, deferrable=True)
+    assert len(submitted) == 4
 
 
 def test_a_balance_that_is_too_low_for_one_item_is_so_for_the_others(quick_sandbox):
@@ -235,6 +276,30 @@ def test_a_limit_that_others_reach_while_the_second_submission_waits_leaves_the_
     assert submissions == []
     fox, owl = context["ti"].xcoms["manifest"]["items"]
     assert (fox["status"], fox["message"], owl["status"]) == ("failed", "Failed, Try Again", "success")
+
+
+@BOTH_WAYS
+def test_when_the_time_ends_before_the_second_submission_the_item_stays_failed(
+    raw_server: RawServer, monkeypatch, deferrable
+):
+    simulate(monkeypatch)
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    done = reply({"status": "success", "id": 2, "output": ["https://cdn.example/a.png"]})
+    away = reply({"status": "error", "message": "Too Many Attempts.", "retry_after": 3600}, 429)
+    accepted = [reply({"status": "processing", "id": 1, "eta": 0.1}), done]
+    failed = reply({"status": "failed", "message": "Failed, Try Again", "id": 1})
+
+    def answer(request: bytes) -> bytes:
+        if "/fetch" in path_of(request):
+            return failed
+        return accepted.pop(0) if accepted else away
+
+    raw_server.answer_to = answer
+    context: Any = {"ti": RecordingTaskInstance(), "task_state_store": StateStore()}
+    payloads = {"fox": {"prompt": "a fox"}, "owl": OWL}
+    outputs = generate(context, payloads=payloads, deferrable=deferrable, fail_on_partial_error=False)
+    assert outputs == ["https://cdn.example/a.png"]
+    assert [job["message"] for job in context["ti"].xcoms["jobs"]] == ["Failed, Try Again", ""]
 
 
 def test_after_a_limit_was_raised_a_cleared_task_goes_on_with_the_receipts(quick_sandbox, tmp_path: Path):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, redact
 
 from airflow_provider_modelslab.exceptions import (
     ModelsLabArgumentError,
@@ -386,15 +386,22 @@ def test_a_batch_with_secrets_stays_on_its_worker_until_all_is_submitted(monkeyp
     check_nothing_is_kept(context, log.text)
 
 
-def refused(hook: ModelsLabHook) -> None:
-    hook.submit("v6/trainer/train", {"hf_token": "correct-horse"})
+def submit_secret(hook: ModelsLabHook, secret: str = "correct-horse") -> None:
+    hook.submit("v6/trainer/train", {"hf_token": secret})
 
 
-def arefused(hook: ModelsLabHook) -> None:
-    asyncio.run(hook.asubmit("v6/trainer/train", {"hf_token": "correct-horse"}))
+def asubmit_secret(hook: ModelsLabHook, secret: str = "correct-horse") -> None:
+    asyncio.run(hook.asubmit("v6/trainer/train", {"hf_token": secret}))
 
 
-@pytest.mark.parametrize("start", [refused, arefused])
+@pytest.mark.parametrize("start", [submit_secret, asubmit_secret])
+def test_a_secret_parameter_is_masked_in_logs(sandbox: Sandbox, start):
+    secret = f"correct-horse-of-{start.__name__}"
+    start(ModelsLabHook(), secret)
+    assert redact(f"the token is {secret}") == "the token is ***"
+
+
+@pytest.mark.parametrize("start", [submit_secret, asubmit_secret])
 def test_a_refusal_that_quotes_a_secret_is_told_without_it(raw_server: RawServer, monkeypatch, log, start):
     monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
     raw_server.answer(reply({"status": "error", "message": "hf_token: correct-horse is not valid"}, 400))
@@ -465,7 +472,13 @@ def killing(task: Any, sandbox: Sandbox, after: int) -> Iterator[None]:
 @pytest.mark.parametrize("cancel_on_kill", [True, False])
 def test_a_killed_worker_cancels_its_work_or_says_that_it_goes_on(sandbox: Sandbox, context, log, cancel_on_kill):
     operator = ModelsLabGenerateOperator(
-        task_id="run", endpoint="v1/workflows/w-1/run", payload={}, cancel_on_kill=cancel_on_kill, deferrable=False
+        task_id="run",
+        endpoint="v1/workflows/w-1/run",
+        payload={},
+        cancel_on_kill=cancel_on_kill,
+        deferrable=False,
+        retry_failed=1,  # of what has failed by itself
+        timeout=60,
     )
     with killing(operator, sandbox, after=1):
         if cancel_on_kill:
@@ -476,6 +489,24 @@ def test_a_killed_worker_cancels_its_work_or_says_that_it_goes_on(sandbox: Sandb
     (work,) = sandbox.jobs.values()
     assert work.stopped == cancel_on_kill
     assert ("goes on" in log.text) != cancel_on_kill
+
+
+def test_a_worker_that_is_killed_while_it_re_attaches_says_that_the_work_goes_on(
+    raw_server: RawServer, monkeypatch, context, log
+):
+    def operator() -> ModelsLabGenerateOperator:
+        return ModelsLabGenerateOperator(task_id="train", endpoint="v6/trainer/train", payload={}, deferrable=True)
+
+    def kill(request: bytes) -> bytes:
+        task.on_kill()
+        return reply(PROCESSING["v6/trainer"])
+
+    monkeypatch.setenv("AIRFLOW_CONN_MODELSLAB_DEFAULT", raw_server.connection)
+    raw_server.answer(reply({"status": "success", "training_id": UUID}))
+    deferral_of(operator(), context)
+    task, raw_server.answer_to = operator(), kill
+    deferral_of(task, {**context, "ti": RecordingTaskInstance(retries=1)})
+    assert "goes on, and is billed by the hour" in log.text
 
 
 @pytest.mark.usefixtures("quick")
