@@ -142,7 +142,7 @@ def test_a_trigger_that_comes_back_after_its_deadline_polls_once_more(sandbox: S
     finished, unfinished = submitted(sandbox, 2)
     sandbox.finish(finished["id"])
     assert event_of(make_trigger([finished], seconds=-3600))["status"] == "finished"
-    assert event_of(make_trigger([unfinished], seconds=-3600))["status"] == "timeout"
+    assert event_of(make_trigger([unfinished], seconds=-3600, poke_interval=1))["status"] == "timeout"
 
 
 def test_a_stray_not_found_late_in_a_wait_is_not_believed(raw_server: RawServer, log, monkeypatch):
