@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from airflow_instance import AirflowInstance, AirflowInstanceError
+from airflow_instance import PATIENCE, AirflowInstance, AirflowInstanceError
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sandbox.faults import parse_probabilities
@@ -23,8 +23,6 @@ from airflow_provider_modelslab.sandbox.faults import parse_probabilities
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 DAG_ID = "modelslab_images"
-TIMEOUT = 120.0
-"""Seconds that the run may take."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -64,11 +62,11 @@ def _run(home: Path, files: Path, faults: dict[str, float]) -> bool:
 def _follow(airflow: AirflowInstance, run_id: str) -> str:
     """Print each change of a task's state until the run has ended; return its state."""
     known: dict[tuple[str, int], str] = {}
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + PATIENCE
     state = ""
     while state not in ("success", "failed"):
         if time.monotonic() > deadline:
-            raise AirflowInstanceError(f"the run has not ended after {TIMEOUT:g} s")
+            raise AirflowInstanceError(f"the run has not ended after {PATIENCE:g} s")
         airflow.check()
         time.sleep(0.2)
         state = airflow.run_state(DAG_ID, run_id)

@@ -51,8 +51,8 @@ ROLE = "airflow"
 DATABASE = "postgres"
 
 #: Seconds that the server has to accept connections, and to end.
-START_TIMEOUT = 30.0
-STOP_TIMEOUT = 10.0
+START_TIMEOUT = 300.0
+STOP_TIMEOUT = 60.0
 
 
 class PostgresError(RuntimeError):

@@ -107,7 +107,7 @@ def _serve(options: argparse.Namespace) -> None:
         # Airflow 3.3 tests a connection without a port as one with port 0, and refuses, since that differs.
         airflow.store_connection(CONNECTION_ID, {**json.loads(sandbox.connection), "port": 0})
         airflow.cli("pools", "set", POOL, str(options.queue), "queue slots of ModelsLab", "--include-deferred")
-        triggerer = min(airflow.pids("triggerer"))
+        triggerer = airflow.pid("triggerer")
         _say(
             f"""
 Airflow:    {airflow.url}  (no login: every visitor is an administrator called Anonymous)
@@ -134,7 +134,7 @@ def _watch(airflow: AirflowInstance) -> NoReturn:
             restarts.append(time.monotonic())
             _say(f"The {component} has died; starting it again …")
             airflow.restart(component)
-            _say(f"The {component} runs again, as process {min(airflow.pids(component))}.")
+            _say(f"The {component} runs again, as process {airflow.pid(component)}.")
         time.sleep(1)
 
 

@@ -14,8 +14,8 @@ It runs the Airflow of this environment: 2.11, or 3.0 and later.
 """
 
 from airflow_instance.database import Database
-from airflow_instance.instance import AirflowInstance
+from airflow_instance.instance import PATIENCE, AirflowInstance
 from airflow_instance.network import HOST, free_port, port_is_free
 from airflow_instance.rest import AirflowInstanceError
 
-__all__ = ["HOST", "AirflowInstance", "AirflowInstanceError", "Database", "free_port", "port_is_free"]
+__all__ = ["HOST", "PATIENCE", "AirflowInstance", "AirflowInstanceError", "Database", "free_port", "port_is_free"]

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +38,9 @@ TAIL_LINES = 20
 
 #: Seconds between two polls at something that is waited for.
 POLL_INTERVAL = 0.2
+
+#: Seconds within which everything happens, however busy the machine is.
+PATIENCE = 600.0
 
 #: Seconds a component has to end on SIGTERM before it is killed.
 STOP_GRACE = 3.0
@@ -81,7 +85,7 @@ class AirflowInstance:
         *,
         port: int | None = None,
         database: str | None = None,
-        start_timeout: float = 120.0,
+        start_timeout: float = PATIENCE,
         login: tuple[str, str] | None = None,
         path: str = "",
     ) -> None:
@@ -91,7 +95,7 @@ class AirflowInstance:
         self.path = path
         self.start_timeout = start_timeout
         self._release: Release = installed()
-        self._env = self._build_env(env or {}, database or f"sqlite:///{self.home / 'airflow.db'}")
+        self._env = self._build_env(env or {}, database or f"sqlite:///{self.home / 'airflow.db'}?timeout={PATIENCE:g}")
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._rest = self._release.rest_api(self.url, login)
 
@@ -204,18 +208,38 @@ class AirflowInstance:
             if process is None or process.poll() is not None:
                 self.restart(component)
 
+    def pid(self, component: str) -> int:
+        """Return the main process of a component."""
+        return self._running(component).pid
+
     def pids(self, component: str) -> set[int]:
         """Find the processes of a component: its main process and all descendants."""
         return processes.tree([self._running(component)])
 
-    def kill_worker(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> None:
+    def kill_worker(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, Any]:
         """
         Send SIGKILL to the worker that runs a task instance, with the task, as if their machine had died.
 
         Nobody reports the end: the scheduler has to notice that the heartbeats are missing.
+
+        :return: the task instance, as :meth:`task_instance` describes it.
         """
-        worker = self._worker_of(dag_id, run_id, task_id, map_index)
+        task = self.task_instance(dag_id, run_id, task_id, map_index)
+        worker = self._worker_of(task)
         processes.kill([worker, *worker.children(recursive=True)])
+        return task
+
+    def expire_heartbeat(self, task: Mapping[str, Any]) -> None:
+        """
+        Let the last heartbeat of a try be a day old, for the scheduler to notice at once that its worker is dead.
+
+        Repeat it until the scheduler has: what the worker has sent last may still be on its way.
+
+        :param task: the task instance in that try, as :meth:`kill_worker` returns it.
+        """
+        key = {name: task[name] for name in ("dag_id", "task_id", "map_index", "try_number")}
+        yesterday = datetime.now(timezone.utc) - timedelta(days=1)
+        self.database.sql(self._release.expire_heartbeat, run_id=task["dag_run_id"], moment=yesterday, **key)
 
     def dead(self) -> list[str]:
         """Return the components that have died."""
@@ -260,8 +284,8 @@ class AirflowInstance:
         """
         deadline = time.monotonic() + timeout
         while True:
-            # The api-server may be about to start again; if not, the next line tells.
-            with suppress(requests.ConnectionError):
+            # The api-server may be about to start again, or slow; if it is dead, the next line tells.
+            with suppress(requests.ConnectionError, requests.Timeout):
                 if result := condition():
                     return result
             self.check()
@@ -271,7 +295,7 @@ class AirflowInstance:
 
     # DAGs, runs and what they leave behind.
 
-    def wait_for_dag(self, dag_id: str, timeout: float = 60.0) -> None:
+    def wait_for_dag(self, dag_id: str, timeout: float = PATIENCE) -> None:
         """
         Wait until the dag-processor has stored a DAG.
 
@@ -322,7 +346,7 @@ class AirflowInstance:
         state: str = self._rest.get(run_path(dag_id, run_id))["state"]
         return state
 
-    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 120.0) -> str:
+    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = PATIENCE) -> str:
         """
         Wait for the end of a run.
 
@@ -356,7 +380,7 @@ class AirflowInstance:
         return found
 
     def wait_for_state(
-        self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1, timeout: float = 120.0
+        self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1, timeout: float = PATIENCE
     ) -> None:
         """
         Wait until a task instance is in a state, such as ``running`` or ``deferred``.
@@ -379,10 +403,11 @@ class AirflowInstance:
         :param task: the task instance, as :meth:`task_instance` describes it.
         :param deferrals: how many times its worker has ended by then.
         """
-        heard = "Received executor event with state success for task instance"
+        if task["state"] not in PARKED_STATES:
+            return False
+        heard, key = "Received executor event with state success for task instance", _key(task)
         lines = self.component_log("scheduler").splitlines()
-        ends = sum(heard in line and _key(task) in line for line in lines)
-        return task["state"] in PARKED_STATES and ends >= deferrals
+        return sum(heard in line and key in line for line in lines) >= deferrals
 
     def failures(self, dag_id: str, run_id: str) -> str:
         """Return why tasks of a run have failed: their logs, and the scheduler's lines about them."""
@@ -502,13 +527,12 @@ class AirflowInstance:
         except KeyError:
             raise AirflowInstanceError(f"{component} is not running; {sorted(self._processes)} are") from None
 
-    def _worker_of(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> psutil.Process:
-        task = self.task_instance(dag_id, run_id, task_id, map_index)
+    def _worker_of(self, task: Mapping[str, Any]) -> psutil.Process:
         # In Airflow 2, which does not tell the id, a worker's title is its command.
-        title = task.get("id") or repr([dag_id, task_id, run_id])[1:-1]
+        title = task.get("id") or repr([task["dag_id"], task["task_id"], task["dag_run_id"]])[1:-1]
         worker = processes.local_worker(self._running("scheduler"), title)
         if worker is None:
-            raise AirflowInstanceError(f"no worker runs task {task_id!r}, which is {task['state']}")
+            raise AirflowInstanceError(f"no worker runs task {task['task_id']!r}, which is {task['state']}")
         return worker
 
     def _log_file(self, component: str) -> Path:

@@ -13,6 +13,12 @@ from importlib.metadata import version
 from airflow_instance import settings
 from airflow_instance.rest import RestApi, RestApi1, RestApi2
 
+#: Which rows of ``task_instance`` are meant: a try that is running.
+_TRY = (
+    "WHERE dag_id = :dag_id AND run_id = :run_id AND task_id = :task_id AND map_index = :map_index "
+    "AND try_number = :try_number AND state = 'running'"
+)
+
 
 @dataclass(frozen=True)
 class Release:
@@ -25,6 +31,7 @@ class Release:
     :param settings: environment variables that only these releases know.
     :param address: the sections and options of UI and API: the URL and the port.
     :param rest_api: asks that API.
+    :param expire_heartbeat: SQL that sets the last heartbeat of a running try of a task instance to a moment.
     """
 
     components: Mapping[str, str | None]
@@ -32,6 +39,7 @@ class Release:
     settings: Mapping[str, str]
     address: tuple[str, str]
     rest_api: type[RestApi]
+    expire_heartbeat: str
 
 
 AIRFLOW_2 = Release(
@@ -40,6 +48,7 @@ AIRFLOW_2 = Release(
     settings=settings.AIRFLOW_2,
     address=("AIRFLOW__WEBSERVER__BASE_URL", "AIRFLOW__WEBSERVER__WEB_SERVER_PORT"),
     rest_api=RestApi1,
+    expire_heartbeat=f"UPDATE job SET latest_heartbeat = :moment WHERE id IN (SELECT job_id FROM task_instance {_TRY})",  # noqa: S608 - constants only
 )
 
 AIRFLOW_3 = Release(
@@ -53,6 +62,7 @@ AIRFLOW_3 = Release(
     settings=settings.AIRFLOW_3,
     address=("AIRFLOW__API__BASE_URL", "AIRFLOW__API__PORT"),
     rest_api=RestApi2,
+    expire_heartbeat=f"UPDATE task_instance SET last_heartbeat_at = :moment {_TRY}",  # noqa: S608 - constants only
 )
 
 

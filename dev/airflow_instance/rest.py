@@ -13,7 +13,7 @@ import requests
 from airflow_instance.logs import line_text, message_text
 
 #: Seconds to wait for a reply: an api-server that shares two cores with hundreds of tasks is slow.
-REQUEST_TIMEOUT = 120.0
+REQUEST_TIMEOUT = 300.0
 
 
 class AirflowInstanceError(RuntimeError):
@@ -126,7 +126,7 @@ class RestApi1(RestApi):
         self._session.auth = self._login
 
     def _probe(self) -> requests.Response:
-        return self._session.get(f"{self._url}/health", timeout=2)
+        return self._session.get(f"{self._url}/health", timeout=REQUEST_TIMEOUT)
 
 
 class RestApi2(RestApi):
@@ -173,7 +173,7 @@ class RestApi2(RestApi):
         # Its first reply to a task takes 8 s, which no task should have to wait: it begins with the first one here.
         # Without a header of our own, the api-server logs the failure to read its own token.
         headers = {"Authorization": "none"}
-        return self._session.get(f"{self._url}/execution/health", headers=headers, timeout=2)
+        return self._session.get(f"{self._url}/execution/health", headers=headers, timeout=REQUEST_TIMEOUT)
 
 
 def run_path(dag_id: str, run_id: str) -> str:

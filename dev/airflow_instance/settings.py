@@ -20,6 +20,9 @@ SETTINGS = {
     "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
     # The default asks the resolver for the host's full name, which takes seconds where there is no network.
     "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
+    # A busy machine is no broken DAG file, and a task that ends slowly is none that hangs.
+    "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "600",
+    "AIRFLOW__CORE__TASK_SUCCESS_OVERTIME": "600",
     # start() migrates; a check by every process would only keep the api-server from starting meanwhile.
     "AIRFLOW__DATABASE__CHECK_MIGRATIONS": "False",
     "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
@@ -27,6 +30,8 @@ SETTINGS = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
     "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
+    # Seconds without a heartbeat after which a scheduler counts as dead, also to itself.
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "300",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
     # Seconds without a heartbeat after which others take over a triggerer's triggers.
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
@@ -36,11 +41,13 @@ SETTINGS = {
 AIRFLOW_2 = {
     "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": HOST,
     "AIRFLOW__WEBSERVER__WORKERS": "1",
+    # Seconds that the webserver has to start, and to answer, before it ends itself.
+    "AIRFLOW__WEBSERVER__WEB_SERVER_MASTER_TIMEOUT": "600",
+    "AIRFLOW__WEBSERVER__WEB_SERVER_WORKER_TIMEOUT": "600",
+    "AIRFLOW__CORE__DAG_FILE_PROCESSOR_TIMEOUT": "600",
     # New DAG files are noticed at every refresh; unchanged ones are parsed every 30 s, as by default.
     "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "1",
-    # Seconds without a heartbeat after which a task counts as dead, and the interval of that check.
-    "AIRFLOW__SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "2",
-    "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "20",
+    # How often the scheduler looks for tasks without heartbeats.
     "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
 }
 
@@ -53,9 +60,11 @@ AIRFLOW_3 = {
     # New and changed DAG files are noticed at every refresh; unchanged ones are parsed every 30 s, as by default.
     "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "1",
-    # Seconds without a heartbeat after which a task counts as dead, and the interval of that check.
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "600",
+    # How often the scheduler looks for tasks without heartbeats.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    # Seconds that the api-server has to answer a worker: after 5, by default, it would be asked again, with a warning.
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
     # A task that has ended often occupies its worker until its next heartbeat, after 5 s by default.
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
 }

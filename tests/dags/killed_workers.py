@@ -15,7 +15,7 @@ COMMON: dict[str, Any] = {
     "modelslab_conn_id": "modelslab_{{ task.task_id }}_{{ params.memory }}",
     "retries": 1,
     "retry_delay": timedelta(seconds=1),
-    "timeout": 600,
+    "timeout": 3600,
 }
 
 with DAG(
