@@ -7,18 +7,16 @@ import os
 import time
 from collections.abc import Callable
 
-from airflow_instance import AirflowInstance
+from airflow_instance import PATIENCE, AirflowInstance, free_port
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.system.steps import (
-    PATIENCE,
     check_run,
     submit,
     urls_of,
     urls_of_prompt,
     wait_until_all_parked,
     wait_until_asked_for,
-    wait_until_parked,
 )
 
 DAG = "restarts"
@@ -45,7 +43,8 @@ def check_waits(airflow: AirflowInstance, run_id: str, sandbox: Sandbox, group: 
 
 
 def test_an_outage_fails_no_task(airflow: AirflowInstance, connected_sandbox: Callable[..., Sandbox]):
-    sandbox = connected_sandbox("modelslab_down", duration=float("inf"), queue_limit=None)
+    # Nobody else may get its port while it is down.
+    sandbox = connected_sandbox("modelslab_down", duration=float("inf"), queue_limit=None, port=free_port())
     group, singles = submit(sandbox, 20), submit(sandbox, 5)
     late_group, late_singles = submit(sandbox, 3), submit(sandbox, 1)
     before = start_waits(airflow, "modelslab_down", group, singles)
@@ -58,7 +57,7 @@ def test_an_outage_fails_no_task(airflow: AirflowInstance, connected_sandbox: Ca
     amid = start_waits(airflow, "modelslab_down", late_group, late_singles)
     generations = airflow.trigger("generations_batch", {"connection": "modelslab_down", "prompts": 2})
     wait_until_all_parked(airflow, DAG, amid, 1 + len(late_singles))
-    wait_until_parked(airflow, "generations_batch", generations, "generate")
+    airflow.wait_for_state("generations_batch", generations, "generate", "deferred")
     airflow.wait_until(lambda: time.monotonic() >= end, OUTAGE + PATIENCE, "time stands still")
     for run_id, count in ((before, 1 + len(singles)), (amid, 1 + len(late_singles))):
         wait_until_all_parked(airflow, DAG, run_id, count)
@@ -107,11 +106,11 @@ def test_a_new_key_is_found_while_tasks_are_deferred(
 
     old, new = sandbox.key, "another-key-of-the-sandbox"
     airflow.store_connection("modelslab_rotated", {**json.loads(sandbox.connection), "password": new})
+    stored = time.monotonic()
     sandbox.rotate_key(new)
-    rotated = time.monotonic()
 
     def asked_with(key: str) -> bool:
-        return any(request.json["key"] == key for request in sandbox.requests if request.at > rotated)
+        return any(request.json["key"] == key for request in sandbox.requests if request.at > stored)
 
     airflow.wait_until(lambda: asked_with(old), PATIENCE, "the connection is looked up at every poll")
     airflow.wait_until(lambda: asked_with(new), PATIENCE, "the new key is not found")
