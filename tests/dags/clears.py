@@ -26,8 +26,8 @@ with DAG(
     catchup=False,
     params={"memory": ""},
 ):
-    ModelsLabGenerateOperator(task_id="finished", payload={"prompt": "finished"}, timeout=600, **COMMON)
+    ModelsLabGenerateOperator(task_id="finished", payload={"prompt": "finished"}, timeout=3600, **COMMON)
     ModelsLabGenerateOperator(task_id="timed_out", payload={"prompt": "timed out"}, timeout=20, **COMMON)
     ModelsLabGenerateOperator(
-        task_id="failed_item", payloads=[{"prompt": "good"}, {"prompt": "bad"}], timeout=600, **COMMON
+        task_id="failed_item", payloads=[{"prompt": "good"}, {"prompt": "bad"}], timeout=3600, **COMMON
     )

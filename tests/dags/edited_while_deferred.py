@@ -24,7 +24,7 @@ with DAG(
         max_in_flight=1,
         output_path="{{ var.value.modelslab_folder }}",
         deferrable=True,
-        timeout=600,
+        timeout=3600,
         retries=3,  # Airflow may fail a task that resumes before its scheduler has heard of the deferral
         retry_delay=timedelta(seconds=1),
     )

@@ -18,10 +18,10 @@ COMMON: dict[str, Any] = {
     "endpoint": "v6/images/text2img",
     "modelslab_conn_id": "{{ params.connection }}",
     "deferrable": True,
-    "timeout": 600,
+    "timeout": 3600,
     # On a busy machine Airflow fails a task that is resumed before its scheduler has heard of the deferral ("finished
     # with state success, but the task instance's state attribute is queued"). A retry goes on with the same jobs.
-    "retries": 3,
+    "retries": 10,
     "retry_delay": timedelta(seconds=1),
 }
 
@@ -58,5 +58,5 @@ with new_dag("generations_plain"):
         jobs=submit.expand(payload=payloads()),
         modelslab_conn_id=COMMON["modelslab_conn_id"],
         deferrable=True,
-        timeout=600,
+        timeout=3600,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pendulum
 from airflow.providers.common.compat.sdk import DAG
 
@@ -22,5 +24,7 @@ with DAG(
         output_path="{{ params.folder }}",
         deferrable=True,
         poke_interval=2,
-        timeout=300,
+        timeout=3600,
+        retries=3,  # for what Airflow itself fails on a busy machine
+        retry_delay=timedelta(seconds=1),
     )

@@ -14,7 +14,7 @@ WAIT: dict[str, Any] = {
     "endpoint": "v6/video",
     "modelslab_conn_id": "{{ params.connection }}",
     "deferrable": True,
-    "timeout": 600,
+    "timeout": 3600,
 }
 
 with DAG(

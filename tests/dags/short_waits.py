@@ -18,7 +18,7 @@ with DAG(
     def jobs(params=None):
         return params["jobs"]
 
-    arguments = {"modelslab_conn_id": "modelslab_short", "deferrable": True, "timeout": 300, "retries": 0}
+    arguments = {"modelslab_conn_id": "modelslab_short", "deferrable": True, "timeout": 3600, "retries": 0}
     ModelsLabGenerateOperator.partial(task_id="draw", endpoint="v6/images/text2img", **arguments).expand(
         payload=[{"prompt": f"picture {number}"} for number in range(COUNT)]
     )

@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS, AIRFLOW_V_3_4_PLUS
-from airflow_instance import AirflowInstance
+from airflow_instance import PATIENCE, AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from airflow_provider_modelslab.sandbox.replies import output_urls
-
-PATIENCE = 120.0
-"""Seconds within which each step happens, however busy the machine is."""
 
 REMEMBERS = AIRFLOW_V_3_3_PLUS
 """Whether a task knows in its next try what it has submitted: earlier releases have nowhere to keep it."""
@@ -78,11 +75,11 @@ def wait_until_asked_for(airflow: AirflowInstance, sandbox: Sandbox, ids: Iterab
 def wait_until_parked(
     airflow: AirflowInstance, dag_id: str, run_id: str, task_id: str, try_number: int = 1, deferrals: int = 1
 ) -> None:
-    """Wait until a try of a task waits without a worker, so many times deferred, and may go on."""
+    """Wait until this try of a task, or a later one, waits without a worker, so many times deferred, and may go on."""
 
     def parked() -> bool:
         task = airflow.task_instance(dag_id, run_id, task_id)
-        return task["try_number"] == try_number and airflow.is_parked(task, deferrals)
+        return task["try_number"] >= try_number and airflow.is_parked(task, deferrals)
 
     problem = f"try {try_number} of task {task_id!r} of run {run_id!r} of DAG {dag_id!r} does not wait"
     airflow.wait_until(parked, PATIENCE, problem)
@@ -110,6 +107,26 @@ def wait_for_end(airflow: AirflowInstance, dag_id: str, run_id: str, task_id: st
         return task if task["state"] in ENDS else None
 
     return airflow.wait_until(ended, PATIENCE, f"task {task_id!r} of run {run_id!r} of DAG {dag_id!r} has not ended")
+
+
+def wait_for_log(
+    airflow: AirflowInstance,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    words: str,
+    *,
+    try_number: int = 1,
+    map_index: int = -1,
+) -> str:
+    """Return the log of a try once it has these words: what a task says last may get there after its end is known."""
+
+    def log() -> str | None:
+        text = airflow.task_log(dag_id, run_id, task_id, try_number, map_index)
+        return text if words in text else None
+
+    problem = f"the log of try {try_number} of task {task_id!r} of run {run_id!r} of DAG {dag_id!r} lacks {words!r}"
+    return airflow.wait_until(log, PATIENCE, problem)
 
 
 def said_of_trigger(airflow: AirflowInstance, dag_id: str, run_id: str, task_id: str, words: str) -> list[str]:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow_instance import AirflowInstance
+from airflow_instance import PATIENCE, AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.system.steps import (
     ENDS,
-    PATIENCE,
     Memory,
     check_run,
     jobs_of_prompt,

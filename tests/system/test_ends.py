@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 import time
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from airflow.providers.common.compat.version_compat import (
     AIRFLOW_V_3_0_PLUS,
     AIRFLOW_V_3_4_PLUS,
 )
-from airflow_instance import AirflowInstance
+from airflow_instance import PATIENCE, AirflowInstance
 
-from airflow_provider_modelslab.hooks import ModelsLabHook
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.dags.ends import LIMITS, SENSORS
 from tests.system.steps import (
-    PATIENCE,
     REMEMBERS,
     asked_for,
     jobs_of_prompt,
@@ -32,15 +30,20 @@ from tests.system.steps import (
 
 DAG = "ends"
 
-BRIEF_WAIT = ModelsLabHook.pacing.policy.brief_wait
-"""Seconds that a task polls on before it is deferred; the tests of this process do without, the tasks do not."""
-
-RESUMED, TOLERANCE = ("scheduled_when", 5.0) if AIRFLOW_V_3_0_PLUS else ("queued_when", 30.0)
+RESUMED = "scheduled_when" if AIRFLOW_V_3_0_PLUS else "queued_when"
 """
-When a wait has ended, and the seconds by which it may exceed its limit.
+When a deferred wait has ended: the triggerer has put the task on schedule again.
 
-Airflow 2 does not tell when the triggerer gives a task back to the scheduler, but the next step.
+Airflow 2 does not tell that, but the next step.
 """
+
+DEFERRED = "Deferring: 0 of 1 job done"
+
+EARLY = {"timeout": 0, "execution_timeout": 1 if AIRFLOW_V_3_0_PLUS else 20, "soft_fail": 0}
+"""Seconds by which each limit may be anticipated, at the most: so the task ends by itself, and not by Airflow."""
+
+BACKSTOP = 120
+"""Seconds after a limit when Airflow itself would end the deferral."""
 
 KEEPING = {"keep_task_state": True} if AIRFLOW_V_3_4_PLUS else {}
 """What Airflow 3.4 asks at a clear; 3.3 always keeps the state, and earlier releases have none."""
@@ -74,6 +77,18 @@ def seconds_between(earlier: str, later: str) -> float:
     return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
 
 
+def was_on_worker_too_late(task: dict[str, Any], log: str) -> bool:
+    """
+    Tell whether a machine was so busy that Airflow itself could end a task by its ``execution_timeout``.
+
+    That is when the task was not deferred by then, or when Airflow 2 has needed most of the time that a wait leaves it
+    to resume the task.
+    """
+    resumed = re.findall(r"^(\S+) INFO .*Resuming after deferral", log, re.MULTILINE)
+    late = [seconds_between(task["start_date"], moment) > LIMITS["execution_timeout"] - 10 for moment in resumed]
+    return DEFERRED not in log or (not AIRFLOW_V_3_0_PLUS and any(late))
+
+
 def test_what_was_marked_failed_stays_failed_and_is_polled_no_more(
     airflow: AirflowInstance, held_sandbox: Sandbox, run: Run
 ):
@@ -88,10 +103,11 @@ def test_what_was_marked_failed_stays_failed_and_is_polled_no_more(
         PATIENCE,
         "the triggerer has not ended the trigger",
     )
-    cancelled = time.monotonic()
-    # The others are asked for as before, twice each.
-    wait_until_asked_for(airflow, held_sandbox, [run.jobs["failing"]], since=cancelled)
+    # The others are asked for as before; after that, no request from before the end is on its way any more.
     wait_until_asked_for(airflow, held_sandbox, [run.jobs["failing"]], since=time.monotonic())
+    cancelled = time.monotonic()
+    for _ in range(2):
+        wait_until_asked_for(airflow, held_sandbox, [run.jobs["failing"]], since=time.monotonic())
     assert run.jobs["marked"] not in asked_for(held_sandbox, since=cancelled)
     held_sandbox.finish(run.jobs["marked"])
     task = airflow.task_instance(DAG, run.id, "marked")
@@ -166,13 +182,14 @@ def test_a_limit_of_time_ends_a_deferred_wait(
     last_word: str,
 ):
     task = wait_for_end(airflow, DAG, run.id, task_id)
-    log = airflow.task_log(DAG, run.id, task_id)
-    assert (task["state"], task["try_number"]) == (state, 1), log
-    assert last_word in log
-    # The wait began some seconds before it was handed over, and ended when the triggerer put the task on schedule again.
-    # How long the scheduler and a worker take from there on is the machine's affair.
-    (began,) = re.findall(r"^(\S+) INFO Deferring: 0 of 1 job done", log, re.MULTILINE)
-    lasted = seconds_between(began, task[RESUMED])
-    limit = LIMITS[task_id]
-    earliest = limit - 1 if AIRFLOW_V_3_0_PLUS or task_id != "execution_timeout" else limit / 2
-    assert earliest - BRIEF_WAIT <= lasted <= limit + TOLERANCE
+    # The limit is final; but on a busy machine Airflow itself fails a try that goes on before its scheduler has heard
+    # of the deferral, and the next one has the whole limit again.
+    *earlier, log = (airflow.task_log(DAG, run.id, task_id, number + 1) for number in range(task["try_number"]))
+    assert task["state"] == state, log
+    assert last_word in log or (was_on_worker_too_late(task, log) and "AirflowTaskTimeout" in log), log
+    assert not any(last_word in log for log in earlier)
+    # Where the limit was over before it could be deferred, the wait ended on its worker. How long the scheduler and a
+    # worker take after a deferred one has ended is the machine's affair.
+    ended = task[RESUMED] if DEFERRED in log else task["end_date"]
+    lasted = seconds_between(task["start_date"], ended)
+    assert LIMITS[task_id] - EARLY[task_id] <= lasted <= LIMITS[task_id] + BACKSTOP

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
-from airflow_instance import AirflowInstance
+from airflow_instance import PATIENCE, AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
-from tests.system.steps import PATIENCE, check_run, wait_until_parked
+from tests.system.steps import check_run, wait_until_parked
 
 
 def test_new_pictures_wake_the_visitor_of_the_gallery(airflow: AirflowInstance, held_sandbox: Sandbox):

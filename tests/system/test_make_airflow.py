@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 import requests
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
-from airflow_instance import HOST, free_port
+from airflow_instance import HOST, PATIENCE, free_port
 from airflow_instance.releases import installed
 
 from tests.support.waiting import wait_until
-from tests.system.steps import PATIENCE
 from tests.system.test_installation import EXAMPLES
 
 STANDALONE = Path(__file__).parents[2] / "dev" / "standalone.py"
@@ -37,10 +36,13 @@ class Printed:
 
     def match(self, pattern: str) -> re.Match[str]:
         """Wait for a match."""
-        wait_until(lambda: re.search(pattern, self._file.read_text()) is not None, PATIENCE)
-        found = re.search(pattern, self._file.read_text())
+        wait_until(lambda: re.search(pattern, self._text()) is not None, PATIENCE)
+        found = re.search(pattern, self._text())
         assert found
         return found
+
+    def _text(self) -> str:
+        return self._file.read_text(errors="replace")  # it may end in the middle of a character
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="make airflow installs a later release")
@@ -56,7 +58,7 @@ def test_one_start_has_all_that_is_promised_and_a_killed_triggerer_comes_back(tm
 
         pool = api.get("pools/modelslab")
         assert (pool["slots"], pool["include_deferred"]) == (QUEUE, True)
-        assert requests.get(f"http://{HOST}:{sandbox_port}/", timeout=10).ok
+        assert requests.get(f"http://{HOST}:{sandbox_port}/", timeout=PATIENCE).ok
         as_the_ui_asks = {"connection_id": "modelslab_default", "conn_type": "modelslab", "password": "***", "port": 0}
         tested = api.request("POST", "connections/test", json=as_the_ui_asks).json()
         assert tested["status"], tested["message"]
@@ -70,7 +72,7 @@ def test_one_start_has_all_that_is_promised_and_a_killed_triggerer_comes_back(tm
         os.kill(pid, signal.SIGKILL)
         printed.match("The triggerer has died")
         assert int(printed.match(r"The triggerer runs again, as process (\d+)")[1]) != pid
-        assert api.get("monitor/health")["triggerer"]["status"] == "healthy"
+        wait_until(lambda: api.get("monitor/health")["triggerer"]["status"] == "healthy", PATIENCE)
 
 
 @contextmanager

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from airflow_instance import AirflowInstance
+from airflow_instance import PATIENCE, AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.support.metrics import DOCUMENTED, undocumented
 from tests.support.statsd import StatsdServer
-from tests.system.steps import PATIENCE, check_run
+from tests.system.steps import check_run, wait_until_parked
 
 DAG = "metered"
 
@@ -37,7 +37,7 @@ def test_every_documented_metric_arrives_and_nothing_else(
         airflow.trigger(DAG, {**conf, "connection": "modelslab_failing", "endpoint": "v9/future/make"}),
         airflow.trigger(DAG, {**conf, "connection": "modelslab_losing"}),
     ]
-    airflow.wait_for_state(DAG, well, "generate", "deferred", timeout=PATIENCE)
+    wait_until_parked(airflow, DAG, well, "generate")
     before = polls(good)
     airflow.wait_until(lambda: polls(good) > before + 1, PATIENCE, "the triggerer does not poll")
     good.finish_all()

@@ -13,6 +13,7 @@ from tests.system.steps import (
     jobs_of_prompt,
     urls_of_prompt,
     wait_for_end,
+    wait_for_log,
     wait_until_asked_for,
     wait_until_parked,
 )
@@ -52,6 +53,6 @@ def test_a_wait_of_a_host_that_the_connection_has_left_says_so(
     first.finish_all()
     task = wait_for_end(airflow, DAG, run_id, "generate")
     assert task["state"] == "failed"
-    log = airflow.task_log(DAG, run_id, "generate")
-    assert f"submitted to {first.url}, and the connection now leads to {second.url}" in log
+    said = f"submitted to {first.url}, and the connection now leads to {second.url}"
+    wait_for_log(airflow, DAG, run_id, "generate", said)
     assert not second.state()["requests"].get("fetch", 0)

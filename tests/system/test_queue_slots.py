@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from airflow_instance import AirflowInstance
+from airflow_instance import PATIENCE, AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
-from tests.system.steps import ENDS, PATIENCE, urls_of_prompt, wait_for_end, wait_until_all_parked, wait_until_parked
+from tests.system.steps import (
+    ENDS,
+    check_run,
+    urls_of_prompt,
+    wait_for_end,
+    wait_until_all_parked,
+)
 
 SLOTS = 5
 
@@ -41,7 +47,7 @@ def test_forty_prompts_pass_a_queue_of_five_slots(airflow: AirflowInstance, conn
 
     # Refused, and refused again, it waits without holding a worker.
     airflow.wait_until(lambda: shared.state()["submissions"]["rejected"] >= 2, PATIENCE, "nothing is refused")
-    wait_until_parked(airflow, "generations_batch", refused_run, "generate")
+    airflow.wait_for_state("generations_batch", refused_run, "generate", "deferred")
     wait_until_all_parked(airflow, "generations_mapped", mapped_run, SLOTS)
     for job_id in foreign:
         shared.finish(job_id)
@@ -75,13 +81,18 @@ def test_forty_prompts_pass_a_queue_of_five_slots(airflow: AirflowInstance, conn
 def test_25_tasks_without_retries_pass_a_queue_of_five_slots(
     airflow: AirflowInstance, connected_sandbox: Callable[..., Sandbox]
 ):
-    sandbox = connected_sandbox("modelslab_plain", duration=4.0, queue_limit=SLOTS, retry_after=1)
+    sandbox = connected_sandbox("modelslab_plain", duration=float("inf"), queue_limit=SLOTS, retry_after=1)
     run_id = start(airflow, "generations_plain", "modelslab_plain", 25)
-    assert airflow.wait_for_run("generations_plain", run_id, 3 * PATIENCE) == "success"
+    # Five jobs are accepted, and go on until a sixth was refused, however slowly the tasks start.
+    airflow.wait_until(lambda: sandbox.state()["submissions"]["rejected"] > 0, PATIENCE, "the queue is never full")
 
+    def run_ends() -> bool:
+        sandbox.finish_all()
+        return airflow.run_state("generations_plain", run_id) in ENDS
+
+    airflow.wait_until(run_ends, 3 * PATIENCE, "the tasks have not ended")
+    check_run(airflow, "generations_plain", run_id)
     assert airflow.xcom("generations_plain", run_id, "wait") == [
         url for urls in outputs_of_prompts(sandbox, 25) for url in urls
     ]
-    submissions = sandbox.state()["submissions"]
-    assert submissions["accepted"] == 25
-    assert submissions["rejected"] > 0, "the queue was never full"
+    assert sandbox.state()["submissions"]["accepted"] == 25

@@ -6,10 +6,17 @@ import json
 import time
 
 import pytest
-from airflow_instance import AirflowInstance
+from airflow_instance import PATIENCE, AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
-from tests.system.steps import PATIENCE, check_run, submit, urls_of, wait_until_all_parked, wait_until_asked_for
+from tests.system.steps import (
+    check_run,
+    submit,
+    urls_of,
+    wait_for_log,
+    wait_until_all_parked,
+    wait_until_asked_for,
+)
 
 DAG = "restarts"
 
@@ -47,7 +54,8 @@ def test_a_killed_triggerer_loses_nothing(airflow: AirflowInstance, held_sandbox
     assert [(record["id"], record["status"]) for record in records] == [(str(job_id), "success") for job_id in group]
     assert {task["try_number"] for task in airflow.task_instances(DAG, run_id)} == {1}
     # Resumed once. (Airflow's own "Trigger fired event" comes, now and then, in the triggerer's log instead.)
-    assert airflow.task_log(DAG, run_id, "group").count("40 of 40 jobs succeeded, with 40 outputs") == 1
+    done = "40 of 40 jobs succeeded, with 40 outputs"
+    assert wait_for_log(airflow, DAG, run_id, "group", done).count(done) == 1
     airflow.wait_until(lambda: not airflow.database.sql("SELECT id FROM trigger"), PATIENCE, "triggers are left")
 
 
@@ -61,18 +69,18 @@ def test_of_two_triggerers_one_may_die(airflow: AirflowInstance, held_sandbox: S
     airflow.launch("triggerer-2")
     runs: dict[str, tuple[list[int], list[int]]] = {}
 
-    def both_have_triggers() -> bool:
+    def jobs_of_both() -> list[int] | None:
         """Start runs until both triggerers have triggers: the first to ask takes all that are waiting."""
         group, singles = submit(held_sandbox, 10), submit(held_sandbox, 6)
         run_id = airflow.trigger(DAG, {"group": json.dumps(group), "singles": json.dumps(singles)})
         runs[run_id] = group, singles
         wait_until_all_parked(airflow, DAG, run_id, 1 + len(singles))
         wait_until_asked_for(airflow, held_sandbox, [*group, *singles], since=time.monotonic())
-        return len(triggers_by_triggerer(airflow)) == 2
+        both = sorted(triggers_by_triggerer(airflow))
+        return both if len(both) == 2 else None
 
-    airflow.wait_until(both_have_triggers, PATIENCE, "one triggerer takes all triggers")
+    survivor, victim = airflow.wait_until(jobs_of_both, 3 * PATIENCE, "one triggerer takes all triggers")
     ids = [job_id for group, singles in runs.values() for job_id in (*group, *singles)]
-    survivor, victim = sorted(triggers_by_triggerer(airflow))
     airflow.kill("triggerer-2")
     killed = time.monotonic()
     airflow.wait_until(
@@ -86,8 +94,9 @@ def test_of_two_triggerers_one_may_die(airflow: AirflowInstance, held_sandbox: S
         assert airflow.xcom(DAG, run_id, "group") == urls_of(held_sandbox, group)
         for index, job_id in enumerate(singles):
             assert airflow.xcom(DAG, run_id, "single", map_index=index) == urls_of(held_sandbox, [job_id])
-            log = airflow.task_log(DAG, run_id, "single", map_index=index)
-            assert log.count("1 of 1 job succeeded, with 1 output") == 1  # resumed once
-        assert airflow.task_log(DAG, run_id, "group").count("10 of 10 jobs succeeded, with 10 outputs") == 1
+            done = "1 of 1 job succeeded, with 1 output"
+            assert wait_for_log(airflow, DAG, run_id, "single", done, map_index=index).count(done) == 1  # resumed once
+        done = "10 of 10 jobs succeeded, with 10 outputs"
+        assert wait_for_log(airflow, DAG, run_id, "group", done).count(done) == 1
         assert {task["try_number"] for task in airflow.task_instances(DAG, run_id)} == {1}
     airflow.wait_until(lambda: not triggers_by_triggerer(airflow), PATIENCE, "triggers are left")

@@ -62,4 +62,4 @@ def test_no_log_and_no_column_has_the_key(
     assert_no_traces(airflow, *servers)
     assert all(server.server.requests for server in servers)
     logs = [file for file in airflow.home.rglob("*.log") if "echoes_deferrable" in str(file)]
-    assert any("Waiting in the triggerer" in log.read_text() for log in logs)
+    assert any("Waiting in the triggerer" in log.read_text(errors="replace") for log in logs)

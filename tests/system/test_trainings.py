@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
-from airflow_instance import AirflowInstance
+from airflow_instance import PATIENCE, AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
-from tests.system.steps import PATIENCE, check_run, wait_until_all_parked, wait_until_parked
+from tests.system.steps import ENDS, check_run, wait_until_all_parked, wait_until_parked
 
 HOUR = 3600.0
 
@@ -68,5 +68,10 @@ def test_the_log_of_a_cleared_training_says_that_it_goes_on(
         return any("goes on, and is billed by the hour" in log for log in logs)
 
     airflow.wait_until(told, PATIENCE, "no log says that the training goes on")
-    sandbox.finish_all()
+
+    def run_ends() -> bool:
+        sandbox.finish_all()  # Where a clear forgets the training, another one is started.
+        return airflow.run_state("killed_training", run_id) in ENDS
+
+    airflow.wait_until(run_ends, PATIENCE, "the cleared task does not end")
     check_run(airflow, "killed_training", run_id)
