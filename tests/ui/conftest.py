@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 import requests
-from airflow_instance import AirflowInstance
+from airflow_instance import PATIENCE, AirflowInstance
 
 from airflow_provider_modelslab.sandbox import Sandbox
 from tests.conftest import unhurried
@@ -21,6 +21,9 @@ from tests.ui.auth_manager import PASSWORDS
 
 REPOSITORY = Path(__file__).parent.parent.parent
 PREFIX = "/team/airflow"
+
+MILLISECONDS = 1000 * PATIENCE
+"""How long the browser's waits may take."""
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 HINT = "Chromium is missing (Debian: apt-get install chromium; elsewhere: CHROMIUM=/path/to/it)"
@@ -90,7 +93,7 @@ def token_of(site: str) -> Callable[[str], str]:
     def log_in(user: str) -> str:
         if user not in tokens:
             reply = requests.post(
-                f"{site}/auth/token", json={"username": user, "password": PASSWORDS[user]}, timeout=30
+                f"{site}/auth/token", json={"username": user, "password": PASSWORDS[user]}, timeout=PATIENCE
             )
             tokens[user] = reply.json()["access_token"]
         return tokens[user]
@@ -111,7 +114,7 @@ def visit(site: str, token_of: Callable[[str], str]) -> Callable[..., requests.R
             params=query,
             cookies=cookies,
             headers=headers,
-            timeout=60,
+            timeout=PATIENCE,
             allow_redirects=False,
         )
 
@@ -139,7 +142,7 @@ def page_url(site: str, dag_id: str, run_id: str, task_id: str | None = None, ma
 
 def wait_for(page: Any, expression: str) -> None:
     """Wait until JavaScript returns something true; Playwright's own way needs an ``eval`` that the page forbids."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not page.evaluate(expression):
         assert time.monotonic() < deadline, f"{expression} has not come true"
         page.wait_for_timeout(100)
@@ -147,13 +150,14 @@ def wait_for(page: Any, expression: str) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     assert CHROMIUM, HINT
     with sync_playwright() as playwright:
         # As root, as in containers, Chromium runs only without its own sandbox.
         arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--no-proxy-server"]
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        expect.set_options(timeout=MILLISECONDS)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, timeout=MILLISECONDS)
         yield chromium
         chromium.close()
 
@@ -167,6 +171,7 @@ def open_page(browser: Any, site: str, token_of: Callable[[str], str]) -> Iterat
     def open_(url: str, user: str = "viewer", **options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         contexts.append(context)
+        context.set_default_timeout(MILLISECONDS)
         context.add_cookies([{"name": "_token", "value": token_of(user), "url": site}])
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))

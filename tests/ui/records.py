@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import requests
+from airflow_instance import PATIENCE
 
 from airflow_provider_modelslab.sandbox import Sandbox
 
@@ -42,7 +43,9 @@ def generated(sandbox: Sandbox, kind: str, prompt: str, **fields: Any) -> dict[s
     family = path.rpartition("/")[0]
     job_id = sandbox.submit(path, {"prompt": prompt})["id"]
     sandbox.finish(job_id)
-    reply = requests.post(f"{sandbox.url}/api/{family}/fetch/{job_id}", json={"key": sandbox.key}, timeout=10).json()
+    reply = requests.post(
+        f"{sandbox.url}/api/{family}/fetch/{job_id}", json={"key": sandbox.key}, timeout=PATIENCE
+    ).json()
     return job(str(job_id), endpoint=family, outputs=reply["output"], prompt=prompt, **fields)
 
 

@@ -13,10 +13,12 @@ import pytest
 import requests
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import XCom
-from playwright.sync_api import Page, expect
+from airflow_instance import PATIENCE
+from playwright.sync_api import Locator, Page, expect
 
 from airflow_provider_modelslab.sandbox import Sandbox, media
-from tests.ui.conftest import page_url, wait_for
+from tests.system.steps import wait_until_parked
+from tests.ui.conftest import MILLISECONDS, page_url, wait_for
 from tests.ui.records import failed, generated, job, waiting
 
 SELECTS_OPERATORS = tuple(map(int, airflow_version.split(".")[:2])) >= (3, 4)
@@ -162,10 +164,8 @@ def test_it_plays(open_page, site, finished, kind):
 
 
 def test_a_stored_video_plays_and_is_asked_for_in_parts(open_page, site, tell, held, media_root):
-    import requests
-
     record = generated(held, "video", "stored waves")
-    (media_root / "waves.mp4").write_bytes(requests.get(record["outputs"][0], timeout=10).content)
+    (media_root / "waves.mp4").write_bytes(requests.get(record["outputs"][0], timeout=PATIENCE).content)
     run_id = tell(xcoms={"jobs": [record], "files": [f"{media_root}/waves.mp4"]})
     page = open_page(page_url(site, "told", run_id, "tell"))
     statuses = []
@@ -228,7 +228,7 @@ def test_a_deferred_task_counts_down_and_ends_without_flicker(open_page, site, a
     ids = [held.submit("v6/video/text2video", {"prompt": f"film {number}"})["id"] for number in range(3)]
     records = [waiting(str(each), f"film {each}", eta=90, since=5) | {"endpoint": "v6/video"} for each in ids]
     run_id = airflow.trigger("waits", {"jobs": records})
-    airflow.wait_for_state("waits", run_id, "wait", "deferred")
+    wait_until_parked(airflow, "waits", run_id, "wait")
     page = open_page(page_url(site, "waits", run_id, "wait"))
     expect(cards(page, status="waiting")).to_have_count(3)
     expect(page.locator("#summary")).to_have_text("0 of 3 jobs done · 3 unfinished")
@@ -239,37 +239,41 @@ def test_a_deferred_task_counts_down_and_ends_without_flicker(open_page, site, a
     page.evaluate("document.querySelector('.card').marked = true; document.querySelector('.open').focus()")
     held.finish(ids[1])
     if hasattr(XCom, "aset"):  # earlier triggers cannot write XComs
-        expect(page.locator("#summary")).to_have_text("1 of 3 jobs done · 2 unfinished", timeout=60_000)
+        expect(page.locator("#summary")).to_have_text("1 of 3 jobs done · 2 unfinished")
     assert airflow.task_instance("waits", run_id, "wait")["state"] == "deferred"
     for each in (ids[0], ids[2]):
         held.finish(each)
-    expect(cards(page, status="done")).to_have_count(3, timeout=60_000)
+    expect(cards(page, status="done")).to_have_count(3)
     expect(page.locator("#summary")).to_have_text("3 of 3 jobs done")
     assert page.evaluate("document.querySelector('.card').marked && document.activeElement.className") == "open"
 
 
 def test_a_running_task_shows_what_it_has_and_keeps_the_place(open_page, site, tell, tmp_path, held):
     until = tmp_path / "until"
-    jobs = [waiting(str(number), f"picture {number}", eta=600, since=30) for number in range(60)]
+    jobs = [waiting(str(number), f"picture {number}", eta=3000, since=30) for number in range(60)]
     run_id = tell(wait=False, xcoms={"jobs": jobs}, until=str(until))
     page = open_page(page_url(site, "told", run_id, "tell"))
-    expect(cards(page)).to_have_count(60, timeout=60_000)
-    expect(cards(page).first.locator(".waiting b")).to_have_text(re.compile(r"about 9:\d\d min left"))
+    expect(cards(page)).to_have_count(60)
+    expect(cards(page).first.locator(".waiting b")).to_have_text(re.compile(r"about \d+:\d\d min left"))
     page.evaluate("scrollTo(0, 900)")
     with page.expect_response(lambda response: "/taskInstances/tell" in response.url):
         pass
     assert page.evaluate("scrollY") == 900
     until.touch()
-    expect(cards(page).first).to_contain_text("Not finished", timeout=60_000)
+    expect(cards(page).first).to_contain_text("Not finished")
 
 
 def test_it_stops_asking_when_all_has_ended(open_page, site, finished):
-    page = open_page(page_url(site, "told", finished, "tell"))
+    page = open_page("about:blank")
+    page.clock.install()
+    page.goto(page_url(site, "told", finished, "tell"))
     expect(page.locator("#tasks")).to_have_attribute("aria-busy", "false")
     asked = []
     page.on("request", lambda request: asked.append(request.url) if "/api/v2/" in request.url else None)
-    page.wait_for_timeout(7_000)  # Two refreshes would fit in.
-    assert asked == []
+    page.clock.run_for(60_000)
+    with page.expect_request("**/api/v2/version"):  # Whatever was asked before has been seen then.
+        page.evaluate("fetch('../api/v2/version')")
+    assert [url for url in asked if not url.endswith("/version")] == []
 
 
 # --- finding one's way ------------------------------------------------------------------------------------
@@ -441,12 +445,21 @@ def take(tmp_path: Path) -> Callable[..., None]:
     return screenshot
 
 
+def wait_until_still(part: Locator) -> None:
+    """Wait until a part of a page looks the same for a second: nothing moves there."""
+    looks = [part.screenshot()]
+    while looks[-4:] != [looks[-1]] * 4:
+        assert len(looks) < 1000, "it goes on moving"
+        part.page.wait_for_timeout(300)
+        looks.append(part.screenshot())
+
+
 def drawn(sandbox: Sandbox, motif: str, prompt: str) -> dict:
     """Generate until a picture has the motif that the prompt names."""
     beginning = (Path(media.__file__).parent / f"{motif}.png").read_bytes()[:200]
     while True:
         record = generated(sandbox, "image", prompt)
-        if requests.get(record["outputs"][0], timeout=10).content.startswith(beginning):
+        if requests.get(record["outputs"][0], timeout=PATIENCE).content.startswith(beginning):
             return record
 
 
@@ -470,11 +483,10 @@ def test_pictures_of_the_page(open_page, site, tell, tmp_path, held, take):
     address = page_url(site, "posters", tell("posters", wait=False, xcoms={"jobs": jobs}, until=str(until)), "generate")
     try:
         page = open_page(address, **AT_A_GLANCE)
-        expect(cards(page)).to_have_count(8, timeout=60_000)
+        expect(cards(page)).to_have_count(8)
         wait_for(page, "[...document.querySelectorAll('.card img')].every((image) => image.naturalWidth > 0)")
         wait_for(page, "document.querySelector('.card video').readyState === 4")
-        # Nothing tells when the browser's sign that a video loads has faded out.
-        page.wait_for_timeout(6000)
+        wait_until_still(page.locator(".card video"))  # The browser's sign that it loads has faded out.
         take(page, "outputs", full_page=True)
         page.get_by_role("button", name="Open a lighthouse at dusk, flat colours").click()
         wait_for(page, "document.querySelector('dialog img').naturalWidth > 0")
@@ -504,9 +516,7 @@ def test_the_picture_of_a_choice(open_page, site, airflow, three, take):
     records = three[:2]
     files = [f"/stored/{record['id']}.png" for record in records]
     run_id = airflow.trigger("picks", {"xcoms": {"jobs": records, "files": files}})
-    airflow.wait_until(
-        lambda: airflow.is_parked(airflow.task_instance("picks", run_id, "pick")), 120, "nobody has been asked"
-    )
+    wait_until_parked(airflow, "picks", run_id, "pick")
     address = f"{site}/dags/picks/runs/{quote(run_id)}/tasks/pick/required_actions"
     page = open_page(address, user="admin", viewport={"width": 1280, "height": 1140}, device_scale_factor=1.25)
     wait_for(page, "[...document.querySelectorAll('img[src*=generations]')].filter((i) => i.naturalWidth).length === 2")
@@ -516,6 +526,7 @@ def test_the_picture_of_a_choice(open_page, site, airflow, three, take):
 
 def test_the_picture_of_the_sandbox(browser, take):
     page = browser.new_page(**{**AT_A_GLANCE, "device_scale_factor": 1.25})
+    page.set_default_timeout(MILLISECONDS)
     with Sandbox(duration=float("inf")) as sandbox:
         for prompt in ("a lighthouse at dusk", "a harbour in the rain", "the same harbour, flat colours"):
             sandbox.finish(sandbox.submit("v6/images/text2img", {"prompt": prompt})["id"])

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import expect
 
+from tests.system.steps import wait_until_parked
 from tests.ui.conftest import wait_for
 from tests.ui.records import failed, generated
 
@@ -22,9 +23,7 @@ def asked(airflow, records):
     """A run that waits for a person."""
     files = [f"/stored/{record['id']}.png" for record in records[:3]]
     run_id = airflow.trigger("picks", {"xcoms": {"jobs": records, "files": files}})
-    airflow.wait_until(
-        lambda: airflow.is_parked(airflow.task_instance("picks", run_id, "pick")), 120, "nobody has been asked"
-    )
+    wait_until_parked(airflow, "picks", run_id, "pick")
     return run_id
 
 
@@ -52,7 +51,7 @@ def test_none_may_be_chosen(airflow, asked):
 def test_the_person_sees_a_contact_sheet_in_which_foreign_text_stays_text(open_page, site, airflow, asked):
     page = open_page(f"{site}/dags/picks/runs/{quote(asked)}/tasks/pick/required_actions", user="admin")
     prompt = page.get_by_role("cell", name="an owl *in* [the](http:\u2060//x.example) <b>snow</b>", exact=True)
-    expect(prompt).to_be_visible(timeout=30_000)
+    expect(prompt).to_be_visible()
     expect(prompt.get_by_role("link")).to_have_count(0)
     wait_for(
         page, "[...document.querySelectorAll('img[src*=generations]')].filter((i) => i.naturalWidth > 0).length === 3"

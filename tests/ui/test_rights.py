@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from airflow_instance import PATIENCE
 
 PICTURE = b"\x89PNG\r\n\x1a\n and so on"
 
@@ -42,7 +43,7 @@ def test_no_spelling_of_the_dag_gets_a_stranger_further(site, token_of, media_ro
         url,
         params={"run_id": run_id, "task_id": "tell", "path": str(file)},
         cookies={"_token": token_of("stranger")},
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert reply.status_code in (403, 404, 422)
 

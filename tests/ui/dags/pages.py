@@ -104,6 +104,9 @@ def picks_in_time():
         multiple=False,
         default="none",
         response_timeout=timedelta(seconds=2),
+        # For what Airflow itself fails on a busy machine: a task that goes on before the scheduler has heard that it waits.
+        retries=3,
+        retry_delay=timedelta(seconds=1),
     )
     told >> pick
 
