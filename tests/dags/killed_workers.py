@@ -13,7 +13,8 @@ from airflow_provider_modelslab.operators import ModelsLabGenerateOperator
 COMMON: dict[str, Any] = {
     "endpoint": "v6/video/text2video",
     "modelslab_conn_id": "modelslab_{{ task.task_id }}_{{ params.memory }}",
-    "retries": 1,
+    # Airflow 2 may end the second try, too: it handles a dead worker twice, once in the process that parses the DAG.
+    "retries": 3,
     "retry_delay": timedelta(seconds=1),
     "timeout": 3600,
 }

@@ -59,8 +59,9 @@ def test_no_retry_after_a_killed_worker_pays_twice(
 
     for memory in memories:
         run_id = runs[memory.name]
-        states = {task_id: wait_for_end(airflow, DAG, run_id, task_id)["state"] for task_id in TASKS}
-        logs = {task_id: airflow.task_log(DAG, run_id, task_id, try_number=2) for task_id in TASKS}
+        ends = {task_id: wait_for_end(airflow, DAG, run_id, task_id) for task_id in TASKS}
+        states = {task_id: task["state"] for task_id, task in ends.items()}
+        logs = {task_id: airflow.task_log(DAG, run_id, task_id, task["try_number"]) for task_id, task in ends.items()}
         assert states == {"waiting": "success", "submitting": "failed", "between": "failed"}, logs
         waiting, between = sandboxes[memory.name, "waiting"], sandboxes[memory.name, "between"]
         assert airflow.xcom(DAG, run_id, "waiting") == urls_of_prompt(waiting, "waiting")
