@@ -235,9 +235,9 @@ class AirflowInstance:
 
         Repeat it until the scheduler has: what the worker has sent last may still be on its way.
 
-        :param task: the task instance in that try, as :meth:`kill_worker` returns it.
+        :param task: the task instance in that try, as :meth:`kill_worker` returns it; of a mapped task, all that are running.
         """
-        key = {name: task[name] for name in ("dag_id", "task_id", "map_index", "try_number")}
+        key = {name: task[name] for name in ("dag_id", "task_id", "try_number")}
         yesterday = datetime.now(timezone.utc) - timedelta(days=1)
         self.database.sql(self._release.expire_heartbeat, run_id=task["dag_run_id"], moment=yesterday, **key)
 

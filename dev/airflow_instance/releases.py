@@ -13,9 +13,9 @@ from importlib.metadata import version
 from airflow_instance import settings
 from airflow_instance.rest import RestApi, RestApi1, RestApi2
 
-#: Which rows of ``task_instance`` are meant: a try that is running.
+#: Which rows of ``task_instance`` are meant: a try that is running. Airflow 3.4 has no map index there.
 _TRY = (
-    "WHERE dag_id = :dag_id AND run_id = :run_id AND task_id = :task_id AND map_index = :map_index "
+    "WHERE dag_id = :dag_id AND run_id = :run_id AND task_id = :task_id "
     "AND try_number = :try_number AND state = 'running'"
 )
 
