@@ -235,7 +235,7 @@ class AirflowInstance:
 
         Repeat it until the scheduler has: what the worker has sent last may still be on its way.
 
-        :param task: the task instance in that try, as :meth:`kill_worker` returns it; of a mapped task, all that are running.
+        :param task: the task in that try, as :meth:`kill_worker` returns it; of a mapped one, all that are running.
         """
         key = {name: task[name] for name in ("dag_id", "task_id", "try_number")}
         yesterday = datetime.now(timezone.utc) - timedelta(days=1)
