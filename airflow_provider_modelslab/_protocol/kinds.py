@@ -94,6 +94,12 @@ def kind_started_by(path: str) -> Kind | None:
     return kind if kind and kind.start.format(endpoint=endpoint) == path else None
 
 
+def is_cancelled(job: Job) -> bool:
+    """Whether a job is the run of a workflow that somebody has cancelled."""
+    execution = job.meta.get("execution") if kind_of(job.endpoint) else None
+    return isinstance(execution, dict) and _word(execution.get("status")) == "cancelled"
+
+
 def ask_request(job: Job, key: str, base_url: str | None = None) -> HttpRequest:
     """
     Return the request that asks for a job of any kind.

@@ -18,6 +18,7 @@ from airflow_provider_modelslab._ledger.receipts import StoredFile
 from airflow_provider_modelslab._ledger.stores import ReceiptStore
 from airflow_provider_modelslab._polling.queue_slots import QueueSlots
 from airflow_provider_modelslab._polling.waits import is_inferred
+from airflow_provider_modelslab._protocol.kinds import is_cancelled
 from airflow_provider_modelslab._protocol.shortening import is_long_output
 from airflow_provider_modelslab._tasks.batches import Item
 from airflow_provider_modelslab._tasks.events import job_records
@@ -69,8 +70,8 @@ class Progress:
 
     def failed(self) -> list[int]:
         """Return the positions of the items whose generation has failed, as ModelsLab says, and may be repeated."""
-        failed = [position for position, job in self.ledger.jobs.items() if job.status == "failed" and job.id]
-        return [each for each in failed if self.may_retry(each) and not is_inferred(self.ledger.jobs[each])]
+        failed = [position for position, job in self.ledger.jobs.items() if _has_failed_by_itself(job)]
+        return [position for position in failed if self.may_retry(position)]
 
     def renew(self, position: int) -> Job:
         """Let an item be submitted once more, and return its former job."""
@@ -221,3 +222,7 @@ class Progress:
                 if (name := ReceiptName.parse(text)) is not None
             },
         )
+
+
+def _has_failed_by_itself(job: Job) -> bool:
+    return job.status == "failed" and bool(job.id) and not is_inferred(job) and not is_cancelled(job)

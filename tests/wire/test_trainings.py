@@ -200,6 +200,32 @@ def test_a_cancelled_run_has_failed(sandbox: Sandbox):
     assert (hook.fetch(job.id, job.endpoint).status, sandbox.state()["requests"]["cancel"]) == ("failed", 1)
 
 
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_cancelled_run_is_not_submitted_once_more(sandbox: Sandbox, context, deferrable):
+    """``retry_failed`` repeats what has failed by itself."""
+
+    def cancel_elsewhere() -> None:
+        wait_until(lambda: bool(sandbox.jobs))
+        (run_id,) = sandbox.jobs
+        ModelsLabHook().cancel(str(run_id), "v1/workflows/w-1")
+
+    operator = ModelsLabGenerateOperator(
+        task_id="run",
+        endpoint="v1/workflows/w-1/run",
+        payload={},
+        retry_failed=1,
+        deferrable=deferrable,
+        timeout=300,
+    )
+    with ThreadPoolExecutor() as pool:
+        cancelled = pool.submit(cancel_elsewhere)
+        with pytest.raises(ModelsLabJobFailed, match="The run is cancelled"):
+            run(operator, context)
+        cancelled.result()
+    assert len(sandbox.jobs) == 1
+
+
 @cancels
 def test_what_cannot_be_cancelled_sends_nothing(sandbox: Sandbox, stop):
     hook = ModelsLabHook()
