@@ -107,8 +107,10 @@ class FolderStore:
         if not names:
             return {}
         with self._errors():
-            # Whole files: cat() would take brackets in the name of the folder for a pattern.
-            contents = self._fs.cat_ranges([f"{self._folder}/{name}" for name in names], None, None)
+            # Whole files: cat() would take brackets in the name of the folder for a pattern. A list each: the oldest
+            # fsspec that Airflow allows makes a wrong one of a single end.
+            paths, whole = [f"{self._folder}/{name}" for name in names], [None] * len(names)
+            contents = self._fs.cat_ranges(paths, whole, whole)
             for content in contents:
                 if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
                     raise content

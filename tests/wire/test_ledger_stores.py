@@ -171,6 +171,26 @@ def test_a_store_without_conditional_writes_is_looked_at_before_and_after():
     memory.rm("/", recursive=True)
 
 
+class OldestFileSystem(MemoryFileSystem):  # type: ignore[misc]
+    """Reads ranges as fsspec 2023.10 does, the oldest that Airflow allows: it takes one end for a list of starts."""
+
+    cachable = False
+
+    def cat_ranges(self, paths: list[str], starts: Any, ends: Any, **kwargs: Any) -> list[Any]:
+        starts = starts if isinstance(starts, list) else [starts] * len(paths)
+        ends = ends if isinstance(ends, list) else [starts] * len(paths)
+        return super().cat_ranges(paths, starts, ends, **kwargs)
+
+
+def test_records_are_read_by_the_oldest_fsspec_too():
+    memory = OldestFileSystem()
+    attach("memory", fs=memory)
+    store = FolderStore("memory:///ledger")
+    store.write({NAME: {"a": 1}})
+    assert store.read([NAME]) == store.read_folder("dag/run/task") == {NAME: {"a": 1}}
+    memory.rm("/", recursive=True)
+
+
 class Unwritable(StateStore):
     def set(self, key: str, value: object) -> None:
         raise OSError("no route to the API server")
