@@ -171,6 +171,7 @@ class Progress:
             "refusal": self.refusal,
             "uploads": self.uploads.urls,
             "unkept": sorted(self.ledger.unkept),
+            "reattached": sorted(self.ledger.reattached),
             "retry_failed": self.retry_failed,
         }
 
@@ -199,6 +200,7 @@ class Progress:
         ledger = Ledger(items, payer, store, [name for name in names if name is not None], wall)
         ledger.jobs = dict(zip(state["positions"], jobs, strict=True))
         ledger.unkept = set(state.get("unkept", ()))
+        ledger.reattached = set(state.get("reattached", ()))
         for position, record in enumerate(records):
             if "stored" in record:
                 ledger.files[position] = tuple(StoredFile(path, size) for path, size in record["stored"])

@@ -83,6 +83,7 @@ class Submitter:
         for position in sorted(ledger.orphans):
             message = f"{advice}: this may have been billed, an earlier try ended during a submission"
             message += describe_candidates(ledger, position, list_assets)
+            ledger.reattached.add(position)
             self._fail(position, ModelsLabAmbiguousSubmission(message))
 
     def fill_queue_slots(self) -> float | None:

@@ -820,6 +820,24 @@ def test_too_low_a_balance_stops_a_later_try_too(sandbox: Sandbox):
     assert len(submissions_at(sandbox)) == 1
 
 
+def test_too_low_a_balance_stops_a_later_try_after_its_deferral_too(quick_sandbox: Sandbox):
+    arguments = {"payloads": prompts(2), "max_in_flight": 1, "min_balance": quick_sandbox.state()["balance"]}
+    context = new_try(StateStore())
+    deferral_of(operator(**arguments), context)
+    with pytest.raises(ModelsLabCreditsError, match="min_balance"):
+        run(operator(**arguments), {**context, "ti": RecordingTaskInstance(retries=1)})
+    assert len(submissions_at(quick_sandbox)) == 1
+
+
+def test_too_low_a_balance_stops_a_try_after_a_worker_that_died_while_submitting_too(sandbox: Sandbox):
+    dying = DyingStore()
+    with pytest.raises(Killed):
+        operator(payloads=prompts(2)).execute(new_try(dying))
+    with pytest.raises(ModelsLabCreditsError, match="min_balance"):
+        operator(payloads=prompts(2), min_balance=1000.0).execute(new_try(StateStore(dying.texts), retries=1))
+    assert not submissions_at(sandbox)
+
+
 @pytest.mark.parametrize("durable", [True, False])
 def test_no_retry_after_an_error_in_the_triggerer_pays_twice(sandbox: Sandbox, context, durable):
     task = operator(durable=durable)
