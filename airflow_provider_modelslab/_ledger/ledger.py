@@ -90,7 +90,7 @@ class Ledger:
     :param wall: tells the time, in seconds since the epoch.
     :param jobs: the jobs that are known. A failed one without an id stands for a submission that failed.
     :param orphans: whose submission may have been billed: the intent is there, and no job.
-    :param reattached: whose jobs an earlier try has submitted, or may have.
+    :param reattached: whose jobs an earlier try has submitted.
     :param files: the stored outputs of jobs, as far as they are stored.
     :param former: by the item's name, jobs for another payload, endpoint or account.
     :param guard: what keeps the limits of spending.

@@ -42,6 +42,7 @@ class Progress:
     :param refusal: why, the last time.
     :param resumed: whether the items stand in an XCom already.
     :param uploads: the files that were uploaded for the items.
+    :param submitted: the items whose present jobs this try has submitted.
     :param retry_failed: how often an item is generated again whose generation has failed.
     :param renewed: the failed jobs of the items that are to be submitted once more, and how their receipts are called.
     :param killed: whether the task is being killed, and submits nothing more.
@@ -56,6 +57,7 @@ class Progress:
     refusal: str = ""
     resumed: bool = False
     uploads: Uploads = field(default_factory=Uploads)
+    submitted: set[int] = field(default_factory=set)
     retry_failed: int = 0
     renewed: dict[int, tuple[Job, ReceiptName]] = field(default_factory=dict)
     killed: bool = False
@@ -80,6 +82,7 @@ class Progress:
         self.ledger.renew(position)
         self.resumed = False  # Its receipt has another name now.
         self.renewed[position] = former, name
+        self.submitted.discard(position)
         return former
 
     def is_left_only_renewed(self) -> bool:
@@ -171,7 +174,7 @@ class Progress:
             "refusal": self.refusal,
             "uploads": self.uploads.urls,
             "unkept": sorted(self.ledger.unkept),
-            "reattached": sorted(self.ledger.reattached),
+            "submitted": sorted(self.submitted),
             "retry_failed": self.retry_failed,
         }
 
@@ -200,7 +203,6 @@ class Progress:
         ledger = Ledger(items, payer, store, [name for name in names if name is not None], wall)
         ledger.jobs = dict(zip(state["positions"], jobs, strict=True))
         ledger.unkept = set(state.get("unkept", ()))
-        ledger.reattached = set(state.get("reattached", ()))
         for position, record in enumerate(records):
             if "stored" in record:
                 ledger.files[position] = tuple(StoredFile(path, size) for path, size in record["stored"])
@@ -217,6 +219,7 @@ class Progress:
             state.get("refusal", ""),
             resumed=True,
             uploads=Uploads(dict(state.get("uploads", {}))),
+            submitted=set(state.get("submitted", ())),
             retry_failed=state.get("retry_failed", 0),
             renewed={
                 position: (Job.from_dict(job), name)

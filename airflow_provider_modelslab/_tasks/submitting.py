@@ -83,7 +83,6 @@ class Submitter:
         for position in sorted(ledger.orphans):
             message = f"{advice}: this may have been billed, an earlier try ended during a submission"
             message += describe_candidates(ledger, position, list_assets)
-            ledger.reattached.add(position)
             self._fail(position, ModelsLabAmbiguousSubmission(message))
 
     def fill_queue_slots(self) -> float | None:
@@ -111,6 +110,7 @@ class Submitter:
                     progress.ledger.withdraw(position)
                 return self._back_off(error, in_flight)
             except (ModelsLabRequestError, ModelsLabJobFailed, ModelsLabAmbiguousSubmission) as error:
+                progress.submitted.add(position)
                 self._fail(position, error)
                 order += [position] if position in progress.left() else []
             except (ModelsLabBudgetExceeded, ModelsLabCreditsError) as error:
@@ -152,6 +152,7 @@ class Submitter:
                 return
         name = str(item) if progress.batch else ""
         job = hook.submit(ledger.payer.endpoint, payload, queue_timeout=0, name=name)
+        progress.submitted.add(position)
         with paid_for(self.log, job):
             ledger.accept(position, job)
 
@@ -175,8 +176,7 @@ class Submitter:
 
     def _check_balance(self) -> None:
         """Stop before the first submission of a try where the account's balance is too low, or is not told."""
-        ledger = self.progress.ledger
-        if self.min_balance is None or ledger.jobs.keys() - ledger.reattached:
+        if self.min_balance is None or self.progress.submitted:
             return
         try:
             balance = self.hook.balance()
