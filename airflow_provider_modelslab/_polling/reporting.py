@@ -52,6 +52,8 @@ class Reporter:
     def __init__(self) -> None:
         self._reported: dict[Reported, PollerStatistics] = {}
         self._task: asyncio.Task[None] | None = None
+        # A report that is under way comes to its end before the next one, and before the last.
+        self._reporting = asyncio.Lock()
 
     def start(self, poller: Reported, gap: float) -> None:
         """
@@ -71,21 +73,23 @@ class Reporter:
         """Report on a poller for the last time; it has closed."""
         if poller not in self._reported:
             return
-        emissions = list(self._news(poller))
-        del self._reported[poller]
-        if not self._reported and self._task is not None:
-            self._task.cancel()
-            self._task = None
-        await asyncio.to_thread(_emit, [*emissions, self._waiting()])
+        async with self._reporting:
+            emissions = list(self._news(poller))
+            del self._reported[poller]
+            if not self._reported and self._task is not None:
+                self._task.cancel()
+                self._task = None
+            await asyncio.to_thread(_emit, [*emissions, self._waiting()])
 
     async def _report_often(self, gap: float) -> None:
         while True:
             await asyncio.sleep(gap)
-            try:
-                news = [emission for poller in self._reported for emission in self._news(poller)]
-                await asyncio.to_thread(_emit, [*news, self._waiting()])
-            except Exception:  # the waits do not depend on it
-                _log.exception("The metrics were not reported")
+            async with self._reporting:
+                try:
+                    news = [emission for poller in self._reported for emission in self._news(poller)]
+                    await asyncio.to_thread(_emit, [*news, self._waiting()])
+                except Exception:  # the waits do not depend on it
+                    _log.exception("The metrics were not reported")
 
     def _news(self, poller: Reported) -> Iterator[Callable[[], None]]:
         """Yield what has happened since the last report."""

@@ -242,7 +242,7 @@ def test_each_poll_and_each_pause_of_a_triggerer_counts_once_in_however_many_rep
     set_policy(monkeypatch, metrics_gap=0.01)
     server.answer(*[reply(PROCESSING)] * 50, reply({**QUEUE_FULL, "retry_after": 1}, 429), reply(DONE))
     event_of(trigger_for(147))
-    assert len(stats.values("triggerer.jobs")) > 3
+    assert len(stats.values("triggerer.jobs")) > 1
     assert stats.totals("polls") == {("processing",): 50, ("rate_limited",): 1, ("success",): 1}
     assert stats.totals("paused_seconds") == {("polls",): 1}
     assert stats.totals("jobs.succeeded") == {("v6/video",): 1}
