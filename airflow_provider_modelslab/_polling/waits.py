@@ -401,7 +401,7 @@ class JobWaits:
 
 
 def _address(job: Job) -> str:
-    """Return what tells a job from all others: its id counts only at its host and under its endpoint."""
+    """Return the text that identifies a job: its id is unique only at its host and under its endpoint."""
     return f"{job.host}/{job}"
 
 

@@ -20,7 +20,7 @@ _SECRET_NAME = re.compile(
 """How such a name ends."""
 
 _END_LENGTH = 100
-"""Characters of a name, from its end, that tell: foreign ones may be megabytes long."""
+"""How many characters at the end of a name are judged: foreign names may be megabytes long."""
 
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 

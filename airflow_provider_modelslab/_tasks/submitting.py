@@ -175,7 +175,7 @@ class Submitter:
             ledger.jobs[position] = found.job  # Its outputs are asked for again: URLs die.
 
     def _check_balance(self) -> None:
-        """Stop before the first submission of a try where the account's balance is too low, or is not told."""
+        """Stop before the first submission of a try where the account's balance is too low or unknown."""
         if self.min_balance is None or self.progress.submitted:
             return
         try:

@@ -148,7 +148,7 @@ def no_such_route(path: str, hint: str = "") -> Reply:
     """
     Return the answer to a path that the API does not have.
 
-    :param hint: which endpoint is meant; the API itself does not tell.
+    :param hint: which endpoint is meant; the API itself does not say so.
     """
     return error(f"The route {path} could not be found{hint}.", 404)
 
