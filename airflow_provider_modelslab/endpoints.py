@@ -400,7 +400,7 @@ def _api_path(text: str, argument: str) -> str:
         parts = _split(text)
         if parts is None or _bare_host(parts) not in OFFICIAL_HOSTS:
             raise ValueError(
-                f"{argument} must be what stands behind '/api/' in a URL of ModelsLab's API, not "
+                f"{argument} must be the part after '/api/' of a URL of ModelsLab's API, not "
                 f"{_without_secrets(text)!r:.200}: the connection's host says where requests go"
             )
         text = parts.path

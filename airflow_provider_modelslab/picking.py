@@ -57,7 +57,7 @@ class ModelsLabPickOperator(HITLOperator):
     given. The XCom ``jobs`` has all records, so that the rest is not lost. No worker is held while it waits.
 
     :param jobs: records of jobs, such as ``draw.output["jobs"]``, also of a mapped task. Templated. Without any output
-        nobody is asked.
+        no question is asked.
     :param files: the paths of the stored outputs, such as ``draw.output["files"]``, also of a mapped task. Templated.
     :param subject: the question. Templated.
     :param multiple: whether several outputs may be chosen.

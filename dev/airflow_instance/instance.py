@@ -284,7 +284,7 @@ class AirflowInstance:
         """
         deadline = time.monotonic() + timeout
         while True:
-            # The api-server may be about to start again, or slow; if it is dead, the next line tells.
+            # The api-server may be about to start again, or slow; the next line raises if it is dead.
             with suppress(requests.ConnectionError, requests.Timeout):
                 if result := condition():
                     return result

@@ -49,7 +49,7 @@ class StatsdServer:
             "AIRFLOW__METRICS__STATSD_HOST": host,
             "AIRFLOW__METRICS__STATSD_PORT": str(port),
             "AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED": "True",
-            # Airflow's own are many, and a busy machine drops datagrams that nobody has read yet.
+            # Airflow sends many metrics of its own, and a busy machine drops unread datagrams.
             "AIRFLOW__METRICS__METRICS_ALLOW_LIST": PREFIX.partition(".")[2],
             "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",  # as Airflow 3 does anyway
         }

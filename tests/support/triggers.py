@@ -13,7 +13,7 @@ from tests.support.simulated_loop import run_simulated
 
 
 def submitted(sandbox: Sandbox, count: int) -> list[dict[str, Any]]:
-    """Submit jobs without a client; return what a trigger is told of them."""
+    """Submit jobs without a client; return them as a trigger's argument ``jobs``."""
     jobs = [sandbox.submit("v6/video/text2video", {"prompt": "a lighthouse at dusk"})["id"] for _ in range(count)]
     return [{"id": str(job), "endpoint": "v6/video"} for job in jobs]
 

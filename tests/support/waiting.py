@@ -23,7 +23,7 @@ async def await_until(condition: Callable[[], bool], timeout: float = 300.0) -> 
 
 
 def _steps(condition: Callable[[], bool], timeout: float) -> Iterator[float]:
-    """Yield pauses until a condition holds. They are counted: a machine that stands still takes no time from them."""
+    """Yield pauses until a condition holds. It counts pauses, not seconds, so a stalled machine does not use them up."""
     for _ in range(int(timeout / _STEP)):
         if condition():
             return

@@ -34,7 +34,7 @@ RESUMED = "scheduled_when" if AIRFLOW_V_3_0_PLUS else "queued_when"
 """
 When a deferred wait has ended: the triggerer has put the task on schedule again.
 
-Airflow 2 does not tell that, but the next step.
+Airflow 2 has no such moment; it has that of the next step.
 """
 
 DEFERRED = "Deferring: 0 of 1 job done"

@@ -136,7 +136,7 @@ def test_no_secret_of_an_invalid_fetch_url_is_shown():
 
 
 def test_a_url_of_another_host_is_refused_by_the_name_of_the_argument():
-    with pytest.raises(ValueError, match=r"^path must be what stands behind '/api/' in a URL of ModelsLab's API, not"):
+    with pytest.raises(ValueError, match=r"^path must be the part after '/api/' of a URL of ModelsLab's API, not"):
         parse_submission_path("https://evil.example/api/v6/video", "path")
 
 
